@@ -1,0 +1,1 @@
+"""Unsupervised object discovery in PyTorch Lightning."""

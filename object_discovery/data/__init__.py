@@ -1,0 +1,1 @@
+"""Datasets: one file each, a `Dataset` and a `LightningDataModule`."""

@@ -1,0 +1,134 @@
+"""Every hyperparameter of the library, in one tree of dataclasses.
+
+The tree has two levels. :class:`DataParams`, :class:`TrainerParams` and :class:`ModelParams` hold what every run
+shares; a subclass of :class:`ModelParams` for each model adds that model's own. The command line is the union of
+the three, flat: each field below is a flag of the same name, and a key of the YAML files.
+
+The defaults are the recommended recipe. The settings of the papers are in `object_discovery/configs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+def _check(ok: bool, name: str, expected: str, value: object) -> None:
+    if not ok:
+        raise ValueError(f"Expected argument `{name}` to be {expected}, but got {value!r}")
+
+
+def _at_least(params: Any, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(params, name)
+        _check(value is None or value >= minimum, name, f"at least {minimum}", value)
+
+
+@dataclass
+class DataParams:
+    """Which images, how large, and how they are loaded; shared by every dataset."""
+
+    dataset: str = "tetrominoes"
+    """Name of the dataset (a key of `object_discovery.data.DATASETS`)."""
+    data_root: str | None = None
+    """File or folder with the data. None: scenes drawn by the library, where the dataset can be drawn."""
+    variant: str | None = None
+    """Variant of the dataset, such as `colored_on_colored` of multi_dsprites. None: the dataset's first."""
+    resolution: int = 35
+    """Height and width of the images in pixels."""
+    max_objects: int | None = None
+    """Keep training scenes with at most this many objects, as CLEVR6 does. None: all."""
+    min_objects: int | None = None
+    """Keep scenes with at least this many objects. None: all."""
+    eval_max_objects: int | None = None
+    """Keep validation and test scenes with at most this many objects. None: as `max_objects`; 0: no limit."""
+    train_size: int | None = None
+    """Use the first scenes of the training split only. None: all."""
+    val_size: int | None = 320
+    """Use the first scenes of the validation split only. None: all."""
+    test_size: int | None = None
+    """Use the first scenes of the test split only. None: all."""
+    batch_size: int = 32
+    """Images in a batch, on each device."""
+    num_workers: int | None = None
+    """Loading processes. None: half the cores, at most eight; 0: load in the main process."""
+    data_seed: int = 0
+    """Seed of the scenes drawn by the library; the same seed draws the same scenes on any machine."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        _at_least(self, 1, "resolution", "batch_size", "train_size", "val_size", "test_size")
+        _at_least(self, 0, "max_objects", "min_objects", "eval_max_objects", "num_workers", "data_seed")
+
+
+@dataclass
+class TrainerParams:
+    """How long, where and how precisely to train; shared by every model."""
+
+    max_steps: int = 4000
+    """Optimiser steps. The dataset's own recommendation where it has one."""
+    max_time: str | None = None
+    """Stop after this time, as `DD:HH:MM:SS`. None: no limit."""
+    seed: int = 0
+    """Seed of the weights and of the order of the batches."""
+    precision: str = "auto"
+    """Lightning's precision. auto: `bf16-mixed` where the hardware multiplies bfloat16, else `32-true`."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    accelerator: str = "auto"
+    """Lightning's accelerator: auto, cpu, gpu, ..."""
+    devices: str = "auto"
+    """Lightning's devices: a number, a list such as `0,2`, or auto."""
+    num_nodes: int = 1
+    """Number of machines."""
+    strategy: str = "auto"
+    """Lightning's strategy, such as `ddp`."""
+    val_interval: int = 1000
+    """Steps between two validations."""
+    log_interval: int = 50
+    """Steps between two lines of the training log."""
+    num_pictures: int = 8
+    """Validation images drawn in the picture grid. 0: no pictures."""
+    logger: Literal["csv", "tensorboard", "wandb"] = "csv"
+    """Where metrics go besides `metrics.csv`, which is always written."""
+    wandb_offline: bool = False
+    """Keep Weights & Biases runs on this machine; `wandb sync` uploads them later."""
+    resume: str | None = None
+    """Checkpoint to continue from, or `auto` for the last one in `out`. None: start afresh."""
+    out: str = "runs/{model_type}_{dataset}"
+    """Folder of the run; `{model_type}`, `{dataset}` and `{seed}` are filled in."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        _at_least(self, 1, "max_steps", "num_nodes", "val_interval", "log_interval")
+        _at_least(self, 0, "seed", "num_pictures")
+
+
+@dataclass
+class ModelParams:
+    """What every model has: the size of its input, its slots and its optimiser."""
+
+    resolution: int = 128
+    """Height and width of the images in pixels."""
+    num_slots: int = 7
+    """Number of slots; the largest number of objects plus one for the background."""
+    lr: float = 1e-3
+    """Peak learning rate of Adam."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises linearly from 0."""
+    lr_schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    """How the learning rate falls: along a cosine to 0 at `decay_steps`, by half every `half_life`, or not."""
+    decay_steps: int | None = None
+    """Step at which the cosine reaches 0. None: the trainer's `max_steps`."""
+    half_life: int = 100_000
+    """Steps over which the exponential schedule halves the learning rate (it also decays during warm-up)."""
+    clip_norm: float | None = 1.0
+    """Largest norm of the gradient. None: no clipping."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        _at_least(self, 1, "resolution", "num_slots", "half_life", "decay_steps")
+        _at_least(self, 0, "warmup_steps")
+        _check(self.lr > 0, "lr", "positive", self.lr)
+        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive or None", self.clip_norm)
