@@ -1,1 +1,37 @@
-"""Package."""
+"""Scores of segmentations and reconstructions: pure functions, and torchmetrics classes that average them."""
+
+from object_discovery.metrics.ari import ARI, FGARI, adjusted_rand_index
+from object_discovery.metrics.assignment import linear_assignment
+from object_discovery.metrics.clevrtex import clevrtex_miou
+from object_discovery.metrics.collapse import active_slots, duplicated_slots, mask_entropy
+from object_discovery.metrics.contingency import IGNORED, contingency_table, iou_of_table, labels_from_masks
+from object_discovery.metrics.mean import ImageMean
+from object_discovery.metrics.overlap import CorLoc, MeanBestOverlap, MeanIoU, corloc, mean_best_overlap, mean_iou
+from object_discovery.metrics.reconstruction import ReconstructionError, reconstruction_error
+from object_discovery.metrics.segmentation import SegmentationScores, segmentation_metrics
+
+__all__ = [
+    "ARI",
+    "FGARI",
+    "IGNORED",
+    "CorLoc",
+    "ImageMean",
+    "MeanBestOverlap",
+    "MeanIoU",
+    "ReconstructionError",
+    "SegmentationScores",
+    "active_slots",
+    "adjusted_rand_index",
+    "clevrtex_miou",
+    "contingency_table",
+    "corloc",
+    "duplicated_slots",
+    "iou_of_table",
+    "labels_from_masks",
+    "linear_assignment",
+    "mask_entropy",
+    "mean_best_overlap",
+    "mean_iou",
+    "reconstruction_error",
+    "segmentation_metrics",
+]

@@ -1,0 +1,381 @@
+"""One HDF5 layout for all datasets with masks, and a reader for it and for the published conversions.
+
+Our layout, version 1, which any HDF5 library reads without a plugin:
+
+- attributes `format` (`object_discovery`), `version`, `dataset`, `variant`, `source`, `source_size`;
+- `image` uint8 `(N, H, W, C)` and `mask` uint8 `(N, H, W)`, a label map: 0 is the background, k the k-th object, 255 a
+  pixel that no entity covers; one chunk a scene, deflate;
+- `counts/frame` int32 `(N, E)`, the pixels of each label in the frame, and `counts/crop` within the dataset's published
+  crop, which its attribute `crop` gives as top, left, height and width;
+- `factors/<name>`, what the source says besides, under its names there, `(N, ...)`.
+
+The published conversions hold `mask` as 0 or 255 for each entity, `(N, E, H, W, 1)` or `(N, H, W, E, 1)`, and what they
+say besides next to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import h5py
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from object_discovery.data.scene_sets import IGNORED, Crop, count_pixels, find_scene_set, label_map
+from object_discovery.errors import CorruptFileError, DatasetNotFoundError
+
+FORMAT = "object_discovery"
+VERSION = 1
+_INFLATE_ERRORS = (cast("type[Exception]", isal_zlib.error),)
+_BLOCK_BYTES = 1 << 25  # masks read at once when objects are counted
+
+
+class Scene(NamedTuple):
+    """A scene as the file stores it."""
+
+    image: bytes
+    """The image, deflated."""
+    mask: bytes
+    """The label map, deflated."""
+    columns: dict[str, NDArray[Any]]
+    """A row of each small dataset, by its path in the file, such as `counts/frame`."""
+
+
+def deflate(array: NDArray[np.uint8]) -> bytes:
+    """Compress an array as HDF5's deflate filter does, at its fastest level.
+
+    Args:
+        array: Any array of bytes.
+
+    Returns:
+        The ZLIB stream.
+    """
+    return isal_zlib.compress(np.ascontiguousarray(array), 1)
+
+
+def write_scenes(
+    path: str | os.PathLike[str],
+    scenes: Iterable[Scene],
+    num_scenes: int,
+    image: tuple[int, int, int],
+    attributes: dict[str, Any],
+    crop: Crop | None = None,
+) -> None:
+    """Write a file in our layout; the same scenes give the same bytes.
+
+    Args:
+        path: The file to write.
+        scenes: At least `num_scenes` scenes with the same columns.
+        num_scenes: How many of them to write, N; at least 1.
+        image: Height, width and channels.
+        attributes: The file's attributes besides `format` and `version`.
+        crop: What the column `counts/crop` counts in.
+    """
+    options: dict[str, Any] = {"dtype": "u1", "compression": "gzip", "compression_opts": 1, "track_times": False}
+    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
+        images = file.create_dataset("image", (num_scenes, *image), chunks=(1, *image), **options)
+        masks = file.create_dataset("mask", (num_scenes, *image[:2]), chunks=(1, *image[:2]), **options)
+        columns: dict[str, NDArray[Any]] = {}
+        for index, scene in zip(range(num_scenes), scenes, strict=False):
+            images.id.write_direct_chunk((index, 0, 0, 0), scene.image)
+            masks.id.write_direct_chunk((index, 0, 0), scene.mask)
+            for name, row in scene.columns.items():
+                if index == 0:
+                    columns[name] = np.empty((num_scenes, *row.shape), row.dtype)
+                columns[name][index] = row
+        for name in sorted(columns):
+            file.create_dataset(name, data=columns[name], track_times=False)
+        if crop is not None:
+            file["counts/crop"].attrs["crop"] = np.array(crop, np.int32)
+
+
+class _Contents:
+    """An open file and what is where in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = _open(path)
+        try:
+            self._find(path)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            self.file.close()
+            if isinstance(error, CorruptFileError):
+                raise
+            reason = " ".join(str(error).split())
+            raise CorruptFileError(f"{path}: expected an HDF5 file of scenes, but it is damaged ({reason})") from None
+
+    def _find(self, path: Path) -> None:
+        file = self.file
+        for name in ("image", "mask"):
+            if not isinstance(file.get(name), h5py.Dataset):
+                raise CorruptFileError(f"{path}: expected an HDF5 file of scenes, but it has no dataset `{name}`")
+        self.image, self.mask = file["image"], file["mask"]
+        ours = file.attrs.get("format") == FORMAT
+        if ours and file.attrs.get("version", 0) > VERSION:
+            raise CorruptFileError(f"{path}: written by a newer version of the library; update the library to read it")
+        frame = self.image.shape[1:3]
+        if self.image.dtype != np.uint8 or self.image.ndim != 4 or self.image.shape[3] not in (1, 3):
+            got = f"{self.image.dtype} {self.image.shape}"
+            raise CorruptFileError(f"{path}: expected `image` to be uint8 (N, H, W, 1 or 3), but got {got}")
+        self.entity_axis = None if ours else _entity_axis(self.mask.shape[1:], frame)
+        is_map = ours and self.mask.shape[1:] == frame
+        if self.mask.shape[:1] != self.image.shape[:1] or not (is_map or self.entity_axis is not None):
+            got = f"{self.mask.shape} beside images of {self.image.shape}"
+            raise CorruptFileError(f"{path}: expected `mask` to have a map for each image, but got {got}")
+        self._recognise(ours)
+        self.direct = {data for data in (self.image, self.mask) if _one_deflated_chunk_each(data)}
+
+    def _recognise(self, ours: bool) -> None:
+        file, known, root = self.file, None, self.file
+        self.dataset: str | None = None
+        self.variant: str | None = None
+        if ours:
+            root = file.get("factors", {})
+            self.dataset, self.variant = file.attrs.get("dataset"), file.attrs.get("variant")
+        else:
+            entities = self.mask.shape[1 + (self.entity_axis or 0)]
+            known = find_scene_set(self.image.shape[1:], entities, "visibility" in file)
+            if known:
+                self.dataset, self.variant = known.name, known.variant
+        self.background_entities = known.background_entities if known else 1
+        self.factors = {
+            name: data
+            for name, data in root.items()
+            if name not in ("image", "mask")
+            and isinstance(data, h5py.Dataset)
+            and data.shape[:1] == self.image.shape[:1]
+        }
+
+    def labels(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the label map of one scene's row of `mask`."""
+        if self.entity_axis is None:
+            return mask
+        masks = np.moveaxis(mask, self.entity_axis, 0)
+        return label_map(masks.reshape(len(masks), *self.image.shape[1:3]), self.background_entities)
+
+    def stored_counts(self, crop: Crop) -> NDArray[np.int32] | None:
+        """Return the pixels of each label `(N, E)` in a crop, or None if the file does not say."""
+        counts = self.file.get("counts", {})
+        if "frame" in counts and crop == (0, 0, *self.image.shape[1:3]):
+            return counts["frame"][:]  # type: ignore[no-any-return]
+        if "crop" in counts and crop == tuple(counts["crop"].attrs["crop"].tolist()):
+            return counts["crop"][:]  # type: ignore[no-any-return]
+        return None
+
+
+def _open(path: Path) -> h5py.File:
+    if path.is_dir():
+        raise CorruptFileError(f"{path}: expected an HDF5 file, but got a folder")
+    if not path.exists():
+        raise DatasetNotFoundError(f"No such file: {path}")
+    try:
+        return h5py.File(path, "r")
+    except PermissionError:
+        raise DatasetNotFoundError(f"Cannot read {path}: permission denied") from None
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise CorruptFileError(f"{path}: expected a whole HDF5 file, but it cannot be opened ({reason})") from None
+
+
+def _entity_axis(row: tuple[int, ...], frame: tuple[int, int]) -> int | None:
+    """Find the axis of the entities in a row of masks, for frames of this height and width."""
+    for axis, size in enumerate(row):
+        rest = row[:axis] + row[axis + 1 :]
+        if size > 1 and tuple(length for length in rest if length > 1) == frame:
+            return axis
+    return None
+
+
+def _one_deflated_chunk_each(data: h5py.Dataset) -> bool:
+    filters = data.id.get_create_plist()
+    deflated = filters.get_nfilters() == 1 and filters.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE
+    return bool(deflated and data.chunks == (1, *data.shape[1:]) and data.dtype == np.uint8)
+
+
+def _count_block(contents: _Contents, block: NDArray[Any], crop: Crop) -> NDArray[np.int64]:
+    pixels = np.stack([count_pixels(contents.labels(row), IGNORED, crop) for row in block])
+    return _count_objects(pixels)
+
+
+def _count_objects(pixels: NDArray[np.int32]) -> NDArray[np.int64]:
+    return (pixels[:, 1:] > 0).sum(axis=1, dtype=np.int64)
+
+
+def _cache_files(path: Path, crop: Crop) -> list[Path]:
+    """Return where the counts of a file may be kept, best first; the name holds all that they depend on."""
+    path = path.resolve()
+    state = path.stat()
+    key = hashlib.sha256(repr((str(path), state.st_size, state.st_mtime_ns, crop)).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "object_discovery"
+    return [place / f"{path.name}.{key}.counts.npy" for place in (path.parent, folder)]
+
+
+def _load_counts(cache: Path, num_scenes: int) -> NDArray[np.int64] | None:
+    with suppress(OSError, ValueError, EOFError):
+        counts: NDArray[np.int64] = np.load(cache, allow_pickle=False)
+        if counts.shape == (num_scenes,) and counts.dtype == np.int64:
+            return counts
+    return None
+
+
+def _save_counts(cache: Path, counts: NDArray[np.int64]) -> bool:
+    beside = cache.with_name(f"{cache.name}.{os.getpid()}")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            np.save(file, counts)
+        os.replace(beside, cache)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink()
+        return False
+    return True
+
+
+class SceneFile:
+    """Scenes with masks in an HDF5 file, in our layout or in a published one.
+
+    The file is opened when first needed, and again in each process, so that the object can be pickled and forked.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DatasetNotFoundError: On first use, if there is no such file, or it may not be read.
+        CorruptFileError: On first use, if the file is damaged or of another kind.
+
+    Example:
+        >>> SceneFile("clevr.h5").dataset
+        Traceback (most recent call last):
+        object_discovery.errors.DatasetNotFoundError: No such file: clevr.h5
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._opened: tuple[int, _Contents] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_opened": None}
+
+    def __len__(self) -> int:
+        return int(self._contents.image.shape[0])
+
+    @property
+    def _contents(self) -> _Contents:
+        if self._opened is None or self._opened[0] != os.getpid():
+            self.close()
+            self._opened = os.getpid(), _Contents(self.path)
+        return self._opened[1]
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the dataset, or None if it is not known."""
+        return self._contents.dataset
+
+    @property
+    def variant(self) -> str | None:
+        """Variant of the dataset, or None if it has none."""
+        return self._contents.variant
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        if self._opened is not None:
+            self._opened[1].file.close()
+            self._opened = None
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Read an image.
+
+        Args:
+            index: Number of the scene.
+
+        Returns:
+            Colours `(H, W, 3)`; an image of one channel is repeated.
+        """
+        image = self._read(self._contents.image, index)
+        return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Read a label map.
+
+        Args:
+            index: Number of the scene.
+
+        Returns:
+            Labels `(H, W)`: 0 is the background, 255 is ignored.
+        """
+        return self._contents.labels(self._read(self._contents.mask, index))
+
+    def factors(self, index: int) -> dict[str, NDArray[Any]]:
+        """Read what else the file says about a scene.
+
+        Args:
+            index: Number of the scene.
+
+        Returns:
+            For each name a number or an array, mostly a row for each entity.
+        """
+        return {name: np.asarray(self._read(data, index)) for name, data in self._contents.factors.items()}
+
+    def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
+        """Count the objects of every scene.
+
+        Our files say it for the frame and for the dataset's published crop. Elsewhere the masks are counted once, and
+        the counts are kept beside the file or, where that cannot be written, in the user's cache folder.
+
+        Args:
+            crop: Count the objects that have a pixel in this part of the frame. None: in the frame.
+
+        Returns:
+            Number of objects of each scene, `(N,)`.
+
+        Raises:
+            ValueError: If the crop is not inside the frame.
+        """
+        contents = self._contents
+        height, width = contents.image.shape[1:3]
+        top, left, rows, columns = crop = crop or (0, 0, height, width)
+        if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
+            raise ValueError(f"Expected argument `crop` to be inside the frame of {height} x {width}, but got {crop!r}")
+        stored = contents.stored_counts(crop)
+        if stored is not None:
+            return _count_objects(stored)
+        caches = _cache_files(self.path, crop)
+        for cache in caches:
+            counts = _load_counts(cache, len(self))
+            if counts is not None:
+                return counts
+        counts = np.concatenate([_count_block(contents, block, crop) for block in self._blocks()])
+        for cache in caches:
+            if _save_counts(cache, counts):
+                break
+        return counts
+
+    def _blocks(self) -> Iterable[NDArray[Any]]:
+        mask = self._contents.mask
+        rows = max(1, _BLOCK_BYTES // int(np.prod(mask.shape[1:])))
+        if mask.chunks:
+            rows = -(-rows // mask.chunks[0]) * mask.chunks[0]
+        for start in range(0, len(self), rows):
+            yield self._read(mask, slice(start, start + rows))
+
+    def _read(self, data: h5py.Dataset, index: int | slice) -> NDArray[Any]:
+        if not isinstance(index, slice):
+            index = range(len(self))[index]
+        try:
+            if isinstance(index, int) and data in self._contents.direct:
+                skipped, chunk = data.id.read_direct_chunk((index,) + (0,) * (data.ndim - 1))
+                if not skipped:
+                    size = int(np.prod(data.shape[1:]))
+                    return np.frombuffer(isal_zlib.decompress(chunk, 15, size), np.uint8).reshape(data.shape[1:]).copy()
+            values: NDArray[Any] = data[index]
+            return values
+        except (OSError, RuntimeError, KeyError, ValueError, *_INFLATE_ERRORS) as error:
+            reason = " ".join(str(error).split())
+            raise CorruptFileError(f"{self.path}: cannot read `{data.name}` of scene {index}: {reason}") from None

@@ -1,0 +1,124 @@
+"""One loader for every split, on one process or many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.utils.data import DataLoader, DistributedSampler
+
+from object_discovery.data.scene_datasets import Batch, SceneDataset
+from object_discovery.errors import UserError
+
+
+class EvalBatches(DistributedSampler[list[int]]):
+    """Batches that score each scene exactly once, whatever the number of processes.
+
+    Process `r` of `W` takes scenes r, r + W, r + 2W, ... None is repeated to fill up, as `DistributedSampler` does,
+    so the scores of many processes are those of one. Each process has the same number of batches, at most one
+    scene apart in size, so collective operations within a batch stay in step. Lightning leaves the order of a loader
+    alone whose sampler is a `DistributedSampler`.
+
+    Args:
+        scenes: The split.
+        batch_size: Largest size of a batch.
+        rank: Number of this process.
+        world: Number of processes.
+
+    Raises:
+        UserError: If there are fewer scenes than processes.
+
+    Example:
+        >>> from object_discovery.data.scene_datasets import DrawnScenes
+        >>> from object_discovery.data.tetrominoes import draw_tetrominoes
+        >>> scenes = DrawnScenes(draw_tetrominoes, start=0, size=7, resolution=35)
+        >>> list(EvalBatches(scenes, batch_size=3, rank=0, world=2))
+        [[0, 2], [4, 6]]
+        >>> list(EvalBatches(scenes, batch_size=3, rank=1, world=2))
+        [[1, 3], [5]]
+    """
+
+    def __init__(self, scenes: SceneDataset, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        super().__init__(scenes, num_replicas=world, rank=rank, shuffle=False)
+        if len(scenes) < world:
+            raise UserError(
+                f"Expected at least one scene for each of {world} processes, but got {len(scenes)} in all: "
+                "use more scenes (`val_size`, `test_size`) or fewer `devices`"
+            )
+        self._mine = range(rank, len(scenes), world)
+        largest = -(-len(scenes) // world)
+        self._batches = -(-largest // batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
+        return (batch.tolist() for batch in np.array_split(np.array(self._mine), self._batches))
+
+    def __len__(self) -> int:
+        return self._batches
+
+
+def default_num_workers() -> int:
+    """Return the number of loading processes to use: half the cores, at most eight.
+
+    Example:
+        >>> 0 <= default_num_workers() <= 8
+        True
+    """
+    return min(8, (os.cpu_count() or 1) // 2)
+
+
+def make_loader(
+    scenes: SceneDataset, *, train: bool, batch_size: int, num_workers: int | None = None
+) -> DataLoader[Batch]:
+    """Load a split in batches; every process of a distributed run gets its own share.
+
+    Training scenes are shuffled anew each epoch by the seed of Lightning's `seed_everything`, and what does not fill
+    a batch is left out. Lightning sets the epoch; in a loop of your own call `loader.sampler.set_epoch(epoch)`.
+    The other splits come in order, each scene once (see `EvalBatches`).
+
+    Args:
+        scenes: The split.
+        train: Shuffle, and leave out what does not fill a batch (unless nothing else is there).
+        batch_size: Scenes in a batch of one process.
+        num_workers: Loading processes. None: see `default_num_workers`.
+
+    Returns:
+        A loader of `image` uint8 `(B, 3, H, W)` and `mask` uint8 `(B, H, W)`.
+
+    Example:
+        >>> from object_discovery.data.scene_datasets import DrawnScenes
+        >>> from object_discovery.data.tetrominoes import draw_tetrominoes
+        >>> scenes = DrawnScenes(draw_tetrominoes, start=0, size=10, resolution=35)
+        >>> [len(batch["image"]) for batch in make_loader(scenes, train=True, batch_size=4, num_workers=0)]
+        [4, 4]
+        >>> [len(batch["image"]) for batch in make_loader(scenes, train=False, batch_size=4, num_workers=0)]
+        [4, 3, 3]
+    """
+    running = distributed.is_available() and distributed.is_initialized()
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if running else (0, 1)
+    num_workers = default_num_workers() if num_workers is None else num_workers
+    batching: dict[str, Any]
+    if train:
+        full = len(scenes) >= world * batch_size
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        sampler = DistributedSampler[int](scenes, world, rank, shuffle=True, seed=seed, drop_last=full)
+        batching = {"sampler": sampler, "batch_size": batch_size, "drop_last": full}
+    else:
+        batching = {"sampler": EvalBatches(scenes, batch_size, rank, world), "batch_size": None}
+    return DataLoader(
+        scenes,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=_as_it_is,  # type: ignore[arg-type]
+        generator=torch.Generator().manual_seed(0),  # leaves the global random numbers to the model
+        **batching,
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """Hand on a batch that the dataset has already put together; a named function, so that it can be pickled."""
+    return batch

@@ -1,0 +1,152 @@
+"""Which file, and which scenes of it, make up the training, validation and test splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from object_discovery.data.hdf5 import SceneFile
+from object_discovery.errors import DatasetNotFoundError, UserError
+
+SPLITS = ("train", "val", "test")
+"""The names of the splits."""
+_SUFFIXES = (".h5", ".hdf5")
+
+
+class PublishedSplit(NamedTuple):
+    """The split of the published experiments: the first `train` scenes, the next `test`, and the rest to validate."""
+
+    train: int
+    test: int
+
+
+class FileSplit(NamedTuple):
+    """One split: scenes `indices` of `file`, chosen by `rule` (a sentence for the user)."""
+
+    file: SceneFile
+    indices: npt.NDArray[np.int64]
+    rule: str
+
+
+def split_indices(size: int, published: PublishedSplit) -> tuple[dict[str, npt.NDArray[np.int64]], str]:
+    """Split the scenes of one file, in file order.
+
+    A file with more scenes than the published training and test sets together is split as published. A smaller one
+    is split 70 / 15 / 15 %: training, validation, test.
+
+    Args:
+        size: Number of scenes, at least 3.
+        published: The published split.
+
+    Returns:
+        The scenes of each split, disjoint and complete, and the rule in words.
+
+    Raises:
+        UserError: If there are fewer than 3 scenes.
+
+    Example:
+        >>> indices, rule = split_indices(10, PublishedSplit(train=60_000, test=320))
+        >>> {split: scenes.tolist() for split, scenes in indices.items()}
+        {'train': [0, 1, 2, 3, 4, 5, 6, 7], 'val': [8], 'test': [9]}
+        >>> rule
+        'in file order, 70 / 15 / 15 % to train, validate and test'
+    """
+    if size < 3:
+        raise UserError(f"Expected at least 3 scenes to split into training, validation and test, but got {size}")
+    scenes = np.arange(size)
+    held = published.train + published.test
+    if size > held:
+        train, test, val = np.split(scenes, [published.train, held])
+        rule = f"as published: the first {published.train:,} scenes to train, the next {published.test:,} to test, "
+        return {"train": train, "val": val, "test": test}, rule + "the rest to validate"
+    part = max(1, size * 15 // 100)
+    train, val, test = np.split(scenes, [size - 2 * part, size - part])
+    return {"train": train, "val": val, "test": test}, "in file order, 70 / 15 / 15 % to train, validate and test"
+
+
+def find_splits(root: str | Path, name: str, variant: str | None, published: PublishedSplit) -> dict[str, FileSplit]:
+    """Find the splits of a dataset in a file or a folder.
+
+    A file is split by `split_indices`. In a folder, files whose names begin with `train`, `val` and `test` are taken
+    at their word; without one for validation, the last 15 % of the training file validate. Else the only
+    file of the folder is used, or the only one whose name holds that of the variant or dataset.
+
+    Args:
+        root: An HDF5 file, or a folder that holds some (`.h5`, `.hdf5`).
+        name: Name of the dataset.
+        variant: Variant of the dataset.
+        published: The published split.
+
+    Returns:
+        The splits there are: a folder with a training file and no test file has no `test`.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file or folder, or no HDF5 file in it.
+        UserError: If a file holds another dataset or variant, or a folder more than one candidate.
+    """
+    root = Path(root).expanduser()
+    files = _hdf5_files(root, name)
+    by_split = {split: [file for file in files if file.stem.startswith(split)] for split in SPLITS}
+    if root.is_dir() and any(by_split.values()):
+        chosen = {split: _only(found, root) for split, found in by_split.items() if found}
+        return _split_by_name({split: _open(file, name, variant) for split, file in chosen.items()})
+    if len(files) > 1:
+        files = [file for file in files if (variant or name) in file.stem] or files
+    path = _only(files, root)
+    file = _open(path, name, variant)
+    indices, rule = split_indices(len(file), published)
+    return {split: FileSplit(file, scenes, f"{path.name}, {rule}") for split, scenes in indices.items()}
+
+
+def _split_by_name(files: dict[str, SceneFile]) -> dict[str, FileSplit]:
+    splits = {s: FileSplit(file, np.arange(len(file)), f"the whole {s} file") for s, file in files.items()}
+    if "train" in files and "val" not in files:
+        file, scenes, _ = splits["train"]
+        start = len(scenes) - max(1, len(scenes) * 15 // 100)
+        splits["train"] = FileSplit(file, scenes[:start], "the first 85 % of the train file")
+        splits["val"] = FileSplit(file, scenes[start:], "the last 15 % of the train file")
+    return splits
+
+
+def _hdf5_files(root: Path, name: str) -> list[Path]:
+    """List the HDF5 files at `root`, or say how to get some."""
+    if not root.exists():
+        raise DatasetNotFoundError(
+            f"Expected argument `data_root` to be an HDF5 file or a folder of {name}, but {root} does not exist"
+        )
+    files = sorted(root.iterdir()) if root.is_dir() else [root]
+    records = [file for file in files if file.suffix in (".tfrecords", ".tfrecord")]
+    found = [file for file in files if file.suffix in _SUFFIXES] if root.is_dir() or records else files
+    if not found and records:
+        raise DatasetNotFoundError(
+            f"Expected HDF5 files of {name}, but {root} holds TFRecord files: convert them once by "
+            f"`python data_scripts/convert_tfrecords.py {root}`"
+        )
+    if not found:
+        raise DatasetNotFoundError(
+            f"Expected argument `data_root` to hold HDF5 files (.h5, .hdf5) of {name}, but found none at {root}"
+        )
+    return found
+
+
+def _only(files: list[Path], root: Path) -> Path:
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UserError(f"Expected one file, but {root} holds {names}: give the one to use as `data_root`")
+    return files[0]
+
+
+def _open(path: Path, name: str, variant: str | None) -> SceneFile:
+    """Open a file if it holds what is asked for; a file that does not say what it holds is taken at its word."""
+    file = SceneFile(path)
+    if file.dataset not in (None, name):
+        raise UserError(f"Expected {path} to hold {name}, but it holds {file.dataset}: give `--dataset {file.dataset}`")
+    if variant is not None and file.variant not in (None, variant):
+        raise UserError(
+            f"Expected {path} to hold the variant {variant}, but it holds {file.variant}: "
+            f"give `--variant {file.variant}` or another file"
+        )
+    return file

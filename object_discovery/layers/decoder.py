@@ -1,0 +1,149 @@
+"""The spatial broadcast decoder: each slot paints an image and an opacity, and opacities compete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from object_discovery.layers.position import PositionEmbedding
+
+
+class SameConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution with the padding 'SAME' of the original models: `size * stride` outputs.
+
+    Example:
+        >>> SameConvTranspose2d(8, 4, 5, stride=2)(torch.zeros(1, 8, 16, 16)).shape
+        torch.Size([1, 4, 32, 32])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        # The full output is (size - 1) * stride + kernel long; SAME drops (kernel - stride) // 2 entries before it.
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding=max(0, kernel_size - stride) // 2)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Upsample `(B, C, h, w)` to `(B, C', h * stride, w * stride)`."""
+        return self.upsample(input, self.bias)
+
+    def upsample(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """Do the same with another bias, or none."""
+        height, width = (size * self.stride[0] for size in input.shape[-2:])
+        if self.stride[0] == 1 and self.kernel_size[0] % 2:  # the same sum as a convolution, which runs faster
+            return F.conv2d(input, self.weight.flip(2, 3).transpose(0, 1), bias, padding=self.padding)
+        output = F.conv_transpose2d(input, self.weight, bias, self.stride, self.padding)
+        return output[..., :height, :width]
+
+
+class BroadcastLayer(nn.Module):
+    """The first layer of a broadcast decoder, without the broadcast.
+
+    A slot repeated at every position, plus a position embedding, then convolved: since the convolution is linear,
+    that is the convolution of a constant (which differs from position to position only near the border) plus the
+    convolution of the embedding (which is the same for every slot). The former is computed on the smallest image
+    that has all border cases and is then stretched. The result is exact and takes a fraction of the time.
+
+    Args:
+        size: Height and width of the broadcast, h.
+        convolution: The layer.
+        frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+
+    Example:
+        >>> layer = BroadcastLayer(8, SameConvTranspose2d(16, 32, 5, stride=2))
+        >>> layer(torch.zeros(6, 16)).shape
+        torch.Size([6, 32, 16, 16])
+    """
+
+    def __init__(self, size: int, convolution: SameConvTranspose2d, frequencies: int = 0) -> None:
+        super().__init__()
+        self.position = PositionEmbedding(size, size, convolution.in_channels, frequencies)
+        self.convolution = convolution
+        stride, kernel = convolution.stride[0], convolution.kernel_size[0]
+        reach = -(-kernel // (2 * stride))  # an output sees inputs at most this far away
+        self.small = min(size, 2 * reach + 2)
+        half = self.small // 2 * stride
+        rows = torch.arange(size * stride)
+        last = rows - (size - self.small) * stride
+        stretch = torch.where(rows < half, rows, torch.where(last >= half, last, half - stride + rows % stride))
+        self.register_buffer("stretch", stretch, persistent=False)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Decode slots `(M, D)` into features `(M, C, h * stride, w * stride)`."""
+        constant = slots[:, :, None, None].expand(-1, -1, self.small, self.small)
+        constant = constant.contiguous(memory_format=torch.channels_last)
+        border = self.convolution.upsample(constant, None)
+        stretch = self.get_buffer("stretch")
+        return border.index_select(2, stretch).index_select(3, stretch) + self.convolution(self.position()[None])
+
+
+class BroadcastDecoder(nn.Module):
+    """Broadcast each slot over a grid, decode it into colours and an opacity, and blend the slots.
+
+    Args:
+        resolution: Height and width of the images; what the strides reach beyond it is cut off at the far border.
+        slot_size: D.
+        broadcast_size: Height and width of the grid that slots are broadcast over.
+        channels: Output channels of each transposed convolution.
+        strides: Stride of each transposed convolution.
+        kernel_size: Height and width of their kernels.
+        final_kernel_size: Height and width of the kernel of the last layer, to colours and opacity.
+        final_stride: Stride of the last layer.
+        frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+
+    Raises:
+        ValueError: If the strides do not reach the resolution.
+
+    Reference:
+        Watters et al., Spatial Broadcast Decoder, 2019, arXiv 1901.07017; Locatello et al. 2020, appendix E.3.
+
+    Example:
+        >>> decoder = BroadcastDecoder(32, slot_size=64, broadcast_size=8, channels=[16, 16], strides=[2, 2])
+        >>> image, slot_images, masks = decoder(torch.zeros(2, 5, 64))
+        >>> image.shape, slot_images.shape, masks.shape
+        (torch.Size([2, 3, 32, 32]), torch.Size([2, 5, 3, 32, 32]), torch.Size([2, 5, 32, 32]))
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        slot_size: int,
+        broadcast_size: int,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        kernel_size: int = 5,
+        final_kernel_size: int = 3,
+        final_stride: int = 1,
+        frequencies: int = 0,
+    ) -> None:
+        super().__init__()
+        reached = broadcast_size * final_stride
+        for stride in strides:
+            reached *= stride
+        if reached < resolution:
+            raise ValueError(
+                f"Expected arguments `broadcast_size` and `strides` to reach the resolution {resolution}, "
+                f"but they reach {reached}"
+            )
+        self.resolution = resolution
+        first, *rest = zip([slot_size, *channels[:-1]], channels, strides, strict=True)
+        layer = SameConvTranspose2d(first[0], first[1], kernel_size, first[2])
+        self.broadcast = BroadcastLayer(broadcast_size, layer, frequencies)
+        layers: list[nn.Module] = [nn.ReLU(inplace=True)]
+        for inputs, outputs, stride in rest:
+            layers += [SameConvTranspose2d(inputs, outputs, kernel_size, stride), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, SameConvTranspose2d(channels[-1], 4, final_kernel_size, final_stride))
+
+    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode slots `(B, K, D)`.
+
+        Returns:
+            The image `(B, 3, H, W)`, the slots' own images `(B, K, 3, H, W)` and their masks `(B, K, H, W)`, which sum
+            to 1 over the slots. All float32.
+        """
+        painted = self.layers(self.broadcast(slots.flatten(0, 1)))[..., : self.resolution, : self.resolution]
+        painted = rearrange(painted.float(), "(b k) c h w -> b k c h w", b=len(slots))
+        slot_images, masks = painted[:, :, :3], painted[:, :, 3].softmax(dim=1)
+        return (slot_images * masks[:, :, None]).sum(1), slot_images, masks

@@ -1,0 +1,88 @@
+"""A convolutional encoder: an image becomes one feature vector for each position of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from object_discovery.layers.position import PositionEmbedding
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with the padding 'SAME' of the original models: ceil(size / stride) outputs.
+
+    Where the padding is odd the extra row and column go after the image, unlike `padding=kernel // 2`.
+
+    Example:
+        >>> import torch
+        >>> SameConv2d(3, 8, 5, stride=2)(torch.zeros(1, 3, 35, 64)).shape
+        torch.Size([1, 8, 18, 32])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve `(B, C, H, W)`."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        pads = [max(0, (-(-size // stride) - 1) * stride + kernel - size) for size in input.shape[-2:]]
+        (top, left), (bottom, right) = (p // 2 for p in pads), ((p + 1) // 2 for p in pads)
+        if top == bottom and left == right:
+            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left))
+        return F.conv2d(F.pad(input, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+
+
+class ConvEncoder(nn.Module):
+    """Convolutions with ReLU, a position embedding, and an MLP for each position.
+
+    Args:
+        resolution: Height and width of the images.
+        channels: Output channels of each convolution.
+        strides: Stride of each convolution.
+        output_size: Size of the feature vectors.
+        kernel_size: Height and width of the kernels.
+        frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+        norm_eps: Epsilon of the layer normalisation.
+
+    Reference:
+        Locatello et al. 2020, appendix E.3.
+
+    Example:
+        >>> import torch
+        >>> encoder = ConvEncoder(32, channels=[16, 16], strides=[2, 1], output_size=64)
+        >>> encoder(torch.zeros(2, 3, 32, 32)).shape  # 16 x 16 positions
+        torch.Size([2, 256, 64])
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        output_size: int,
+        *,
+        kernel_size: int = 5,
+        frequencies: int = 0,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        last, self.size = 3, resolution
+        for width, stride in zip(channels, strides, strict=True):
+            layers += [SameConv2d(last, width, kernel_size, stride), nn.ReLU(inplace=True)]
+            last, self.size = width, -(-self.size // stride)
+        self.convolutions = nn.Sequential(*layers)
+        self.position = PositionEmbedding(self.size, self.size, last, frequencies)
+        self.head = nn.Sequential(
+            nn.LayerNorm(last, eps=norm_eps),
+            nn.Linear(last, output_size),
+            nn.ReLU(inplace=True),
+            nn.Linear(output_size, output_size),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images `(B, 3, H, W)` into features `(B, h * w, output_size)`, row by row."""
+        features = self.convolutions(images) + self.position()
+        return self.head(features.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
