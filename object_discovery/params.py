@@ -132,3 +132,62 @@ class ModelParams:
         _at_least(self, 0, "warmup_steps")
         _check(self.lr > 0, "lr", "positive", self.lr)
         _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive or None", self.clip_norm)
+
+
+@dataclass
+class SlotAttentionParams(ModelParams):
+    """The autoencoder of Slot Attention."""
+
+    slot_size: int = 64
+    """Size of a slot vector."""
+    mlp_size: int = 128
+    """Hidden size of the residual MLP on slots."""
+    num_iterations: int = 3
+    """Iterations of Slot Attention."""
+    num_heads: int = 1
+    """Heads of Slot Attention; the softmax runs over heads and slots together."""
+    init: Literal["gaussian", "learned"] = "learned"
+    """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
+    gradient: Literal["full", "implicit", "bilevel"] = "bilevel"
+    """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
+    neumann_terms: int = 1
+    """Terms of the Neumann series that the implicit and the bilevel gradient keep."""
+    aggregation: Literal["mean", "sum", "batch"] = "mean"
+    """How a slot sums up its inputs: weighted mean, weighted sum, or batch-normalised sum."""
+    tolerance: float = 0.0
+    """In evaluation stop the iterations once slots move by no more than this. 0: never."""
+    noise_steps: int = 0
+    """Steps over which the noise on learned queries falls from 1 to 0 along a cosine. 0: no noise."""
+    encoder_channels: list[int] | None = None
+    """Channels of the encoder's convolutions. None: chosen by the resolution."""
+    encoder_strides: list[int] | None = None
+    """Strides of the encoder's convolutions. None: chosen so that at most 32 x 32 features remain."""
+    decoder_channels: list[int] | None = None
+    """Channels of the decoder's convolutions. None: chosen by the resolution."""
+    decoder_strides: list[int] | None = None
+    """Strides of the decoder's convolutions. None: chosen by the resolution."""
+    decoder_final_stride: int | None = None
+    """Stride of the decoder's last layer, to colours and opacity. None: chosen by the resolution."""
+    decoder_final_kernel: int | None = None
+    """Kernel size of the decoder's last layer. None: the stride plus 2."""
+    broadcast_size: int | None = None
+    """Height and width of the grid that slots are broadcast over. None: just enough to reach the resolution."""
+    position_frequencies: int = 4
+    """Octaves of sines in the position embeddings. 0: the published linear ramps alone."""
+    initialization: Literal["torch", "keras"] = "torch"
+    """How weights are drawn: PyTorch's defaults, or those of the original models."""
+    norm_eps: float = 1e-5
+    """Epsilon of the layer normalisations; the original models have 1e-3."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        super().__post_init__()
+        _at_least(self, 1, "slot_size", "mlp_size", "num_iterations", "num_heads", "neumann_terms")
+        _at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
+        _at_least(self, 0, "tolerance", "noise_steps", "position_frequencies")
+        _check(self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads)
+        for part in ("encoder", "decoder"):
+            channels, strides = getattr(self, f"{part}_channels"), getattr(self, f"{part}_strides")
+            same = (channels is None and strides is None) or (channels and strides and len(channels) == len(strides))
+            _check(bool(same), f"{part}_strides", f"as long as {part}_channels {channels}", strides)
+            _check(min((channels or [1]) + (strides or [1])) >= 1, f"{part}_channels", "at least 1 each", channels)

@@ -128,7 +128,8 @@ class SceneDataModule(LightningDataModule):
 
     def describe(self) -> str:
         """Say in a few lines where the scenes come from and how they were split and filtered."""
-        source = self.params.data_root or f"drawn by the library, seed {self.params.data_seed}"
+        root, seed = self.params.data_root, self.params.data_seed
+        source = f"{root}, HDF5" if root else f"drawn by the library, seed {seed}"
         lines = [f"{self.name}{f' ({self.variant})' if self.variant else ''}: {source}"]
         for split, scenes in self._sets.items():
             low, high = self._limits(split)

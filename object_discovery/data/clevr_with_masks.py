@@ -40,5 +40,6 @@ class CLEVRWithMasksDataModule(SceneDataModule):
     def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
         raise DatasetNotFoundError(
             f"Expected argument `data_root` to be an HDF5 file or a folder of {cls.name}, but got None: these scenes "
-            "cannot be drawn; convert the published TFRecord file once by `python data_scripts/convert_tfrecords.py`"
+            "cannot be drawn; convert the published TFRecord file once by "
+            "`python data_scripts/convert_tfrecords.py SOURCE.tfrecords OUT.h5`"
         )

@@ -63,13 +63,8 @@ def convert(
         UserError: If the target exists or cannot be written.
         ValueError: If `limit` or `workers` is below 1.
     """
-    for name, value in (("limit", limit), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+    _check_arguments(dataset, limit, workers)
     job = _Job(Path(source), Path(target), dataset, limit)
-    if dataset not in (None, *(known.name for known in SCENE_SETS)):
-        names = ", ".join(dict.fromkeys(known.name for known in SCENE_SETS))
-        raise DatasetNotFoundError(f"Expected argument `dataset` to be one of {names}, but got {dataset!r}")
     if job.target.exists() and not overwrite:
         job.discard_leftovers()
         raise UserError(f"{job.target} exists already; choose another name or allow it to be overwritten")
@@ -78,8 +73,20 @@ def convert(
     except CorruptFileError:
         shutil.rmtree(job.folder, ignore_errors=True)
         raise
-    except OSError as error:
-        raise UserError(f"Cannot write {job.target}: {error.strerror or ' '.join(str(error).split())}") from None
+    except (OSError, RuntimeError) as error:  # h5py raises either when the disk is full
+        job.discard_unfinished()
+        job.discard_leftovers()
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"Cannot write {job.target}: {reason}") from None
+
+
+def _check_arguments(dataset: str | None, limit: int | None, workers: int | None) -> None:
+    for name, value in (("limit", limit), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+    names = list(dict.fromkeys(known.name for known in SCENE_SETS))
+    if dataset not in (None, *names):
+        raise DatasetNotFoundError(f"Expected argument `dataset` to be one of {', '.join(names)}, but got {dataset!r}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ class _Encoder:
 
     scene_set: SceneSet
     entities: int
-    names: frozenset[str]
+    features: dict[str, tuple[int, Any]]
+    """Size and type of every feature."""
 
     @classmethod
     def of(cls, record: Record, dataset: str | None) -> _Encoder:
@@ -102,7 +110,7 @@ class _Encoder:
                 continue
             found = find_scene_set(known.image, entities, "visibility" in features)
             if found is known and dataset in (None, known.name):
-                return cls(known, entities, frozenset(features))
+                return cls(known, entities, _sizes(features))
         sizes = f"`image` of {image.size} and `mask` of {mask.size} bytes"
         raise CorruptFileError(f"{record.path}: expected scenes of {dataset or 'a known dataset'}, but got {sizes}")
 
@@ -118,13 +126,11 @@ class _Encoder:
     def _encode(self, record: Record) -> Scene:
         record.check()
         features = record.example()
-        height, width, channels = self.scene_set.image
-        expected = {"image": height * width * channels, "mask": self.entities * height * width}
-        if features.keys() != self.names or any(features[name].size != size for name, size in expected.items()):
+        if _sizes(features) != self.features:
             where = f"{record.path}: damaged at byte {record.offset} of its decompressed content"
             raise CorruptFileError(f"{where}: a record has other features or sizes than the first")
         labels = self._labels(features["mask"])
-        columns = {f"factors/{name}": self._factor(features[name]) for name in self.names - expected.keys()}
+        columns = {f"factors/{name}": self._factor(features[name]) for name in features.keys() - {"image", "mask"}}
         columns["counts/frame"] = count_pixels(labels, self.labels)
         if self.scene_set.crop:
             columns["counts/crop"] = count_pixels(labels, self.labels, self.scene_set.crop)
@@ -139,6 +145,10 @@ class _Encoder:
     def _factor(self, values: NDArray[Any]) -> NDArray[Any]:
         columns, rest = divmod(values.size, self.entities)
         return values.reshape(self.entities, columns) if columns > 1 and not rest else values
+
+
+def _sizes(features: dict[str, NDArray[Any]]) -> dict[str, tuple[int, Any]]:
+    return {name: (values.size, values.dtype) for name, values in features.items()}
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,11 @@ class _Job:
         if self.folder.is_dir() and not any(self.folder.glob("*.h5")):
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def discard_unfinished(self) -> None:
+        """Remove what a run was writing when it ended."""
+        for unfinished in self.folder.glob("*.new"):
+            unfinished.unlink()
+
     def _prepare(self) -> None:
         """Make the folder, without parts of another source or setting."""
         state = self.source.stat()
@@ -194,8 +209,12 @@ class _Job:
         if not self.folder.exists():
             self.folder.mkdir()
             _write_beside(note, lambda path: path.write_text(key))
-        for unfinished in self.folder.glob("*.new"):
-            unfinished.unlink()
+        self.discard_unfinished()
+        sound = True
+        for part in sorted(self.folder.glob("*.h5")):
+            sound = sound and _is_sound(part)
+            if not sound:
+                part.unlink()
 
     def _parts(self) -> list[Path]:
         """Return the finished parts, in order."""
@@ -256,6 +275,13 @@ def _write_beside(path: Path, write: Any) -> None:
     with open(new, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(new, path)
+
+
+def _is_sound(part: Path) -> bool:
+    try:
+        return _num_scenes(part) > 0
+    except (OSError, RuntimeError, KeyError):
+        return False
 
 
 def _num_scenes(path: Path) -> int:

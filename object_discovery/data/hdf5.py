@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -32,7 +32,8 @@ from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 FORMAT = "object_discovery"
 VERSION = 1
-_INFLATE_ERRORS = (cast("type[Exception]", isal_zlib.error),)
+_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError, _INFLATE_ERROR)
 _BLOCK_BYTES = 1 << 25  # masks read at once when objects are counted
 
 
@@ -101,14 +102,13 @@ class _Contents:
 
     def __init__(self, path: Path) -> None:
         self.file = _open(path)
+        self.path = path
         try:
-            self._find(path)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            with _damage(path, "expected an HDF5 file of scenes, but it is damaged"):
+                self._find(path)
+        except CorruptFileError:
             self.file.close()
-            if isinstance(error, CorruptFileError):
-                raise
-            reason = " ".join(str(error).split())
-            raise CorruptFileError(f"{path}: expected an HDF5 file of scenes, but it is damaged ({reason})") from None
+            raise
 
     def _find(self, path: Path) -> None:
         file = self.file
@@ -155,18 +155,32 @@ class _Contents:
     def labels(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """Return the label map of one scene's row of `mask`."""
         if self.entity_axis is None:
-            return mask
+            return np.asarray(mask, np.uint8)
         masks = np.moveaxis(mask, self.entity_axis, 0)
         return label_map(masks.reshape(len(masks), *self.image.shape[1:3]), self.background_entities)
 
     def stored_counts(self, crop: Crop) -> NDArray[np.int32] | None:
         """Return the pixels of each label `(N, E)` in a crop, or None if the file does not say."""
-        counts = self.file.get("counts", {})
-        if "frame" in counts and crop == (0, 0, *self.image.shape[1:3]):
-            return counts["frame"][:]  # type: ignore[no-any-return]
-        if "crop" in counts and crop == tuple(counts["crop"].attrs["crop"].tolist()):
-            return counts["crop"][:]  # type: ignore[no-any-return]
-        return None
+        name = "crop"
+        if crop == (0, 0, *self.image.shape[1:3]):
+            name = "frame"
+        with _damage(self.path, "cannot read `counts`"):
+            counts = self.file.get("counts", {}).get(name)
+            if counts is None or (name == "crop" and crop != tuple(counts.attrs["crop"].tolist())):
+                return None
+            stored: NDArray[np.int32] = counts[:]
+            return stored
+
+
+@contextmanager
+def _damage(path: Path, what: str) -> Iterator[None]:
+    """Say in one line what is wrong where a damaged file makes HDF5 fail in one of its many ways."""
+    try:
+        yield
+    except CorruptFileError:
+        raise
+    except _DAMAGE as error:
+        raise CorruptFileError(f"{path}: {what} ({' '.join(str(error).split())})") from None
 
 
 def _open(path: Path) -> h5py.File:
@@ -368,14 +382,11 @@ class SceneFile:
     def _read(self, data: h5py.Dataset, index: int | slice) -> NDArray[Any]:
         if not isinstance(index, slice):
             index = range(len(self))[index]
-        try:
+        with _damage(self.path, f"cannot read `{data.name}` of scene {index}"):
             if isinstance(index, int) and data in self._contents.direct:
                 skipped, chunk = data.id.read_direct_chunk((index,) + (0,) * (data.ndim - 1))
                 if not skipped:
                     size = int(np.prod(data.shape[1:]))
-                    return np.frombuffer(isal_zlib.decompress(chunk, 15, size), np.uint8).reshape(data.shape[1:]).copy()
-            values: NDArray[Any] = data[index]
-            return values
-        except (OSError, RuntimeError, KeyError, ValueError, *_INFLATE_ERRORS) as error:
-            reason = " ".join(str(error).split())
-            raise CorruptFileError(f"{self.path}: cannot read `{data.name}` of scene {index}: {reason}") from None
+                    values: NDArray[Any] = np.frombuffer(isal_zlib.decompress(chunk, 15, size), np.uint8)
+                    return np.array(values.reshape(data.shape[1:]))
+            return np.asarray(data[index])

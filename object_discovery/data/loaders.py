@@ -25,7 +25,7 @@ class EvalBatches(DistributedSampler[list[int]]):
 
     Args:
         scenes: The split.
-        batch_size: Largest size of a batch.
+        batch_size: Largest size of a batch; where it is 1, some processes may need a batch of 2 to stay in step.
         rank: Number of this process.
         world: Number of processes.
 
@@ -51,7 +51,7 @@ class EvalBatches(DistributedSampler[list[int]]):
             )
         self._mine = range(rank, len(scenes), world)
         largest = -(-len(scenes) // world)
-        self._batches = -(-largest // batch_size)
+        self._batches = min(-(-largest // batch_size), len(scenes) // world)
 
     def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
         return (batch.tolist() for batch in np.array_split(np.array(self._mine), self._batches))

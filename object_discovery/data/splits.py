@@ -85,7 +85,7 @@ def find_splits(root: str | Path, name: str, variant: str | None, published: Pub
 
     Raises:
         DatasetNotFoundError: If there is no such file or folder, or no HDF5 file in it.
-        UserError: If a file holds another dataset or variant, or a folder more than one candidate.
+        UserError: If a file holds another dataset or variant or too few scenes, or a folder more than one candidate.
     """
     root = Path(root).expanduser()
     files = _hdf5_files(root, name)
@@ -102,12 +102,17 @@ def find_splits(root: str | Path, name: str, variant: str | None, published: Pub
 
 
 def _split_by_name(files: dict[str, SceneFile]) -> dict[str, FileSplit]:
-    splits = {s: FileSplit(file, np.arange(len(file)), f"the whole {s} file") for s, file in files.items()}
+    splits = {s: FileSplit(file, np.arange(len(file)), f"the whole of {file.path.name}") for s, file in files.items()}
     if "train" in files and "val" not in files:
         file, scenes, _ = splits["train"]
+        if len(file) < 2:
+            raise UserError(
+                f"Expected at least 2 scenes in {file.path.name}, some to train and some to validate, "
+                f"but got {len(file)}"
+            )
         start = len(scenes) - max(1, len(scenes) * 15 // 100)
-        splits["train"] = FileSplit(file, scenes[:start], "the first 85 % of the train file")
-        splits["val"] = FileSplit(file, scenes[start:], "the last 15 % of the train file")
+        splits["train"] = FileSplit(file, scenes[:start], f"the first 85 % of {file.path.name}")
+        splits["val"] = FileSplit(file, scenes[start:], f"the last 15 % of {file.path.name}")
     return splits
 
 
@@ -123,7 +128,7 @@ def _hdf5_files(root: Path, name: str) -> list[Path]:
     if not found and records:
         raise DatasetNotFoundError(
             f"Expected HDF5 files of {name}, but {root} holds TFRecord files: convert them once by "
-            f"`python data_scripts/convert_tfrecords.py {root}`"
+            f"`python data_scripts/convert_tfrecords.py {records[0]} {records[0].with_suffix('.h5')}`"
         )
     if not found:
         raise DatasetNotFoundError(
@@ -142,6 +147,8 @@ def _only(files: list[Path], root: Path) -> Path:
 def _open(path: Path, name: str, variant: str | None) -> SceneFile:
     """Open a file if it holds what is asked for; a file that does not say what it holds is taken at its word."""
     file = SceneFile(path)
+    if not len(file):
+        raise UserError(f"Expected {path} to hold scenes of {name}, but it is empty: convert it again")
     if file.dataset not in (None, name):
         raise UserError(f"Expected {path} to hold {name}, but it holds {file.dataset}: give `--dataset {file.dataset}`")
     if variant is not None and file.variant not in (None, variant):

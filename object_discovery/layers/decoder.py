@@ -56,7 +56,7 @@ class BroadcastLayer(nn.Module):
         torch.Size([6, 32, 16, 16])
     """
 
-    def __init__(self, size: int, convolution: SameConvTranspose2d, frequencies: int = 0) -> None:
+    def __init__(self, size: int, convolution: SameConvTranspose2d, frequencies: int = 0, modulate: bool = False) -> None:
         super().__init__()
         self.position = PositionEmbedding(size, size, convolution.in_channels, frequencies)
         self.convolution = convolution
@@ -68,6 +68,7 @@ class BroadcastLayer(nn.Module):
         last = rows - (size - self.small) * stride
         stretch = torch.where(rows < half, rows, torch.where(last >= half, last, half - stride + rows % stride))
         self.register_buffer("stretch", stretch, persistent=False)
+        self.gain = nn.Linear(convolution.in_channels, convolution.out_channels) if modulate else None
 
     def forward(self, slots: Tensor) -> Tensor:
         """Decode slots `(M, D)` into features `(M, C, h * stride, w * stride)`."""
@@ -75,7 +76,10 @@ class BroadcastLayer(nn.Module):
         constant = constant.contiguous(memory_format=torch.channels_last)
         border = self.convolution.upsample(constant, None)
         stretch = self.get_buffer("stretch")
-        return border.index_select(2, stretch).index_select(3, stretch) + self.convolution(self.position()[None])
+        position = self.convolution(self.position()[None])
+        if self.gain is not None:
+            position = position * self.gain(slots)[:, :, None, None]
+        return border.index_select(2, stretch).index_select(3, stretch) + position
 
 
 class BroadcastDecoder(nn.Module):
@@ -117,6 +121,7 @@ class BroadcastDecoder(nn.Module):
         final_kernel_size: int = 3,
         final_stride: int = 1,
         frequencies: int = 0,
+        modulate: bool = False,
     ) -> None:
         super().__init__()
         reached = broadcast_size * final_stride
@@ -130,7 +135,7 @@ class BroadcastDecoder(nn.Module):
         self.resolution = resolution
         first, *rest = zip([slot_size, *channels[:-1]], channels, strides, strict=True)
         layer = SameConvTranspose2d(first[0], first[1], kernel_size, first[2])
-        self.broadcast = BroadcastLayer(broadcast_size, layer, frequencies)
+        self.broadcast = BroadcastLayer(broadcast_size, layer, frequencies, modulate)
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
         for inputs, outputs, stride in rest:
             layers += [SameConvTranspose2d(inputs, outputs, kernel_size, stride), nn.ReLU(inplace=True)]

@@ -39,9 +39,8 @@ class ConvEncoder(nn.Module):
 
     Args:
         resolution: Height and width of the images.
-        channels: Output channels of each convolution.
+        channels: Output channels of each convolution; the last, C, is also the size of the features.
         strides: Stride of each convolution.
-        output_size: Size of the feature vectors.
         kernel_size: Height and width of the kernels.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
         norm_eps: Epsilon of the layer normalisation.
@@ -51,9 +50,9 @@ class ConvEncoder(nn.Module):
 
     Example:
         >>> import torch
-        >>> encoder = ConvEncoder(32, channels=[16, 16], strides=[2, 1], output_size=64)
+        >>> encoder = ConvEncoder(32, channels=[16, 16], strides=[2, 1])
         >>> encoder(torch.zeros(2, 3, 32, 32)).shape  # 16 x 16 positions
-        torch.Size([2, 256, 64])
+        torch.Size([2, 256, 16])
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class ConvEncoder(nn.Module):
         resolution: int,
         channels: Sequence[int],
         strides: Sequence[int],
-        output_size: int,
         *,
         kernel_size: int = 5,
         frequencies: int = 0,
@@ -74,15 +72,16 @@ class ConvEncoder(nn.Module):
             layers += [SameConv2d(last, width, kernel_size, stride), nn.ReLU(inplace=True)]
             last, self.size = width, -(-self.size // stride)
         self.convolutions = nn.Sequential(*layers)
+        self.channels = last
         self.position = PositionEmbedding(self.size, self.size, last, frequencies)
         self.head = nn.Sequential(
             nn.LayerNorm(last, eps=norm_eps),
-            nn.Linear(last, output_size),
+            nn.Linear(last, last),
             nn.ReLU(inplace=True),
-            nn.Linear(output_size, output_size),
+            nn.Linear(last, last),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images `(B, 3, H, W)` into features `(B, h * w, output_size)`, row by row."""
+        """Encode images `(B, 3, H, W)` into features `(B, h * w, C)`, row by row."""
         features = self.convolutions(images) + self.position()
         return self.head(features.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]

@@ -1,1 +1,33 @@
-"""Package."""
+"""Models: one file each, a network and a LightningModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from object_discovery.errors import CheckpointError
+from object_discovery.models.base import ObjectDiscoveryModel, read_checkpoint
+from object_discovery.models.slot_attention import SlotAttentionModel
+
+MODELS: dict[str, type[ObjectDiscoveryModel[Any]]] = {
+    "sa": SlotAttentionModel,
+}
+"""Every model by the name the command line knows it by."""
+
+
+def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
+    """Load a checkpoint of any model onto the CPU, in evaluation mode.
+
+    Args:
+        path: A file written by training.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or of a model this version does not know.
+    """
+    model_type = read_checkpoint(path)["model_type"]
+    if model_type not in MODELS:
+        raise CheckpointError(f"{path} is of model type {model_type!r}, which this version does not know")
+    return MODELS[model_type].load_from_checkpoint(path).eval()
+
+
+__all__ = ["MODELS", "ObjectDiscoveryModel", "SlotAttentionModel", "load"]

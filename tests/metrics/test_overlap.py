@@ -31,7 +31,7 @@ def best_match(table: list[list[float]]) -> float:
     size = max(len(table), len(table[0]))
     padded = np.zeros((size, size))
     padded[: len(table), : len(table[0])] = table
-    return max(sum(padded[order[t], t] for t in range(size)) for order in itertools.permutations(range(size)))
+    return max(float(sum(padded[order[t], t] for t in range(size))) for order in itertools.permutations(range(size)))
 
 
 @pytest.mark.parametrize("ignore_background", [True, False])

@@ -22,14 +22,15 @@ Y, X = np.mgrid[:SIZE, :SIZE]
 def draw_scenes(count: int = 24) -> tuple[np.ndarray, list[np.ndarray]]:
     """Draw discs of 12 to 18 pixels radius, three to five in a scene, the later in front."""
     generator = np.random.default_rng(0)
-    maps, all_centres = [], []
+    maps: list[np.ndarray] = []
+    all_centres: list[np.ndarray] = []
     while len(maps) < count:
         number = int(generator.integers(3, 6))
         centres, radii = generator.integers(14, SIZE - 14, (number, 2)), generator.integers(12, 19, number)
         labels = np.zeros((SIZE, SIZE), dtype=np.int64)
         for label, ((y, x), radius) in enumerate(zip(centres, radii, strict=True), start=1):
             labels[(Y - y) ** 2 + (X - x) ** 2 <= radius**2] = label
-        if np.bincount(labels.ravel(), minlength=number + 1).min() > 200:
+        if min((labels == label).sum() for label in range(1, number + 1)) > 200:
             maps.append(labels)
             all_centres.append(centres)
     return np.stack(maps), all_centres
@@ -61,8 +62,8 @@ def test_background_split_in_four_is_seen_by_ari_only() -> None:
 
 def test_dilated_objects_are_seen_by_overlap_only() -> None:
     target, _ = draw_scenes()
-    dilated = np.stack([grey_dilation(labels, footprint=(Y - 64) ** 2 + (X - 64) ** 2 <= 16) for labels in target[:6]])
-    result = score(np.where(target[:6] > 0, target[:6], dilated), target[:6])
+    dilated = np.stack([grey_dilation(labels, footprint=(Y - 64) ** 2 + (X - 64) ** 2 <= 16) for labels in target[:3]])
+    result = score(np.where(target[:3] > 0, target[:3], dilated), target[:3])
     assert result["fg_ari"] == 1
     assert result["mbo_i"] == pytest.approx(0.64, abs=0.06)
     assert result["miou"] == pytest.approx(result["mbo_i"], abs=1e-12)
@@ -139,6 +140,7 @@ def test_autocast_changes_nothing() -> None:
     assert all(torch.equal(result[name], value) for name, value in plain.compute().items())
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 def test_update_reads_nothing_back_from_the_device() -> None:
     with FakeTensorMode():
         labels = torch.zeros(4, 16, 16, dtype=torch.uint8)

@@ -1,0 +1,34 @@
+"""What every model returns for a batch of images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Discovery(NamedTuple):
+    """The objects found in B images of H x W pixels, in K slots.
+
+    Example:
+        >>> import torch
+        >>> found = Discovery(slots=torch.zeros(1, 2, 8), masks=torch.tensor([[[[0.9, 0.2]], [[0.1, 0.8]]]]))
+        >>> found.labels
+        tensor([[[0, 1]]])
+    """
+
+    slots: Tensor
+    """Slot vectors, `(B, K, D)`."""
+    masks: Tensor
+    """Soft masks at image size, `(B, K, H, W)`, float32; they sum to 1 over the slots."""
+    image: Tensor | None = None
+    """Reconstruction, `(B, 3, H, W)`, in [0, 1] up to what the decoder overshoots."""
+    slot_images: Tensor | None = None
+    """What each slot paints, `(B, K, 3, H, W)`, in the range of `image`; None where slots paint nothing."""
+    attention: Tensor | None = None
+    """Attention over the grid of features, `(B, K, h, w)`; sums to 1 over the slots."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The slot with the largest mask at each pixel, `(B, H, W)`, int64; the lowest where two are equal."""
+        return self.masks.argmax(1)

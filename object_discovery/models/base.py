@@ -1,0 +1,218 @@
+"""What every model shares: construction, checkpoints, the optimiser, and the scores of validation and test."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+import torch
+import yaml
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import Self
+
+from object_discovery.discovery import Discovery
+from object_discovery.errors import CheckpointError, UserError
+from object_discovery.models.scores import SplitScores
+from object_discovery.params import ModelParams
+from object_discovery.schedules import learning_rate_factor
+
+P = TypeVar("P", bound=ModelParams)
+Batch = dict[str, Tensor]
+
+
+def read_config(name: str | Path) -> dict[str, Any]:
+    """Read a configuration: the name of a shipped one, or a YAML file.
+
+    Args:
+        name: Name without an ending, such as `sa_clevr6`, or path of a file.
+
+    Returns:
+        Values by the names of flags.
+
+    Raises:
+        UserError: If there is no such configuration, or it is not a YAML mapping.
+
+    Example:
+        >>> read_config("sa_clevr6")["num_slots"]
+        7
+    """
+    shipped = resources.files("object_discovery") / "configs" / f"{name}.yaml"
+    path = Path(name)
+    if not (shipped.is_file() or path.is_file()):
+        folder = resources.files("object_discovery") / "configs"
+        names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        raise UserError(f"Expected a YAML file or one of {', '.join(names)}, but got {str(name)!r}")
+    try:
+        values = yaml.safe_load((shipped if shipped.is_file() else path).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"Expected {name} to hold `flag: value` lines, but got {type(values).__name__}")
+    return values
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without running any code in it.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, or not one of this library's.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler met
+        raise CheckpointError(f"{path} is not a checkpoint that can be read: it is damaged or of another kind") from error
+    if not isinstance(checkpoint, dict) or "model_type" not in checkpoint:
+        raise CheckpointError(f"{path} is not a checkpoint of this library")
+    return checkpoint
+
+
+class ObjectDiscoveryModel(LightningModule, Generic[P]):
+    """A model that finds objects; subclasses give the network, `forward` and `losses`.
+
+    Constructed from one params object or from its fields as keywords. Log keys are `train/<loss>`, `val/<score>` and
+    `test/<score>`; scores that need masks are left out where a batch has none.
+
+    Args:
+        params: The hyperparameters.
+        **settings: Fields of the params class, in place of `params`.
+
+    Raises:
+        TypeError: If a keyword is no hyperparameter, or both `params` and keywords are given.
+        ValueError: If a value is out of its range.
+    """
+
+    model_type: ClassVar[str]
+    """The name the command line knows the model by."""
+    params_class: ClassVar[type[ModelParams]]
+    """The dataclass of its hyperparameters."""
+
+    def __init__(self, params: P | None = None, **settings: Any) -> None:
+        super().__init__()
+        if params is not None and settings:
+            raise TypeError(f"Expected either `params` or keywords, but got both: {', '.join(settings)}")
+        if params is None:
+            known = {field.name for field in dataclasses.fields(self.params_class)}
+            unknown = sorted(settings.keys() - known)
+            if unknown:
+                name = self.params_class.__name__
+                raise TypeError(f"Expected keywords to be fields of {name}, but got `{unknown[0]}`")
+            params = cast(P, self.params_class(**settings))
+        self.params: P = params
+        self.forward_options: dict[str, int] = {}
+        """Arguments that validation and test pass to `forward`, such as another `num_slots`."""
+        self.save_hyperparameters(dataclasses.asdict(params))
+        self.scores = nn.ModuleDict({split: SplitScores() for split in ("val", "test")})
+
+    @classmethod
+    def from_config(cls, name: str | Path, **settings: Any) -> Self:
+        """Build the model of a shipped configuration or a YAML file; keywords override single values.
+
+        Raises:
+            UserError: If there is no such configuration, or it is of another model.
+        """
+        config = read_config(name)
+        if config.get("model_type", cls.model_type) != cls.model_type:
+            raise UserError(f"Expected a configuration of model type {cls.model_type}, but {name} is of "
+                            f"{config['model_type']}")
+        known = {field.name for field in dataclasses.fields(cls.params_class)}
+        return cls(**{**{key: value for key, value in config.items() if key in known}, **settings})
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Self:  # type: ignore[override]
+        """Load a trained model, by default onto the CPU; the file holds values only and runs nothing.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged, or of another model.
+        """
+        found = read_checkpoint(checkpoint_path)["model_type"]
+        if found != cls.model_type:
+            raise CheckpointError(f"Expected a checkpoint of model type {cls.model_type}, but {checkpoint_path} is of {found}")
+        kwargs.setdefault("weights_only", True)
+        model = super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs)
+        return cast(Self, model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which model the checkpoint is of."""
+        checkpoint["model_type"] = self.model_type
+
+    def forward(self, images: Tensor, **options: Any) -> Discovery:
+        """Find the objects in images `(B, 3, H, W)`, floats in [0, 1]."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of a batch with floating-point images; the key `loss` is minimised, the others logged."""
+        raise TypeError(f"{type(self).__name__} has no losses")
+
+    def networks(self) -> Iterator[nn.Module]:
+        """Go through the parts that can be compiled: every child that is no metric."""
+        return (child for name, child in self.named_children() if name != "scores")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
+        """Turn bytes into floats in [0, 1], on the device, in the layout convolutions prefer."""
+        image = batch["image"]
+        if image.dtype == torch.uint8:
+            image = image.to(memory_format=torch.channels_last).float().div_(255)
+        return {**batch, "image": image}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute and log the losses."""
+        losses = self.losses(batch)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch["image"]))
+        return losses["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the scores of validation."""
+        self._score("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the scores of the test."""
+        self._score("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of validation."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test."""
+        self._log_scores("test")
+
+    def _score(self, split: str, batch: Batch) -> None:
+        found = self(batch["image"], **self.forward_options)
+        cast(SplitScores, self.scores[split]).update(found, batch["image"], batch.get("mask"))
+
+    def _log_scores(self, split: str) -> None:
+        scores = cast(SplitScores, self.scores[split])
+        self.log_dict({f"{split}/{name}": value for name, value in scores.compute().items()}, sync_dist=False)
+        scores.reset()
+
+    def configure_optimizers(self) -> Any:
+        """Build Adam and its schedule over steps."""
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.params.lr, fused=fused)
+        scheduler = LambdaLR(optimizer, self.learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Return what the peak learning rate is multiplied by at a step."""
+        params = self.params
+        return learning_rate_factor(
+            step,
+            warmup_steps=params.warmup_steps,
+            schedule=params.lr_schedule,
+            decay_steps=params.decay_steps or max(1, self.trainer.max_steps),
+            half_life=params.half_life,
+        )
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip the norm of the gradient to `clip_norm`, unless the trainer was told otherwise."""
+        value = self.params.clip_norm if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")

@@ -1,0 +1,171 @@
+"""Slot Attention's autoencoder: each slot explains a part of the image.
+
+Reference:
+    Locatello et al., Object-Centric Learning with Slot Attention, NeurIPS 2020, arXiv 2006.15055.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from object_discovery.discovery import Discovery
+from object_discovery.layers.decoder import BroadcastDecoder
+from object_discovery.layers.encoder import ConvEncoder
+from object_discovery.layers.initialization import keras_initialization
+from object_discovery.layers.slot_attention import SlotAttention
+from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.params import SlotAttentionParams
+from object_discovery.schedules import cosine_anneal
+
+
+def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
+    """Choose channels and strides of the recommended encoder: at most 32 x 32 positions remain.
+
+    Returns:
+        Channels and strides of four convolutions.
+
+    Example:
+        >>> encoder_shape(128)
+        ([32, 32, 32, 32], [2, 2, 1, 1])
+    """
+    halvings = max(0, math.ceil(math.log2(resolution / 32)))
+    strides = [2] * halvings + [1] * max(2, 4 - halvings)
+    return [32] * len(strides), strides
+
+
+def decoder_shape(resolution: int) -> tuple[list[int], list[int], int]:
+    """Choose channels and strides of the recommended decoder, and the stride of its last layer.
+
+    Returns:
+        Channels and strides of the transposed convolutions, and the final stride.
+
+    Example:
+        >>> decoder_shape(64)
+        ([32, 32, 32], [1, 1, 1], 4)
+    """
+    if resolution < 48:
+        return [32, 32, 32], [1, 1, 1], 3
+    return [32, 32, 32], [1, 1, 1] if resolution < 96 else [1, 2, 1], 4
+
+
+class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
+    """Find objects by reconstructing the image slot by slot.
+
+    Args:
+        params: The hyperparameters.
+        **settings: Fields of `SlotAttentionParams`, in place of `params`.
+
+    Raises:
+        ValueError: If the decoder does not reach the resolution, or a value is out of its range.
+
+    Example:
+        >>> import torch
+        >>> model = SlotAttentionModel(num_slots=4, resolution=35)
+        >>> found = model(torch.rand(2, 3, 35, 35))
+        >>> found.masks.shape, found.image.shape  # masks sum to 1 over the slots
+        (torch.Size([2, 4, 35, 35]), torch.Size([2, 3, 35, 35]))
+    """
+
+    model_type: ClassVar[str] = "sa"
+    params_class: ClassVar[type[SlotAttentionParams]] = SlotAttentionParams
+
+    def __init__(self, params: SlotAttentionParams | None = None, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        p = self.params
+        channels, strides = encoder_shape(p.resolution)
+        self.encoder = ConvEncoder(
+            p.resolution,
+            p.encoder_channels or channels,
+            p.encoder_strides or strides,
+            frequencies=p.position_frequencies,
+            norm_eps=p.norm_eps,
+        )
+        self.slot_attention = SlotAttention(
+            p.num_slots,
+            p.slot_size,
+            self.encoder.channels,
+            mlp_size=p.mlp_size,
+            num_iterations=p.num_iterations,
+            num_heads=p.num_heads,
+            init=p.init,
+            gradient=p.gradient,
+            neumann_terms=p.neumann_terms,
+            aggregation=p.aggregation,
+            tolerance=p.tolerance,
+            norm_eps=p.norm_eps,
+        )
+        self.decoder = self._build_decoder()
+        if p.initialization == "keras":
+            self.apply(keras_initialization)
+
+    def _build_decoder(self) -> BroadcastDecoder:
+        p = self.params
+        channels, strides, final_stride = decoder_shape(p.resolution)
+        strides = p.decoder_strides or strides
+        final_stride = p.decoder_final_stride or (1 if p.decoder_strides else final_stride)
+        return BroadcastDecoder(
+            p.resolution,
+            p.slot_size,
+            p.broadcast_size or -(-p.resolution // (math.prod(strides) * final_stride)),
+            p.decoder_channels or channels,
+            strides,
+            final_kernel_size=p.decoder_final_kernel or final_stride + 2,
+            final_stride=final_stride,
+            frequencies=p.position_frequencies,
+        )
+
+    def forward(  # type: ignore[override]
+        self,
+        images: Tensor,
+        slots: Tensor | None = None,
+        *,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> Discovery:
+        """Find the objects in images.
+
+        Args:
+            images: `(B, 3, H, W)`, floats in [0, 1].
+            slots: Slots to start from, `(B, K, D)`. None: the model's own.
+            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
+            num_iterations: Iterations for this call. None: as trained.
+
+        Returns:
+            Slots, masks, reconstruction, the slots' images, and attention.
+
+        Raises:
+            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
+        """
+        found = self._discover(images, slots, num_slots, num_iterations)
+        return found._replace(image=_to_unit(found.image), slot_images=_to_unit(found.slot_images))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the mean squared error of the reconstruction, in [-1, 1] as published."""
+        noise_steps = self.params.noise_steps
+        noise = cosine_anneal(self.global_step, 1.0, 0.0, noise_steps) if noise_steps and self.training else 0.0
+        found = self._discover(batch["image"], None, None, None, noise)
+        assert found.image is not None
+        return {"loss": F.mse_loss(found.image, batch["image"] * 2 - 1)}
+
+    def _discover(
+        self, images: Tensor, slots: Tensor | None, num_slots: int | None, num_iterations: int | None, noise: float = 0.0
+    ) -> Discovery:
+        """Do the work of `forward`, with images between -1 and 1 in the result."""
+        size = self.params.resolution
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
+        features = self.encoder(images * 2 - 1)
+        slots, attention = self.slot_attention(
+            features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise
+        )
+        image, slot_images, masks = self.decoder(slots)
+        return Discovery(slots, masks, image, slot_images, attention.unflatten(2, (self.encoder.size,) * 2))
+
+
+def _to_unit(image: Tensor | None) -> Tensor | None:
+    """Turn colours in [-1, 1] into colours in [0, 1]."""
+    return None if image is None else (image + 1) / 2

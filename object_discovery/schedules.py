@@ -1,0 +1,59 @@
+"""Everything that changes with the step, as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+
+def cosine_anneal(step: int, start: float, end: float, steps: int) -> float:
+    """Go from `start` to `end` along half a cosine over `steps` steps, then stay.
+
+    Args:
+        step: Steps done, at least 0.
+        start: Value at step 0.
+        end: Value from step `steps` on.
+        steps: Length; 0 for the end at once.
+
+    Example:
+        >>> [round(cosine_anneal(step, 1.0, 0.0, 100), 3) for step in (0, 50, 100, 200)]
+        [1.0, 0.5, 0.0, 0.0]
+    """
+    if step >= steps:
+        return end
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def learning_rate_factor(
+    step: int,
+    *,
+    warmup_steps: int,
+    schedule: Literal["cosine", "exponential", "constant"],
+    decay_steps: int,
+    half_life: int,
+) -> float:
+    """Return what the peak learning rate is multiplied by at a step.
+
+    Args:
+        step: Steps done; the first step of the optimiser is step 0.
+        warmup_steps: Steps of a linear rise from 0 to 1.
+        schedule: `exponential`: the published `min(1, step / warmup_steps) * 0.5 ** (step / half_life)`, which also
+            decays during the warm-up. `cosine`: after the warm-up along half a cosine to 0 at `decay_steps`.
+            `constant`: 1 after the warm-up.
+        decay_steps: End of the cosine.
+        half_life: Steps over which the exponential halves.
+
+    Reference:
+        Locatello et al. 2020, section 4 (exponential).
+
+    Example:
+        >>> round(learning_rate_factor(
+        ...     10_000, warmup_steps=10_000, schedule="exponential", decay_steps=0, half_life=100_000), 4)
+        0.933
+    """
+    warm = min(1.0, step / warmup_steps) if warmup_steps else 1.0
+    if schedule == "exponential":
+        return float(warm * 0.5 ** (step / half_life))
+    if schedule == "constant" or step < warmup_steps:
+        return warm
+    return cosine_anneal(step - warmup_steps, 1.0, 0.0, decay_steps - warmup_steps)

@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from object_discovery.data.clevr_with_masks import CLEVRWithMasksDataModule
+from object_discovery.data.splits import split_indices
+from object_discovery.errors import DatasetNotFoundError
+from tests.data.scene_files import Bytes, make_scenes, write_own, write_published
+
+CROP = (29, 64, 192, 192)
+
+
+def frames(counts: list[int]) -> tuple[Bytes, Bytes]:
+    """Frames of 240 x 320 with one object more, of the highest label, that lies outside the crop."""
+    images, labels = make_scenes(counts, 240, 320)
+    for scene, count in enumerate(counts):
+        labels[scene, 5:20, 5:20] = count + 1
+    return images, labels
+
+
+@pytest.fixture(params=["published", "own"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    images, labels = frames([6, 7, 3, 8, 6, 5, 2, 7])
+    if request.param == "published":
+        write_published(tmp_path / "clevr.h5", images, labels, entities=11)
+    else:
+        write_own(tmp_path / "clevr.h5", images, labels, "clevr_with_masks", entities=11, crop=CROP)
+    return str(tmp_path)
+
+
+def test_the_crop_is_rows_29_to_220_and_columns_64_to_255(root: str) -> None:
+    images, labels = frames([6, 7, 3, 8, 6, 5, 2, 7])
+    data = CLEVRWithMasksDataModule(data_root=root, resolution=192, max_objects=None)
+    np.testing.assert_array_equal(data.train_set[1]["image"], images[1, 29:221, 64:256].transpose(2, 0, 1))
+    np.testing.assert_array_equal(data.train_set[1]["mask"], labels[1, 29:221, 64:256])
+
+
+def test_images_are_resized_bilinearly_and_masks_to_the_nearest_pixel(root: str) -> None:
+    images, labels = frames([6, 7, 3, 8, 6, 5, 2, 7])
+    scene = CLEVRWithMasksDataModule(data_root=root).train_set[0]
+    # sampled at the centres of the pixels of the target: 1.5 x + 0.25 in pixels of the crop
+    grid = (2 * (torch.arange(128) + 0.5) / 128 - 1).expand(128, 128)
+    crop = torch.from_numpy(images[0, 29:221, 64:256]).permute(2, 0, 1)[None].float()
+    expected = F.grid_sample(crop, torch.stack([grid, grid.T], -1)[None], align_corners=False)[0]
+    assert scene["image"].shape == (3, 128, 128)
+    assert (scene["image"].float() - expected).abs().max() < 0.51
+    nearest = np.floor((np.arange(128) + 0.5) * 1.5).astype(int)
+    np.testing.assert_array_equal(scene["mask"], labels[0, 29:221, 64:256][nearest][:, nearest])
+
+
+def test_clevr6_counts_objects_after_the_crop(root: str) -> None:
+    # the first six scenes train; of those with 6, 7, 3, 8, 6, 5 objects in the crop two have more than 6
+    data = CLEVRWithMasksDataModule(data_root=root)
+    assert len(data.train_set) == 4
+    assert len(CLEVRWithMasksDataModule(data_root=root, max_objects=7).train_set) == 5
+    assert len(CLEVRWithMasksDataModule(data_root=root, eval_max_objects=0).test_set) == 1
+
+
+def test_images_of_other_sizes_are_resized_whole(tmp_path: Path) -> None:
+    images, labels = make_scenes([1, 2, 3], 64, 64)
+    write_own(tmp_path / "clevr.h5", images, labels, "clevr_with_masks", entities=11)
+    data = CLEVRWithMasksDataModule(data_root=str(tmp_path), resolution=64)
+    np.testing.assert_array_equal(data.train_set[0]["image"], images[0].transpose(2, 0, 1))
+
+
+def test_published_splits() -> None:
+    splits, _ = split_indices(100_000, CLEVRWithMasksDataModule.published)
+    ranges = {split: (int(scenes[0]), int(scenes[-1])) for split, scenes in splits.items()}
+    assert ranges == {"train": (0, 69_999), "test": (70_000, 70_319), "val": (70_320, 99_999)}
+
+
+def test_clevr_cannot_be_drawn() -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"`data_root` to be .*, but got None: .*convert_tfrecords.py"):
+        CLEVRWithMasksDataModule().setup("fit")
