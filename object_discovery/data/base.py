@@ -60,6 +60,8 @@ class SceneDataModule(LightningDataModule):
     """Defaults that the command line takes for this dataset; a key is a field of any of the parameter classes."""
     published: ClassVar[PublishedSplit]
     """How the published experiments split the published file."""
+    has_masks: ClassVar[bool] = True
+    """Whether the scenes have label maps, without which only the reconstruction can be scored."""
     variants: ClassVar[tuple[str, ...]] = ()
     """Names of the variants; the first is the default."""
 

@@ -41,14 +41,16 @@ class BroadcastLayer(nn.Module):
     """The first layer of a broadcast decoder, without the broadcast.
 
     A slot repeated at every position, plus a position embedding, then convolved: since the convolution is linear,
-    that is the convolution of a constant (which differs from position to position only near the border) plus the
-    convolution of the embedding (which is the same for every slot). The former is computed on the smallest image
-    that has all border cases and is then stretched. The result is exact and takes a fraction of the time.
+    that is a linear map of the slot for each position (the sum of the kernel's taps that fall inside the image),
+    plus the convolution of the embedding, which all slots share. The result is exact and takes a fraction of the
+    time.
 
     Args:
         size: Height and width of the broadcast, h.
         convolution: The layer.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+        modulate: Multiply the convolved embedding by gains, a linear map of the slot. Products of sines of the
+            position and of the slot shift a shape to its place in one layer, which a sum cannot.
 
     Example:
         >>> layer = BroadcastLayer(8, SameConvTranspose2d(16, 32, 5, stride=2))
@@ -56,30 +58,30 @@ class BroadcastLayer(nn.Module):
         torch.Size([6, 32, 16, 16])
     """
 
-    def __init__(self, size: int, convolution: SameConvTranspose2d, frequencies: int = 0, modulate: bool = False) -> None:
+    def __init__(
+        self, size: int, convolution: SameConvTranspose2d, frequencies: int = 0, modulate: bool = False
+    ) -> None:
         super().__init__()
         self.position = PositionEmbedding(size, size, convolution.in_channels, frequencies)
         self.convolution = convolution
-        stride, kernel = convolution.stride[0], convolution.kernel_size[0]
-        reach = -(-kernel // (2 * stride))  # an output sees inputs at most this far away
-        self.small = min(size, 2 * reach + 2)
-        half = self.small // 2 * stride
-        rows = torch.arange(size * stride)
-        last = rows - (size - self.small) * stride
-        stretch = torch.where(rows < half, rows, torch.where(last >= half, last, half - stride + rows % stride))
-        self.register_buffer("stretch", stretch, persistent=False)
         self.gain = nn.Linear(convolution.in_channels, convolution.out_channels) if modulate else None
+        stride, kernel, padding = (
+            int(x[0]) for x in (convolution.stride, convolution.kernel_size, convolution.padding)
+        )
+        outputs, taps = torch.arange(size * stride)[:, None], torch.arange(kernel)
+        source = outputs + padding - taps  # stride times the input that a tap brings to an output
+        inside = (source % stride == 0) & (source >= 0) & (source < size * stride)
+        self.register_buffer("inside", inside.float(), persistent=False)
 
     def forward(self, slots: Tensor) -> Tensor:
         """Decode slots `(M, D)` into features `(M, C, h * stride, w * stride)`."""
-        constant = slots[:, :, None, None].expand(-1, -1, self.small, self.small)
-        constant = constant.contiguous(memory_format=torch.channels_last)
-        border = self.convolution.upsample(constant, None)
-        stretch = self.get_buffer("stretch")
-        position = self.convolution(self.position()[None])
+        inside = self.get_buffer("inside")
+        weight = torch.einsum("dcuv,yu,xv->dyxc", self.convolution.weight, inside, inside)
+        constant = (slots @ weight.flatten(1)).unflatten(1, weight.shape[1:])  # (M, y, x, C)
+        position = self.convolution(self.position()[None]).permute(0, 2, 3, 1)
         if self.gain is not None:
-            position = position * self.gain(slots)[:, :, None, None]
-        return border.index_select(2, stretch).index_select(3, stretch) + position
+            position = position * self.gain(slots)[:, None, None]
+        return (constant + position).permute(0, 3, 1, 2)
 
 
 class BroadcastDecoder(nn.Module):
@@ -95,6 +97,7 @@ class BroadcastDecoder(nn.Module):
         final_kernel_size: Height and width of the kernel of the last layer, to colours and opacity.
         final_stride: Stride of the last layer.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+        modulate: Let slots scale the position embedding, see `BroadcastLayer`.
 
     Raises:
         ValueError: If the strides do not reach the resolution.
@@ -139,7 +142,8 @@ class BroadcastDecoder(nn.Module):
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
         for inputs, outputs, stride in rest:
             layers += [SameConvTranspose2d(inputs, outputs, kernel_size, stride), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, SameConvTranspose2d(channels[-1], 4, final_kernel_size, final_stride))
+        layers.append(SameConvTranspose2d(channels[-1], 4, final_kernel_size, final_stride))
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Decode slots `(B, K, D)`.

@@ -249,7 +249,8 @@ class SlotAttention(nn.Module):
             weights = attention + self.epsilon
             return (weights.to(values.dtype) @ values) / weights.sum(-1, keepdim=True)
         total = attention.to(values.dtype) @ values
+        total = total.to(torch.promote_types(total.dtype, attention.dtype))  # float32 at least
         if self.norm_updates is None:
-            return total.float() / attention.shape[-1]
-        rows = rearrange(total.float(), "b h k d -> (b k) (h d)")
-        return rearrange(self.norm_updates(rows), "(b k) (h d) -> b h k d", b=len(total), h=self.num_heads)
+            return total / attention.shape[-1]
+        rows: Tensor = self.norm_updates(rearrange(total, "b h k d -> (b k) (h d)"))
+        return rearrange(rows, "(b k) (h d) -> b h k d", b=len(total), h=self.num_heads)

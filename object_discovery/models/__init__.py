@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from object_discovery.errors import CheckpointError
-from object_discovery.models.base import ObjectDiscoveryModel, read_checkpoint
+from object_discovery.models.base import ObjectDiscoveryModel, read_checkpoint, read_config
 from object_discovery.models.slot_attention import SlotAttentionModel
 
 MODELS: dict[str, type[ObjectDiscoveryModel[Any]]] = {
@@ -30,4 +30,4 @@ def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
     return MODELS[model_type].load_from_checkpoint(path).eval()
 
 
-__all__ = ["MODELS", "ObjectDiscoveryModel", "SlotAttentionModel", "load"]
+__all__ = ["MODELS", "ObjectDiscoveryModel", "SlotAttentionModel", "load", "read_checkpoint", "read_config"]

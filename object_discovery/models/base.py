@@ -67,7 +67,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler met
-        raise CheckpointError(f"{path} is not a checkpoint that can be read: it is damaged or of another kind") from error
+        raise CheckpointError(
+            f"{path} is not a checkpoint that can be read: it is damaged or of another kind"
+        ) from error
     if not isinstance(checkpoint, dict) or "model_type" not in checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint of this library")
     return checkpoint
@@ -119,8 +121,9 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """
         config = read_config(name)
         if config.get("model_type", cls.model_type) != cls.model_type:
-            raise UserError(f"Expected a configuration of model type {cls.model_type}, but {name} is of "
-                            f"{config['model_type']}")
+            raise UserError(
+                f"Expected a configuration of model type {cls.model_type}, but {name} is of {config['model_type']}"
+            )
         known = {field.name for field in dataclasses.fields(cls.params_class)}
         return cls(**{**{key: value for key, value in config.items() if key in known}, **settings})
 
@@ -133,10 +136,11 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """
         found = read_checkpoint(checkpoint_path)["model_type"]
         if found != cls.model_type:
-            raise CheckpointError(f"Expected a checkpoint of model type {cls.model_type}, but {checkpoint_path} is of {found}")
+            raise CheckpointError(
+                f"Expected a checkpoint of model type {cls.model_type}, but {checkpoint_path} is of {found}"
+            )
         kwargs.setdefault("weights_only", True)
-        model = super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs)
-        return cast(Self, model)
+        return super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which model the checkpoint is of."""
@@ -164,7 +168,9 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the losses."""
         losses = self.losses(batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch["image"]))
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch["image"])
+        )
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -215,4 +221,5 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
     ) -> None:
         """Clip the norm of the gradient to `clip_norm`, unless the trainer was told otherwise."""
         value = self.params.clip_norm if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
+        if value is not None:  # Lightning's own clipping refuses fused optimisers under autocast
+            nn.utils.clip_grad_norm_(self.parameters(), value)

@@ -152,7 +152,12 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
         return {"loss": F.mse_loss(found.image, batch["image"] * 2 - 1)}
 
     def _discover(
-        self, images: Tensor, slots: Tensor | None, num_slots: int | None, num_iterations: int | None, noise: float = 0.0
+        self,
+        images: Tensor,
+        slots: Tensor | None,
+        num_slots: int | None,
+        num_iterations: int | None,
+        noise: float = 0.0,
     ) -> Discovery:
         """Do the work of `forward`, with images between -1 and 1 in the result."""
         size = self.params.resolution

@@ -1,0 +1,46 @@
+"""Load a trained model for use, and refuse settings that it cannot work with before any work is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from object_discovery.errors import CheckpointError, UserError
+from object_discovery.models import ObjectDiscoveryModel, load
+
+
+def load_for_inference(
+    path: str | Path, num_slots: int | None = None, num_iterations: int | None = None
+) -> ObjectDiscoveryModel[Any]:
+    """Load a checkpoint of any model onto the CPU, and try it on one empty image.
+
+    Args:
+        path: A file written by training.
+        num_slots: Number of slots. None: as trained.
+        num_iterations: Iterations of Slot Attention. None: as trained.
+
+    Returns:
+        The model in evaluation mode; its `forward_options` hold what was given.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or of a model this version does not know.
+        UserError: If the model cannot work with these numbers.
+    """
+    try:
+        model = load(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever Lightning, the parameters and torch find missing, surplus or misshapen
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} does not hold a model of this version: {reason}") from error
+    given = {"num_slots": num_slots, "num_iterations": num_iterations}
+    model.forward_options = {name: value for name, value in given.items() if value is not None}
+    size = model.params.resolution
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, size, size), **model.forward_options)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    return model

@@ -1,0 +1,141 @@
+"""The command line of `predict.py`: find the objects in image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from object_discovery.cli import Parser, add_flags, build, fail, one_line_errors
+from object_discovery.errors import CorruptFileError, UserError
+from object_discovery.files import check_writable
+from object_discovery.inference import load_for_inference
+from object_discovery.prediction.images import ImageFile, find_images, read_image
+from object_discovery.prediction.objects import Prediction, predict
+from object_discovery.prediction.output import RESULT, overview, write_prediction
+from object_discovery.visualize import save_png
+
+_ROWS = 8
+
+
+@dataclass
+class PredictParams:
+    """What to predict with, and where the results go."""
+
+    checkpoint: str | None = None
+    """The trained model."""
+    out: str = "predictions"
+    """Folder for the results; each image gets a folder of its name in it."""
+    num_slots: int | None = None
+    """Number of slots. None: as trained."""
+    num_iterations: int | None = None
+    """Iterations of Slot Attention. None: as trained."""
+    limit: int | None = None
+    """Take the first images only. None: all."""
+    batch_size: int = 16
+    """Images that go through the model together."""
+    seed: int = 0
+    """Seed of models whose slots start at random."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name in ("limit", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+
+
+def main(
+    argv: Sequence[str] | None = None, *, checkpoint: str | Path | None = None, images: Sequence[str | Path] = ()
+) -> None:
+    """Run the command line.
+
+    Args:
+        argv: The arguments. None: the process's own.
+        checkpoint: The model to use where the arguments name none.
+        images: The images and folders to use where the arguments name none.
+    """
+    parser = Parser(prog="predict.py", description="Find the objects in images of any size.")
+    parser.add_argument("images", nargs="*", metavar="IMAGE|FOLDER", help="images, and folders that hold some")
+    add_flags(parser, PredictParams, defaults={"checkpoint": str(checkpoint)} if checkpoint else None)
+    parser.add_argument("--crop", action="store_true", help="see the central square only, not the squashed image")
+    values = vars(parser.parse_args(argv))
+    params = build(PredictParams, values)
+    if params.checkpoint is None:
+        fail("Expected a trained model: give one as `--checkpoint FILE`")
+    with one_line_errors():
+        files = find_images(values["images"] or images, _warn)[: params.limit]
+        check_writable(params.out, "out")
+        _predict_files(params, params.checkpoint, files, values["crop"])
+
+
+def _predict_files(params: PredictParams, checkpoint: str, files: list[ImageFile], crop: bool) -> None:
+    """Predict batch by batch, so that no more images than a batch are held."""
+    model = load_for_inference(checkpoint, params.num_slots, params.num_iterations)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    about = {
+        "checkpoint": checkpoint,
+        "model_type": model.model_type,
+        "resolution": model.params.resolution,
+        **{
+            name: value for name, value in dataclasses.asdict(params).items() if name in ("num_slots", "num_iterations")
+        },
+    }
+    torch.manual_seed(params.seed)
+    taken: set[Path] = set()
+    rows: list[Prediction] = []
+    for start in range(0, len(files), params.batch_size):
+        images = _read(files[start : start + params.batch_size])
+        found = predict(model, list(images.values()), crop=crop) if images else []
+        for path, prediction in zip(images, found, strict=True):
+            folder = _folder_for(path, Path(params.out), taken)
+            shown = write_prediction(prediction, folder, {"image": str(path), **about})
+            count = sum(not slot.background for slot in prediction.slots)
+            print(f"{shown}: {count} {'object' if count == 1 else 'objects'}")
+        rows += found[: _ROWS - len(rows)]
+    if not rows:
+        raise UserError("Expected some images, but none of the files could be read")
+    together = Path(params.out) / "overview.png"
+    save_png(overview(rows), together)
+    print(f"{together}: {len(rows)} images together")
+
+
+def _read(files: Sequence[ImageFile]) -> dict[Path, Image.Image]:
+    """Read the images of a batch; a damaged one is an error if the user named it, else it is skipped."""
+    images = {}
+    for file in files:
+        try:
+            images[file.path] = read_image(file.path)
+        except CorruptFileError as error:
+            if file.named:
+                raise
+            _warn(f"skipped: {error}")
+    return images
+
+
+def _folder_for(image: Path, out: Path, taken: set[Path]) -> Path:
+    """Choose a folder that holds nothing but earlier results for the same image: `name`, `name_2`, ..."""
+    number = 1
+    while True:
+        folder = out / (image.stem if number == 1 else f"{image.stem}_{number}")
+        if folder not in taken and (not folder.exists() or _is_of(folder, image)):
+            taken.add(folder)
+            return folder
+        number += 1
+
+
+def _is_of(folder: Path, image: Path) -> bool:
+    try:
+        return Path(json.loads((folder / RESULT).read_text())["image"]).resolve() == image.resolve()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)

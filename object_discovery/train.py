@@ -1,0 +1,283 @@
+"""Train a model: `python -m object_discovery.train --model_type sa --dataset tetrominoes`.
+
+Without arguments it trains Slot Attention on drawn Tetrominoes with the recommended recipe. A run leaves in `--out`:
+`params.yaml` (every setting, for `--config`), `metrics.csv`, `checkpoints/{last,best}.ckpt` and `images/`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+from object_discovery.callbacks import GracefulStop, Pictures, ProgressBar, Report, Throughput, metrics_table
+from object_discovery.cli import Parser, add_flags, build, early, fail, one_line_errors
+from object_discovery.data import DATASETS
+from object_discovery.errors import CheckpointError, UserError
+from object_discovery.models import MODELS, ObjectDiscoveryModel, read_checkpoint, read_config
+from object_discovery.params import DataParams, ModelParams, TrainerParams
+
+_CHOSEN = "OBJECT_DISCOVERY_OUT"
+
+
+@dataclass
+class Run:
+    """Everything a run is made of: the tree of parameters, merged from defaults, configuration and flags."""
+
+    model_type: str
+    trainer: TrainerParams
+    data: DataParams
+    model: ModelParams
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting under the name of its flag."""
+        return {"model_type": self.model_type, **asdict(self.trainer), **asdict(self.data), **asdict(self.model)}
+
+
+def parse(argv: Sequence[str]) -> Run:
+    """Merge the settings of a run: defaults, then the dataset's, then `--config`, then flags.
+
+    Raises:
+        SystemExit: With status 2 and one line, if a flag or a value is wrong.
+    """
+    config_name = early(argv, "config")
+    config = read_config(config_name) if config_name else {}
+    model_type = early(argv, "model_type") or config.get("model_type", "sa")
+    dataset = early(argv, "dataset") or config.get("dataset", "tetrominoes")
+    if model_type not in MODELS:
+        fail(f"Expected argument `model_type` to be one of {', '.join(MODELS)}, but got {model_type!r}")
+    if dataset not in DATASETS:
+        fail(f"Expected argument `dataset` to be one of {', '.join(DATASETS)}, but got {dataset!r}")
+    params_class = MODELS[model_type].params_class
+    parser = Parser(prog="python -m object_discovery.train", description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--model_type", default="sa", help=f"Model: {', '.join(MODELS)}.")
+    parser.add_argument("--config", help="Name of a shipped configuration, or a YAML file.")
+    add_flags(parser, TrainerParams, DataParams, params_class, defaults=DATASETS[dataset].recommended)
+    unknown = sorted(config.keys() - vars(parser.get_defaults()).keys())
+    if unknown:
+        fail(f"{config_name} has {unknown[0]!r}, which is no setting of {model_type}")
+    words = [f"--{name}={_word(value)}" for name, value in config.items()]
+    values = vars(parser.parse_args([*words, *argv]))
+    return Run(model_type, *(build(cls, values) for cls in (TrainerParams, DataParams, params_class)))
+
+
+def _word(value: Any) -> str:
+    """Write a YAML value as the command line takes it."""
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+
+
+def precision(wanted: str, accelerator: str) -> str:
+    """Choose the arithmetic: bfloat16 where the hardware multiplies it, or what the user wants.
+
+    Args:
+        wanted: Lightning's precision, or `auto`.
+        accelerator: Lightning's accelerator, or `auto`.
+    """
+    if wanted != "auto":
+        return wanted
+    if accelerator != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
+        fast = bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    else:
+        fast = False
+    return "bf16-mixed" if fast else "32-true"
+
+
+def build_model(run: Run) -> ObjectDiscoveryModel[Any]:
+    """Build the model, and compile its networks if asked to."""
+    try:
+        model = MODELS[run.model_type](run.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if run.trainer.compile:
+        for network in model.networks():
+            network.compile()
+    return model
+
+
+def choose_folder(run: Run) -> Path:
+    """Choose the folder of the run; all processes of a run choose the same.
+
+    The folder named is taken as it is. By default a number is added where the folder is taken, and `--resume auto`
+    takes the latest.
+    """
+    if _CHOSEN in os.environ:  # set by the process that started this one
+        return Path(os.environ[_CHOSEN])
+    params = run.trainer
+    base = params.out.format(model_type=run.model_type, dataset=run.data.dataset, seed=params.seed)
+    out = Path(base)
+    if params.out == TrainerParams.out and rank_zero_only.rank == 0:
+        names = (Path(base if number == 1 else f"{base}_{number}") for number in itertools.count(1))
+        taken = list(itertools.takewhile(Path.exists, names))
+        new = Path(f"{base}_{len(taken) + 1}") if taken else out
+        out = taken[-1] if taken and params.resume == "auto" else new
+    os.environ[_CHOSEN] = str(out)
+    return out
+
+
+@rank_zero_only
+def prepare_folder(run: Run, out: Path) -> None:
+    """Make the folder of the run and write `params.yaml` into it.
+
+    Raises:
+        UserError: If the folder holds another run that is not resumed.
+        OSError: If it cannot be written.
+    """
+    if run.trainer.resume is None and (out / "checkpoints" / "last.ckpt").exists():
+        raise UserError(f"{out} holds a run already: add --resume auto to continue it, or choose another --out")
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    beside = out / "params.yaml.part"
+    beside.write_text(yaml.safe_dump(run.flat(), sort_keys=False))
+    beside.replace(out / "params.yaml")
+
+
+def find_resume(run: Run, out: Path) -> Path | None:
+    """Find the checkpoint to continue from; None to start afresh.
+
+    Raises:
+        CheckpointError: If a checkpoint is named that is missing, damaged, or of another model.
+    """
+    if run.trainer.resume is None:
+        return None
+    path = out / "checkpoints" / "last.ckpt" if run.trainer.resume == "auto" else Path(run.trainer.resume)
+    if run.trainer.resume == "auto" and not path.exists():
+        return None
+    found = read_checkpoint(path)["model_type"]
+    if found != run.model_type:
+        raise CheckpointError(f"Expected a checkpoint of model type {run.model_type}, but {path} is of {found}")
+    return path
+
+
+def build_loggers(run: Run, out: Path) -> list[Logger]:
+    """Make the CSV logger, and the one asked for besides."""
+    loggers: list[Logger] = [CSVLogger(out, name="", version="")]
+    if run.trainer.logger == "tensorboard":
+        loggers.append(TensorBoardLogger(out, name="", version="", default_hp_metric=False))
+    elif run.trainer.logger == "wandb":
+        loggers.append(
+            WandbLogger(project="object_discovery", name=out.name, save_dir=out, offline=run.trainer.wandb_offline)
+        )
+    return loggers
+
+
+def build_callbacks(run: Run, out: Path) -> list[Callback]:
+    """Make what accompanies a run: checkpoints, pictures, the progress bar, a graceful end."""
+    folder = out / "checkpoints"
+    monitor, mode = ("val/fg_ari", "max") if DATASETS[run.data.dataset].has_masks else ("val/mse", "min")
+    callbacks: list[Callback] = [
+        Throughput(),
+        LearningRateMonitor("step"),
+        ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False),
+        ModelCheckpoint(folder, filename="last", enable_version_counter=False),
+        GracefulStop(),
+        Report(),
+    ]
+    if run.trainer.num_pictures:
+        callbacks.append(Pictures(out / "images", run.trainer.num_pictures))
+    if sys.stdout.isatty():
+        callbacks.append(ProgressBar())
+    return callbacks
+
+
+def build_trainer(run: Run, out: Path) -> Trainer:
+    """Make Lightning's trainer."""
+    params = run.trainer
+    devices: Any = params.devices if params.devices == "auto" else yaml.safe_load(params.devices)
+    return Trainer(
+        max_steps=params.max_steps,
+        max_time=params.max_time,
+        precision=precision(params.precision, params.accelerator),  # type: ignore[arg-type]
+        accelerator=params.accelerator,
+        devices=devices,
+        num_nodes=params.num_nodes,
+        strategy=params.strategy,
+        val_check_interval=params.val_interval,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=params.log_interval,
+        logger=build_loggers(run, out),
+        callbacks=build_callbacks(run, out),
+        enable_progress_bar=sys.stdout.isatty(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def train(run: Run) -> dict[str, float]:
+    """Train, and report where everything is.
+
+    Args:
+        run: The settings, see `parse`.
+
+    Returns:
+        The scores of the last validation by their log keys.
+
+    Raises:
+        UserError: If the data, the folder or the checkpoint to resume are not as they must be.
+        SystemExit: With status 128 plus the signal's number, if a signal stopped the run.
+    """
+    data = DATASETS[run.data.dataset](run.data)
+    data.setup("fit")
+    seed_everything(run.trainer.seed, verbose=False)
+    model = build_model(run)
+    out = choose_folder(run)
+    resume = find_resume(run, out)
+    prepare_folder(run, out)
+    trainer = build_trainer(run, out)
+    if trainer.is_global_zero:
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        print(
+            f"{data.describe()}\n{run.model_type}: {weights:,} parameters, {trainer.precision}\nrun: {out}", flush=True
+        )
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    return _finish(trainer, model, data, out)
+
+
+def _finish(trainer: Trainer, model: ObjectDiscoveryModel[Any], data: Any, out: Path) -> dict[str, float]:
+    """Validate where the last steps were not, save, and say what came out."""
+    last = out / "checkpoints" / "last.ckpt"
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, GracefulStop))  # type: ignore[attr-defined]
+    if stop.received is not None:
+        trainer.save_checkpoint(last)
+        if trainer.is_global_zero:
+            print(
+                f"stopped at step {trainer.global_step}; saved {last}; --resume auto --out {out} continues", flush=True
+            )
+        raise SystemExit(128 + stop.received)
+    step = trainer.global_step
+    if step % trainer.val_check_interval:  # type: ignore[attr-defined]
+        trainer.save_checkpoint(last)
+        trainer.validate(model, datamodule=data, verbose=False)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        Console().print(metrics_table(scores, "val"))
+        pictures = next((c.last for c in trainer.callbacks if isinstance(c, Pictures)), None)  # type: ignore[attr-defined]
+        print(f"checkpoint: {last}\npicture: {pictures}" if pictures else f"checkpoint: {last}", flush=True)
+    return scores
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with one_line_errors():
+        train(parse(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    main()

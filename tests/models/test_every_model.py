@@ -1,0 +1,193 @@
+"""What every registered model must do."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import object_discovery
+from object_discovery import TetrominoesDataModule
+from object_discovery.models import MODELS, ObjectDiscoveryModel
+from object_discovery.models.base import read_config
+from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_model, make_trainer
+
+SCORES = {"fg_ari", "ari", "mbo_i", "miou", "n_skipped"}
+"""Scores that need masks."""
+OTHERS = {"mse", "active_slots", "duplicated_slots", "mask_entropy"}
+"""Scores that need none."""
+
+CONFIGS = sorted(path.stem for path in (Path(object_discovery.__file__).parent / "configs").glob("*.yaml"))
+every_model = pytest.mark.parametrize("model_type", sorted(MODELS))
+
+
+def seeded(model: ObjectDiscoveryModel[Any], images: Tensor, **options: Any) -> list[Tensor]:
+    torch.manual_seed(5)  # where slots start from samples
+    with torch.no_grad():
+        return [tensor for tensor in model.eval()(images, **options) if tensor is not None]
+
+
+def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(found) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_every_model_has_tiny_settings_and_its_own_name() -> None:
+    assert TINY.keys() == MODELS.keys()
+    assert {name: cls.model_type for name, cls in MODELS.items()} == {name: name for name in MODELS}
+
+
+@every_model
+def test_shapes_and_ranges(model_type: str) -> None:
+    model = make_model(model_type)
+    found = model(make_images())
+    assert found.slots.shape[:2] == (2, SLOTS)
+    assert found.masks.shape == (2, SLOTS, SIZE, SIZE)
+    assert found.masks.dtype == torch.float32
+    assert found.masks.min() >= 0
+    torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
+    if found.image is not None:
+        assert found.image.shape == (2, 3, SIZE, SIZE)
+    if found.slot_images is not None:
+        assert found.slot_images.shape == (2, SLOTS, 3, SIZE, SIZE)
+        blended = (found.slot_images * found.masks[:, :, None]).sum(1)
+        torch.testing.assert_close(blended, found.image)
+    if found.attention is not None:
+        assert found.attention.shape[:2] == (2, SLOTS)
+        assert found.attention.ndim == 4
+        torch.testing.assert_close(found.attention.sum(1), torch.ones_like(found.attention[:, 0]))
+
+
+@every_model
+def test_every_parameter_gets_a_gradient(model_type: str) -> None:
+    model = make_model(model_type)
+    losses = model.losses({"image": make_images()})
+    assert all(value.ndim == 0 and value.isfinite() for value in losses.values())
+    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"No gradient for {name}"
+            assert parameter.grad.isfinite().all(), f"Gradient of {name} is not finite"
+
+
+@every_model
+def test_images_do_not_influence_each_other(model_type: str) -> None:
+    model = make_model(model_type).eval()
+    images = make_images()
+    both, first = model(images).masks, model(images[:1]).masks
+    torch.testing.assert_close(both[:1], first, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_params_and_keywords_are_the_same(model_type: str) -> None:
+    cls, settings = MODELS[model_type], TINY[model_type]
+    torch.manual_seed(0)
+    model = cls(cls.params_class(**settings))
+    assert model.params == make_model(model_type).params
+    assert_equal(seeded(model, make_images()), seeded(make_model(model_type), make_images()))
+
+
+@every_model
+def test_wrong_arguments_are_refused(model_type: str) -> None:
+    cls = MODELS[model_type]
+    with pytest.raises(TypeError, match=rf"keywords to be fields of {cls.params_class.__name__}, but got `no_such"):
+        cls(no_such_setting=1)
+    with pytest.raises(TypeError, match=r"either `params` or keywords, but got both: num_slots"):
+        cls(cls.params_class(**TINY[model_type]), num_slots=3)
+    with pytest.raises(ValueError, match=r"`num_slots` to be at least 1, but got 0"):
+        cls(num_slots=0)
+
+
+@every_model
+def test_checkpoints_load_with_no_other_argument_and_give_the_same(model_type: str, tmp_path: Path) -> None:
+    model = make_model(model_type)
+    trainer = make_trainer(2)
+    trainer.fit(model, make_data())
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    assert torch.load(path, weights_only=True)["model_type"] == model_type
+    expected = seeded(model, make_images())
+    loaded = object_discovery.load(path)
+    assert type(loaded) is MODELS[model_type]
+    assert not loaded.training
+    assert loaded.params == model.params
+    assert_equal(seeded(loaded, make_images()), expected)
+    again = MODELS[model_type].load_from_checkpoint(path)
+    assert_equal(seeded(again, make_images()), expected)
+
+
+@every_model
+def test_one_tiny_fit_validates_and_tests(model_type: str) -> None:
+    model = make_model(model_type)
+    trainer = make_trainer(4, check_val_every_n_epoch=1, limit_train_batches=2)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    trainer.fit(model, make_data())
+    assert trainer.global_step == 4
+    for name, value in model.named_parameters():
+        unmoved = torch.equal(value, before[name])
+        assert not unmoved or value.grad is None or not value.grad.any(), f"{name} has a gradient but did not move"
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert math.isfinite(logged["train/loss"])
+    for split, scores in (("val", trainer.validate(model, make_data(), verbose=False)[0]), ("test", None)):
+        found = scores or trainer.test(model, make_data(), verbose=False)[0]
+        assert {f"{split}/{name}" for name in SCORES | OTHERS} <= found.keys()
+        assert all(math.isfinite(value) for value in found.values())
+        assert {name for name in logged if name.startswith("val/")} >= {f"val/{name}" for name in SCORES | OTHERS}
+
+
+class WithoutMasks(TetrominoesDataModule):
+    """Photographs: nobody has drawn where the objects are."""
+
+    def loader(self) -> Any:
+        images = (make_images(4) * 255).to(torch.uint8)
+        return DataLoader([{"image": image} for image in images], batch_size=2)  # type: ignore[arg-type]
+
+    train_dataloader = val_dataloader = test_dataloader = loader
+
+
+@every_model
+def test_without_masks_there_are_no_scores_of_objects(model_type: str) -> None:
+    model, data = make_model(model_type), WithoutMasks(resolution=SIZE)
+    trainer = make_trainer(2)
+    trainer.fit(model, data)
+    found = trainer.test(model, data, verbose=False)[0]
+    assert found.keys() == {f"test/{name}" for name in OTHERS}
+    assert not {f"val/{name}" for name in SCORES} & trainer.callback_metrics.keys()
+    # masks of an earlier run must not linger either
+    trainer.validate(model, make_data(), verbose=False)
+    assert trainer.validate(model, data, verbose=False)[0].keys() == {f"val/{name}" for name in OTHERS}
+
+
+@every_model
+def test_bytes_become_floats_between_0_and_1(model_type: str) -> None:
+    image = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
+    image[0, 0, 0, :2] = torch.tensor([0, 255])
+    mask = torch.zeros(2, SIZE, SIZE, dtype=torch.uint8)
+    batch = make_model(model_type).on_after_batch_transfer({"image": image, "mask": mask})
+    torch.testing.assert_close(batch["image"], image.double().div(255).float())
+    assert batch["mask"] is mask
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+@every_model
+def test_options_reach_validation(model_type: str) -> None:
+    model = make_model(model_type)
+    model.forward_options = {"num_slots": 2}
+    trainer = make_trainer(1)
+    assert trainer.validate(model, make_data(), verbose=False)[0]["val/active_slots"] <= 2
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_models_are_built_of_shipped_configs(name: str) -> None:
+    config = read_config(name)
+    cls = MODELS[config["model_type"]]
+    model = cls.from_config(name)
+    held = dataclasses.asdict(model.params)
+    assert {key: value for key, value in config.items() if key in held} == {
+        key: value for key, value in held.items() if key in config
+    }
+    assert cls.from_config(name, num_slots=2).params.num_slots == 2

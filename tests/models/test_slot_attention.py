@@ -1,0 +1,206 @@
+from typing import Any
+
+import pytest
+import torch
+
+from object_discovery import SlotAttentionModel, SlotAttentionParams
+from object_discovery.models.base import read_config
+from tests.models.tiny import SIZE, TINY, make_images
+
+
+def make(**settings: Any) -> SlotAttentionModel:
+    torch.manual_seed(0)
+    return SlotAttentionModel(**{**TINY["sa"], **settings})
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("sa_clevr6", 890_308), ("sa_multi_dsprites", 235_812), ("sa_tetrominoes", 235_812)]
+)
+def test_published_number_of_parameters(name: str, count: int) -> None:
+    assert sum(parameter.numel() for parameter in SlotAttentionModel.from_config(name).parameters()) == count
+
+
+OPTIMISER = {
+    "lr": 4e-4,
+    "lr_schedule": "exponential",
+    "warmup_steps": 10_000,
+    "half_life": 100_000,
+    "clip_norm": None,
+    "batch_size": 64,
+    "max_steps": 500_000,
+}
+CORE = {
+    "slot_size": 64,
+    "mlp_size": 128,
+    "num_iterations": 3,
+    "init": "gaussian",
+    "gradient": "full",
+    "aggregation": "mean",
+    "position_frequencies": 0,
+    "initialization": "keras",
+    "norm_eps": 1e-3,
+}
+FULL_SIZE = {
+    "encoder_channels": [32] * 4,
+    "encoder_strides": [1] * 4,
+    "decoder_channels": [32] * 3,
+    "decoder_strides": [1] * 3,
+    "decoder_final_stride": 1,
+    "decoder_final_kernel": 3,
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "sa_clevr6": {
+        "resolution": 128,
+        "num_slots": 7,
+        "max_objects": 6,
+        "encoder_channels": [64] * 4,
+        "encoder_strides": [1] * 4,
+        "broadcast_size": 8,
+        "decoder_channels": [64] * 5,
+        "decoder_strides": [2, 2, 2, 2, 1],
+        "decoder_final_stride": 1,
+        "decoder_final_kernel": 3,
+    },
+    "sa_multi_dsprites": {"resolution": 64, "num_slots": 6, "broadcast_size": 64, **FULL_SIZE},
+    "sa_tetrominoes": {"resolution": 35, "num_slots": 4, "broadcast_size": 35, **FULL_SIZE},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_configs_are_the_published_settings(name: str) -> None:
+    config = read_config(name)
+    expected = {**OPTIMISER, **CORE, **PUBLISHED[name]}
+    assert {key: config.get(key, "missing") for key in expected} == expected
+    assert config.keys() - expected.keys() <= {"model_type", "dataset", "decoder_modulate", "modulate"}
+    assert config["model_type"] == "sa"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_layers(name: str) -> None:
+    model = SlotAttentionModel.from_config(name)
+    settings = PUBLISHED[name]
+    convolutions = [m for m in model.encoder.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.out_channels, m.kernel_size, m.stride) for m in convolutions] == [
+        (channels, (5, 5), (1, 1)) for channels in settings["encoder_channels"]
+    ]
+    transposed = [m for m in model.decoder.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
+    assert [(m.out_channels, m.kernel_size, m.stride) for m in transposed] == [
+        *((c, (5, 5), (s, s)) for c, s in zip(settings["decoder_channels"], settings["decoder_strides"], strict=True)),
+        (4, (3, 3), (1, 1)),
+    ]
+    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-3}
+    assert model.slot_attention.epsilon == 1e-8
+    assert not any(m.bias.any() for m in [*convolutions, *transposed] if m.bias is not None)
+
+
+def test_the_loss_is_the_squared_error_between_minus_one_and_one() -> None:
+    model = make(init="learned").eval()
+    images = make_images()
+    found = model(images)
+    assert found.image is not None
+    expected = ((2 * found.image - 2 * images) ** 2).mean()
+    torch.testing.assert_close(model.losses({"image": images})["loss"], expected)
+
+
+def test_the_model_is_its_parts_one_after_another() -> None:
+    model = make(init="learned")
+    images = make_images()
+    found = model(images)
+    slots, attention = model.slot_attention(model.encoder(2 * images - 1))
+    image, slot_images, masks = model.decoder(slots)
+    torch.testing.assert_close(found.slots, slots)
+    torch.testing.assert_close(found.masks, masks)
+    torch.testing.assert_close(found.image, image / 2 + 0.5)
+    torch.testing.assert_close(found.slot_images, slot_images / 2 + 0.5)
+    torch.testing.assert_close(found.attention, attention.view(2, 3, SIZE // 2, SIZE // 2))
+
+
+def test_slots_and_iterations_may_change_at_every_call() -> None:
+    model = make(init="gaussian")
+    images, start = make_images(), torch.randn(2, 5, 16)
+    assert model(images, num_slots=6).masks.shape == (2, 6, SIZE, SIZE)
+    once = model(images, start, num_iterations=1)
+    assert once.masks.shape == (2, 5, SIZE, SIZE)
+    torch.testing.assert_close(model(images, once.slots, num_iterations=2).slots, model(images, start).slots)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 17), (2, 3, 32, 32), (2, 1, 16, 16), (3, 16, 16)])
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"`images` to be \(B, 3, 16, 16\), but got"):
+        make()(torch.zeros(shape))
+
+
+def test_strides_that_do_not_reach_the_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="to reach the resolution 16"):
+        make(broadcast_size=7)
+
+
+@pytest.mark.parametrize("resolution", [1, 8, 15, 32, 35, 47, 48, 64, 95, 96, 128, 200])
+def test_the_recommended_network_fits_any_resolution(resolution: int) -> None:
+    model = SlotAttentionModel(resolution=resolution, num_slots=2, slot_size=8, mlp_size=8)
+    assert model.encoder.size <= 32
+    with torch.no_grad():
+        found = model(torch.rand(1, 3, resolution, resolution))
+    assert found.masks.shape == (1, 2, resolution, resolution)
+    torch.testing.assert_close(found.masks.sum(1), torch.ones(1, resolution, resolution))
+
+
+def test_every_hyperparameter_of_the_core_reaches_it() -> None:
+    settings: dict[str, Any] = {
+        "num_slots": 5,
+        "num_iterations": 4,
+        "num_heads": 2,
+        "init": "gaussian",
+        "gradient": "implicit",
+        "neumann_terms": 3,
+        "aggregation": "sum",
+        "tolerance": 0.25,
+    }
+    core = make(**settings).slot_attention
+    assert {name: getattr(core, name) for name in settings} == settings
+    assert core.mlp[0].out_features == TINY["sa"]["mlp_size"]
+
+
+@pytest.mark.parametrize(("step", "noise"), [(0, 1.0), (5, 0.5), (10, 0.0), (11, 0.0)])
+def test_noise_falls_along_a_cosine_in_training_only(step: int, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(init="learned", noise_steps=10)
+    seen: list[float] = []
+    initial_slots = model.slot_attention.initial_slots
+
+    def noted(batch_size: int, num_slots: int | None, noise: float) -> torch.Tensor:
+        seen.append(noise)
+        return initial_slots(batch_size, num_slots, noise)
+
+    monkeypatch.setattr(model.slot_attention, "initial_slots", noted)
+    monkeypatch.setattr(SlotAttentionModel, "global_step", step)
+    model.losses({"image": make_images()})
+    model.eval().losses({"image": make_images()})
+    model(make_images())
+    assert seen == pytest.approx([noise, 0, 0])
+
+
+@pytest.mark.parametrize("gradient", ["full", "implicit", "bilevel"])
+def test_it_learns_to_reconstruct(gradient: str) -> None:
+    model = make(init="learned", gradient=gradient)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    images = torch.zeros(2, 3, SIZE, SIZE)
+    images[0, 0, :8], images[1, 1, :, 8:] = 1, 1
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = model.losses({"image": images})["loss"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_keras_initialization_is_an_option() -> None:
+    bias = "encoder.convolutions.0.bias"
+    assert not make(initialization="keras").state_dict()[bias].any()
+    assert make(initialization="torch").state_dict()[bias].any()
+
+
+def test_a_params_object_is_taken() -> None:
+    params = SlotAttentionParams(**TINY["sa"])
+    assert SlotAttentionModel(params).params is params

@@ -1,0 +1,56 @@
+"""Small models, small data and a quiet trainer for the tests of models."""
+
+from typing import Any
+
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from object_discovery import TetrominoesDataModule
+from object_discovery.models import MODELS, ObjectDiscoveryModel
+
+SIZE = 16
+"""Height and width of the images."""
+SLOTS = 3
+
+TINY: dict[str, dict[str, Any]] = {
+    "sa": {
+        "resolution": SIZE,
+        "num_slots": SLOTS,
+        "slot_size": 16,
+        "mlp_size": 16,
+        "encoder_channels": [8],
+        "encoder_strides": [2],
+        "decoder_channels": [8],
+        "decoder_strides": [2],
+        "warmup_steps": 2,
+    },
+}
+"""Settings of a small model of each type."""
+
+
+def make_model(model_type: str, **settings: Any) -> ObjectDiscoveryModel[Any]:
+    torch.manual_seed(0)
+    return MODELS[model_type](**{**TINY[model_type], **settings})
+
+
+def make_images(batch: int = 2) -> Tensor:
+    return torch.rand(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def make_data(**settings: Any) -> TetrominoesDataModule:
+    """Draw few scenes: two batches to train, two to validate, one to test."""
+    sizes = {"batch_size": 4, "train_size": 8, "val_size": 6, "test_size": 4, "resolution": SIZE, "num_workers": 0}
+    return TetrominoesDataModule(**{**sizes, **settings})
+
+
+def make_trainer(max_steps: int, **settings: Any) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(max_steps=max_steps, **{**quiet, **settings})

@@ -1,0 +1,17 @@
+import torch
+
+from object_discovery import Discovery
+
+
+def test_labels_are_the_largest_mask_and_the_lowest_slot_of_equals() -> None:
+    masks = torch.tensor([[[[0.2, 0.5, 0.1]], [[0.7, 0.5, 0.1]], [[0.1, 0.0, 0.8]]]])
+    labels = Discovery(torch.zeros(1, 3, 4), masks).labels
+    assert labels.tolist() == [[[1, 0, 2]]]
+    assert labels.dtype == torch.int64
+
+
+def test_what_a_model_does_not_have_is_none() -> None:
+    found = Discovery(slots=torch.zeros(1, 3, 4), masks=torch.zeros(1, 3, 2, 2))
+    assert (found.image, found.slot_images, found.attention) == (None, None, None)
+    slots, masks, *rest = found
+    assert (slots.shape, masks.shape, len(rest)) == ((1, 3, 4), (1, 3, 2, 2), 3)

@@ -1,0 +1,119 @@
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from object_discovery import params
+from object_discovery.params import DataParams, ModelParams, SlotAttentionParams, TrainerParams
+
+CLASSES = [value for value in vars(params).values() if inspect.isclass(value) and dataclasses.is_dataclass(value)]
+
+AT_LEAST_ONE: dict[type[Any], list[str]] = {
+    DataParams: ["resolution", "batch_size", "train_size", "val_size", "test_size"],
+    TrainerParams: ["max_steps", "num_nodes", "val_interval", "log_interval"],
+    ModelParams: ["resolution", "num_slots", "half_life", "decay_steps"],
+    SlotAttentionParams: [
+        "resolution",
+        "num_slots",
+        "slot_size",
+        "mlp_size",
+        "num_iterations",
+        "num_heads",
+        "neumann_terms",
+        "decoder_final_stride",
+        "decoder_final_kernel",
+        "broadcast_size",
+    ],
+}
+AT_LEAST_ZERO: dict[type[Any], list[str]] = {
+    DataParams: ["max_objects", "min_objects", "eval_max_objects", "num_workers", "data_seed"],
+    TrainerParams: ["seed", "num_pictures"],
+    ModelParams: ["warmup_steps"],
+    SlotAttentionParams: ["warmup_steps", "tolerance", "noise_steps", "position_frequencies"],
+}
+
+
+def pairs(table: dict[type[Any], list[str]]) -> list[tuple[type[Any], str]]:
+    return [(cls, name) for cls, names in table.items() for name in names]
+
+
+@pytest.mark.parametrize(("cls", "name"), pairs(AT_LEAST_ONE))
+def test_what_must_be_at_least_one(cls: type[Any], name: str) -> None:
+    assert getattr(cls(**{name: 1}), name) == 1
+    for value in (0, -3):
+        with pytest.raises(ValueError, match=f"^Expected argument `{name}` to be at least 1, but got {value}$"):
+            cls(**{name: value})
+
+
+@pytest.mark.parametrize(("cls", "name"), pairs(AT_LEAST_ZERO))
+def test_what_must_be_at_least_zero(cls: type[Any], name: str) -> None:
+    assert getattr(cls(**{name: 0}), name) == 0
+    with pytest.raises(ValueError, match=f"^Expected argument `{name}` to be at least 0, but got -1$"):
+        cls(**{name: -1})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_none_is_taken_wherever_the_type_says_so(cls: type[Any]) -> None:
+    optional = {field.name: None for field in dataclasses.fields(cls) if "None" in str(field.type)}
+    assert {name: getattr(cls(**optional), name) for name in optional} == optional
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-4, float("nan")])
+def test_rate_and_clipping_must_be_positive(value: float) -> None:
+    with pytest.raises(ValueError, match="`lr` to be positive, but got"):
+        ModelParams(lr=value)
+    with pytest.raises(ValueError, match="`clip_norm` to be positive or None, but got"):
+        ModelParams(clip_norm=value)
+
+
+def test_heads_must_divide_the_slots() -> None:
+    assert SlotAttentionParams(slot_size=12, num_heads=4).num_heads == 4
+    with pytest.raises(ValueError, match="`num_heads` to be a divisor of 12, but got 5"):
+        SlotAttentionParams(slot_size=12, num_heads=5)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    ("channels", "strides"), [([8, 8], [1]), ([8], [1, 1]), ([8], None), (None, [1]), ([], []), ([], None)]
+)
+def test_channels_and_strides_go_together(part: str, channels: list[int] | None, strides: list[int] | None) -> None:
+    settings: dict[str, Any] = {f"{part}_channels": channels, f"{part}_strides": strides}
+    with pytest.raises(ValueError, match=f"`{part}_strides` to be as long as {part}_channels"):
+        SlotAttentionParams(**settings)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize(("channels", "strides"), [([8, 0], [1, 1]), ([8, 8], [1, 0]), ([8, -1], [1, 1])])
+def test_channels_and_strides_are_at_least_one(part: str, channels: list[int], strides: list[int]) -> None:
+    settings: dict[str, Any] = {f"{part}_channels": channels, f"{part}_strides": strides}
+    with pytest.raises(ValueError, match=f"`{part}_channels` to be at least 1 each"):
+        SlotAttentionParams(**settings)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_values_are_plain_and_defaults_are_in_range(cls: type[Any]) -> None:
+    # checkpoints hold them, and load without running any code
+    for name, value in dataclasses.asdict(cls()).items():
+        assert isinstance(value, int | float | str | bool | list | None), name
+
+
+def test_every_hyperparameter_has_a_sentence() -> None:
+    tree = ast.parse(Path(params.__file__).read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert {node.name for node in classes} == {cls.__name__ for cls in CLASSES}
+    for node in classes:
+        for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                said = following.value if isinstance(following, ast.Expr) else None
+                assert isinstance(said, ast.Constant), f"{node.name}.{ast.unparse(field.target)} has no docstring"
+                assert str(said.value).rstrip().endswith((".", ")"))
+
+
+def test_fields_that_classes_share_are_of_one_type() -> None:
+    types: dict[str, str] = {}
+    for cls in CLASSES:
+        for field in dataclasses.fields(cls):
+            assert types.setdefault(field.name, str(field.type)) == str(field.type), field.name

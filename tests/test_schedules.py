@@ -1,0 +1,78 @@
+import math
+
+import pytest
+
+from object_discovery.schedules import cosine_anneal, learning_rate_factor
+
+
+def published(step: int) -> float:
+    """Locatello et al. 2020 in float64: 4e-4, 10,000 steps of warm-up, halved every 100,000 steps."""
+    return 4e-4 * learning_rate_factor(
+        step, warmup_steps=10_000, schedule="exponential", decay_steps=0, half_life=100_000
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 0.0), (5_000, 1.9318e-4), (10_000, 3.7321e-4), (100_000, 2e-4), (110_000, 1.8661e-4), (500_000, 1.25e-5)],
+)
+def test_published_learning_rate(step: int, rate: float) -> None:
+    assert published(step) == pytest.approx(rate, rel=1e-4)
+
+
+def test_published_learning_rate_peaks_at_the_end_of_the_warmup() -> None:
+    assert max(range(0, 500_000, 1000), key=published) == 10_000
+
+
+def cosine(step: int, warmup_steps: int = 10, decay_steps: int = 50) -> float:
+    return learning_rate_factor(
+        step, warmup_steps=warmup_steps, schedule="cosine", decay_steps=decay_steps, half_life=1
+    )
+
+
+def test_cosine_rises_linearly_and_falls_to_zero() -> None:
+    assert [cosine(step) for step in (0, 1, 5, 9)] == pytest.approx([0, 0.1, 0.5, 0.9])
+    assert cosine(10) == 1
+    assert cosine(20) == pytest.approx(0.5 + 0.5 * math.cos(math.pi / 4))
+    assert cosine(30) == pytest.approx(0.5)
+    assert cosine(40) == pytest.approx(0.5 - 0.5 * math.cos(math.pi / 4))
+    assert [cosine(step) for step in (50, 51, 1000)] == pytest.approx([0, 0, 0])
+
+
+def test_cosine_without_warmup_starts_at_its_peak() -> None:
+    assert [cosine(step, warmup_steps=0) for step in (0, 25, 50)] == pytest.approx([1, 0.5, 0])
+
+
+def test_a_run_that_ends_within_its_warmup_only_rises() -> None:
+    assert [cosine(step, decay_steps=5) for step in (0, 5, 9)] == pytest.approx([0, 0.5, 0.9])
+    assert cosine(10, decay_steps=5) == 0
+
+
+def test_constant_stays_after_the_warmup() -> None:
+    def factor(step: int, warmup_steps: int) -> float:
+        return learning_rate_factor(step, warmup_steps=warmup_steps, schedule="constant", decay_steps=20, half_life=1)
+
+    assert [factor(step, 10) for step in (0, 5, 10, 1000)] == [0, 0.5, 1, 1]
+    assert factor(0, 0) == 1
+
+
+def test_exponential_without_warmup() -> None:
+    factors = [
+        learning_rate_factor(step, warmup_steps=0, schedule="exponential", decay_steps=0, half_life=10)
+        for step in (0, 10, 20)
+    ]
+    assert factors == [1, 0.5, 0.25]
+
+
+def test_annealing_goes_along_half_a_cosine_and_stays() -> None:
+    # the temperature of SLATE: 0.45 cos(pi t / 30,000) + 0.55, then 0.1
+    for step in (0, 1, 7_500, 15_000, 29_999):
+        expected = 0.45 * math.cos(math.pi * step / 30_000) + 0.55
+        assert cosine_anneal(step, 1.0, 0.1, 30_000) == pytest.approx(expected)
+    assert cosine_anneal(30_000, 1.0, 0.1, 30_000) == 0.1
+    assert cosine_anneal(10**9, 1.0, 0.1, 30_000) == 0.1
+
+
+def test_annealing_may_rise_and_may_have_no_length() -> None:
+    assert cosine_anneal(5, 0.0, 2.0, 10) == pytest.approx(1.0)
+    assert cosine_anneal(0, 0.0, 2.0, 0) == 2.0
