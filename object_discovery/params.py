@@ -9,7 +9,6 @@ The defaults are the recommended recipe. The settings of the papers are in `obje
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,7 +51,7 @@ class DataParams:
     batch_size: int = 32
     """Images in a batch, on each device."""
     num_workers: int | None = None
-    """Loading processes. None: half the cores, at most eight; 0: load in the main process."""
+    """Loading processes. None: half the cores, at most eight, none on two cores; 0: load in the main process."""
     data_seed: int = 0
     """Seed of the scenes drawn by the library; the same seed draws the same scenes on any machine."""
 
@@ -113,7 +112,7 @@ class ModelParams:
     """Height and width of the images in pixels."""
     num_slots: int = 7
     """Number of slots; the largest number of objects plus one for the background."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Peak learning rate of Adam."""
     warmup_steps: int = 200
     """Steps over which the learning rate rises linearly from 0."""
@@ -138,8 +137,8 @@ class ModelParams:
 class SlotAttentionParams(ModelParams):
     """The autoencoder of Slot Attention."""
 
-    slot_size: int = 64
-    """Size of a slot vector."""
+    slot_size: int = 32
+    """Size of a slot vector; a small one keeps a slot from explaining more than one object."""
     mlp_size: int = 128
     """Hidden size of the residual MLP on slots."""
     num_iterations: int = 3
@@ -162,10 +161,16 @@ class SlotAttentionParams(ModelParams):
     """Channels of the encoder's convolutions. None: chosen by the resolution."""
     encoder_strides: list[int] | None = None
     """Strides of the encoder's convolutions. None: chosen so that at most 32 x 32 features remain."""
+    encoder_kernel: int = 3
+    """Kernel size of the encoder's convolutions."""
+    feature_size: int | None = 64
+    """Size of the encoder's features. None: the channels of its last convolution, as published."""
     decoder_channels: list[int] | None = None
     """Channels of the decoder's convolutions. None: chosen by the resolution."""
     decoder_strides: list[int] | None = None
     """Strides of the decoder's convolutions. None: chosen by the resolution."""
+    decoder_kernel: int = 5
+    """Kernel size of the decoder's convolutions."""
     decoder_final_stride: int | None = None
     """Stride of the decoder's last layer, to colours and opacity. None: chosen by the resolution."""
     decoder_final_kernel: int | None = None
@@ -174,8 +179,12 @@ class SlotAttentionParams(ModelParams):
     """Height and width of the grid that slots are broadcast over. None: just enough to reach the resolution."""
     position_frequencies: int = 4
     """Octaves of sines in the position embeddings. 0: the published linear ramps alone."""
-    initialization: Literal["torch", "keras"] = "torch"
-    """How weights are drawn: PyTorch's defaults, or those of the original models."""
+    position_gain: bool = True
+    """Let each slot scale the decoder's position embedding, which places shapes within few steps. Not published."""
+    image_range: Literal["unit", "signed"] = "unit"
+    """What the network sees and paints: colours in [0, 1], where black costs nothing to paint, or in [-1, 1]."""
+    initialization: Literal["torch", "keras"] = "keras"
+    """How weights are drawn: PyTorch's defaults, or the larger ones of the original models."""
     norm_eps: float = 1e-5
     """Epsilon of the layer normalisations; the original models have 1e-3."""
 
@@ -184,6 +193,7 @@ class SlotAttentionParams(ModelParams):
         super().__post_init__()
         _at_least(self, 1, "slot_size", "mlp_size", "num_iterations", "num_heads", "neumann_terms")
         _at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
+        _at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
         _at_least(self, 0, "tolerance", "noise_steps", "position_frequencies")
         _check(self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads)
         for part in ("encoder", "decoder"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -60,19 +61,67 @@ class EvalBatches(DistributedSampler[list[int]]):
         return self._batches
 
 
+class TrainScenes(DistributedSampler[int]):
+    """The shuffled scenes of an epoch, of which a resumed run leaves out those that it has seen.
+
+    Attributes:
+        start: Scenes of this process to leave out of the next epoch that is begun.
+    """
+
+    start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        start, self.start = self.start, 0
+        return islice(super().__iter__(), start, None)
+
+
+class SceneLoader(DataLoader[Batch]):
+    """A loader that knows how far into the epoch it is; Lightning keeps its state in checkpoints.
+
+    Example:
+        >>> from object_discovery.data.scene_datasets import DrawnScenes
+        >>> from object_discovery.data.tetrominoes import draw_tetrominoes
+        >>> scenes = DrawnScenes(draw_tetrominoes, start=0, size=8, resolution=35)
+        >>> loader = make_loader(scenes, train=True, batch_size=2, num_workers=0)
+        >>> batches = iter(loader)
+        >>> _ = next(batches)
+        >>> again = make_loader(scenes, train=True, batch_size=2, num_workers=0)
+        >>> again.load_state_dict(loader.state_dict())
+        >>> bool((next(iter(again))["image"] == next(batches)["image"]).all())
+        True
+    """
+
+    _done = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if isinstance(self.sampler, TrainScenes):
+            self.sampler.start = self._done * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._done += 1
+            yield batch
+        self._done = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the epoch are done."""
+        return {"batches": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch where another loader was."""
+        self._done = state["batches"]
+
+
 def default_num_workers() -> int:
-    """Return the number of loading processes to use: half the cores, at most eight.
+    """Return the number of loading processes to use: half the cores, at most eight; none on two cores or fewer.
 
     Example:
         >>> 0 <= default_num_workers() <= 8
         True
     """
-    return min(8, (os.cpu_count() or 1) // 2)
+    cores = os.cpu_count() or 1
+    return min(8, cores // 2) if cores > 2 else 0
 
 
-def make_loader(
-    scenes: SceneDataset, *, train: bool, batch_size: int, num_workers: int | None = None
-) -> DataLoader[Batch]:
+def make_loader(scenes: SceneDataset, *, train: bool, batch_size: int, num_workers: int | None = None) -> SceneLoader:
     """Load a split in batches; every process of a distributed run gets its own share.
 
     Training scenes are shuffled anew each epoch by the seed of Lightning's `seed_everything`, and what does not fill
@@ -104,11 +153,11 @@ def make_loader(
     if train:
         full = len(scenes) >= world * batch_size
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        sampler = DistributedSampler[int](scenes, world, rank, shuffle=True, seed=seed, drop_last=full)
+        sampler = TrainScenes(scenes, world, rank, shuffle=True, seed=seed, drop_last=full)
         batching = {"sampler": sampler, "batch_size": batch_size, "drop_last": full}
     else:
         batching = {"sampler": EvalBatches(scenes, batch_size, rank, world), "batch_size": None}
-    return DataLoader(
+    return SceneLoader(
         scenes,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

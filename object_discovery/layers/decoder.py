@@ -21,20 +21,17 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        # The full output is (size - 1) * stride + kernel long; SAME drops (kernel - stride) // 2 entries before it.
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding=max(0, kernel_size - stride) // 2)
+        super().__init__(in_channels, out_channels, kernel_size, stride)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample `(B, C, h, w)` to `(B, C', h * stride, w * stride)`."""
-        return self.upsample(input, self.bias)
-
-    def upsample(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        """Do the same with another bias, or none."""
-        height, width = (size * self.stride[0] for size in input.shape[-2:])
-        if self.stride[0] == 1 and self.kernel_size[0] % 2:  # the same sum as a convolution, which runs faster
-            return F.conv2d(input, self.weight.flip(2, 3).transpose(0, 1), bias, padding=self.padding)
-        output = F.conv_transpose2d(input, self.weight, bias, self.stride, self.padding)
-        return output[..., :height, :width]
+        stride, kernel = self.stride[0], self.kernel_size[0]
+        if stride == 1 and kernel % 2:  # the same sum as a convolution, which runs faster
+            return F.conv2d(input, self.weight.flip(2, 3).transpose(0, 1), self.bias, padding=(kernel - 1) // 2)
+        padding = (kernel - stride) // 2 if kernel > stride else 0
+        # The full output is (size - 1) * stride + kernel long; SAME drops (kernel - stride) // 2 entries before it.
+        output = F.conv_transpose2d(input, self.weight, self.bias, stride, padding, max(0, stride - kernel))
+        return output[..., : input.shape[-2] * stride, : input.shape[-1] * stride]
 
 
 class BroadcastLayer(nn.Module):
@@ -65,9 +62,8 @@ class BroadcastLayer(nn.Module):
         self.position = PositionEmbedding(size, size, convolution.in_channels, frequencies)
         self.convolution = convolution
         self.gain = nn.Linear(convolution.in_channels, convolution.out_channels) if modulate else None
-        stride, kernel, padding = (
-            int(x[0]) for x in (convolution.stride, convolution.kernel_size, convolution.padding)
-        )
+        stride, kernel = convolution.stride[0], convolution.kernel_size[0]
+        padding = max(0, kernel - stride) // 2
         outputs, taps = torch.arange(size * stride)[:, None], torch.arange(kernel)
         source = outputs + padding - taps  # stride times the input that a tap brings to an output
         inside = (source % stride == 0) & (source >= 0) & (source < size * stride)

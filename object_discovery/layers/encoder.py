@@ -39,8 +39,9 @@ class ConvEncoder(nn.Module):
 
     Args:
         resolution: Height and width of the images.
-        channels: Output channels of each convolution; the last, C, is also the size of the features.
+        channels: Output channels of each convolution.
         strides: Stride of each convolution.
+        feature_size: Size of the features, and of the hidden layer of their MLP. None: the last of `channels`.
         kernel_size: Height and width of the kernels.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
         norm_eps: Epsilon of the layer normalisation.
@@ -60,6 +61,7 @@ class ConvEncoder(nn.Module):
         resolution: int,
         channels: Sequence[int],
         strides: Sequence[int],
+        feature_size: int | None = None,
         *,
         kernel_size: int = 5,
         frequencies: int = 0,
@@ -72,16 +74,16 @@ class ConvEncoder(nn.Module):
             layers += [SameConv2d(last, width, kernel_size, stride), nn.ReLU(inplace=True)]
             last, self.size = width, -(-self.size // stride)
         self.convolutions = nn.Sequential(*layers)
-        self.channels = last
+        self.feature_size = feature_size or last
         self.position = PositionEmbedding(self.size, self.size, last, frequencies)
         self.head = nn.Sequential(
             nn.LayerNorm(last, eps=norm_eps),
-            nn.Linear(last, last),
+            nn.Linear(last, self.feature_size),
             nn.ReLU(inplace=True),
-            nn.Linear(last, last),
+            nn.Linear(self.feature_size, self.feature_size),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images `(B, 3, H, W)` into features `(B, h * w, C)`, row by row."""
+        """Encode images `(B, 3, H, W)` into features `(B, h * w, feature_size)`, row by row."""
         features = self.convolutions(images) + self.position()
         return self.head(features.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]

@@ -81,13 +81,15 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             p.resolution,
             p.encoder_channels or channels,
             p.encoder_strides or strides,
+            p.feature_size,
+            kernel_size=p.encoder_kernel,
             frequencies=p.position_frequencies,
             norm_eps=p.norm_eps,
         )
         self.slot_attention = SlotAttention(
             p.num_slots,
             p.slot_size,
-            self.encoder.channels,
+            self.encoder.feature_size,
             mlp_size=p.mlp_size,
             num_iterations=p.num_iterations,
             num_heads=p.num_heads,
@@ -113,9 +115,11 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             p.broadcast_size or -(-p.resolution // (math.prod(strides) * final_stride)),
             p.decoder_channels or channels,
             strides,
+            kernel_size=p.decoder_kernel,
             final_kernel_size=p.decoder_final_kernel or final_stride + 2,
             final_stride=final_stride,
             frequencies=p.position_frequencies,
+            modulate=p.position_gain,
         )
 
     def forward(  # type: ignore[override]
@@ -141,15 +145,17 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
         """
         found = self._discover(images, slots, num_slots, num_iterations)
-        return found._replace(image=_to_unit(found.image), slot_images=_to_unit(found.slot_images))
+        if self.params.image_range == "unit" or found.image is None or found.slot_images is None:
+            return found
+        return found._replace(image=(found.image + 1) / 2, slot_images=(found.slot_images + 1) / 2)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the mean squared error of the reconstruction, in [-1, 1] as published."""
+        """Compute the mean squared error of the reconstruction, in the range of colours that the network works in."""
         noise_steps = self.params.noise_steps
         noise = cosine_anneal(self.global_step, 1.0, 0.0, noise_steps) if noise_steps and self.training else 0.0
         found = self._discover(batch["image"], None, None, None, noise)
         assert found.image is not None
-        return {"loss": F.mse_loss(found.image, batch["image"] * 2 - 1)}
+        return {"loss": F.mse_loss(found.image, self._colours(batch["image"]))}
 
     def _discover(
         self,
@@ -159,18 +165,17 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
         num_iterations: int | None,
         noise: float = 0.0,
     ) -> Discovery:
-        """Do the work of `forward`, with images between -1 and 1 in the result."""
+        """Do the work of `forward`, with images in the range that the network works in."""
         size = self.params.resolution
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
-        features = self.encoder(images * 2 - 1)
+        features = self.encoder(self._colours(images))
         slots, attention = self.slot_attention(
             features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise
         )
         image, slot_images, masks = self.decoder(slots)
         return Discovery(slots, masks, image, slot_images, attention.unflatten(2, (self.encoder.size,) * 2))
 
-
-def _to_unit(image: Tensor | None) -> Tensor | None:
-    """Turn colours in [-1, 1] into colours in [0, 1]."""
-    return None if image is None else (image + 1) / 2
+    def _colours(self, images: Tensor) -> Tensor:
+        """Bring images from [0, 1] into the range that the network works in."""
+        return images if self.params.image_range == "unit" else images * 2 - 1
