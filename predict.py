@@ -10,7 +10,7 @@ from pathlib import Path
 from object_discovery.prediction.command import main
 
 MEDIA = Path(__file__).resolve().parent / "media"
-CHECKPOINT = MEDIA / "checkpoints" / "sa_clevr6.ckpt"
+CHECKPOINT = MEDIA / "checkpoints" / "sa_tetrominoes.ckpt"
 """The model that is used where no other is named."""
 IMAGES = MEDIA / "scenes"
 """The images that are used where no others are named."""

@@ -21,7 +21,7 @@ import yaml
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from object_discovery.callbacks import GracefulStop, Pictures, ProgressBar, Report, Throughput, metrics_table
@@ -72,7 +72,7 @@ def parse(argv: Sequence[str]) -> Run:
         fail(f"{config_name} has {unknown[0]!r}, which is no setting of {model_type}")
     words = [f"--{name}={_word(value)}" for name, value in config.items()]
     values = vars(parser.parse_args([*words, *argv]))
-    return Run(model_type, *(build(cls, values) for cls in (TrainerParams, DataParams, params_class)))
+    return Run(model_type, build(TrainerParams, values), build(DataParams, values), build(params_class, values))
 
 
 def _word(value: Any) -> str:
@@ -92,7 +92,7 @@ def precision(wanted: str, accelerator: str) -> str:
     if accelerator != "cpu" and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        fast = bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     else:
         fast = False
     return "bf16-mixed" if fast else "32-true"
@@ -121,7 +121,7 @@ def choose_folder(run: Run) -> Path:
     params = run.trainer
     base = params.out.format(model_type=run.model_type, dataset=run.data.dataset, seed=params.seed)
     out = Path(base)
-    if params.out == TrainerParams.out and rank_zero_only.rank == 0:
+    if params.out == TrainerParams.out and int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0:
         names = (Path(base if number == 1 else f"{base}_{number}") for number in itertools.count(1))
         taken = list(itertools.takewhile(Path.exists, names))
         new = Path(f"{base}_{len(taken) + 1}") if taken else out

@@ -73,11 +73,12 @@ class BroadcastLayer(nn.Module):
         """Decode slots `(M, D)` into features `(M, C, h * stride, w * stride)`."""
         inside = self.get_buffer("inside")
         weight = torch.einsum("dcuv,yu,xv->dyxc", self.convolution.weight, inside, inside)
-        constant = (slots @ weight.flatten(1)).unflatten(1, weight.shape[1:])  # (M, y, x, C)
+        constant = (slots @ weight.flatten(1)).view(-1, *weight.shape[1:])  # (M, y, x, C)
         position = self.convolution(self.position()[None]).permute(0, 2, 3, 1)
         if self.gain is not None:
             position = position * self.gain(slots)[:, None, None]
-        return (constant + position).permute(0, 3, 1, 2)
+        features: Tensor = constant + position
+        return features.permute(0, 3, 1, 2)
 
 
 class BroadcastDecoder(nn.Module):
