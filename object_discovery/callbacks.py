@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -130,8 +130,38 @@ class ProgressBar(RichProgressBar):
         return {label: f"{float(found[name]):.3g}" for name, label in shown.items() if name in found}
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """Keep `last.ckpt`: of the latest validation, and of the step at which the run stops, whatever stops it.
+
+    It is written while the epoch runs: Lightning would count the epoch as done in one written afterwards.
+
+    Args:
+        folder: Where it goes; made when needed.
+
+    Attributes:
+        validated: The step of the latest validation, or None.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, filename="last", enable_version_counter=False)
+        self.path = folder / "last.ckpt"
+        self.validated: int | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after the last step."""
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a validation."""
+        super().on_validation_end(trainer, pl_module)
+        self.validated = trainer.global_step
+
+
 class GracefulStop(Callback):
-    """On Ctrl-C or SIGTERM finish the step and stop, so that a checkpoint can be written.
+    """On Ctrl-C or SIGTERM finish the step and stop; `LastCheckpoint` saves the step.
 
     With several processes all of them stop at the same step, asked every `interval` steps.
 
@@ -167,6 +197,7 @@ class GracefulStop(Callback):
         if stop:
             self.received = self.received or signal.SIGTERM
             trainer.should_stop = True
+            trainer.limit_val_batches = 0  # Lightning validates where it stops; whoever stops it does not wait
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:  # the second time at once

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from object_discovery.errors import CheckpointError, UserError
+from object_discovery.errors import UserError
 from object_discovery.models import ObjectDiscoveryModel, load
 
 
@@ -28,13 +28,7 @@ def load_for_inference(
         CheckpointError: If the file is missing, damaged, or of a model this version does not know.
         UserError: If the model cannot work with these numbers.
     """
-    try:
-        model = load(path)
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever Lightning, the parameters and torch find missing, surplus or misshapen
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} does not hold a model of this version: {reason}") from error
+    model = load(path)
     given = {"num_slots": num_slots, "num_iterations": num_iterations}
     model.forward_options = {name: value for name, value in given.items() if value is not None}
     size = model.params.resolution

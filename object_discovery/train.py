@@ -6,7 +6,9 @@ Without arguments it trains Slot Attention on drawn Tetrominoes with the recomme
 
 from __future__ import annotations
 
+import csv
 import itertools
+import json
 import logging
 import os
 import sys
@@ -19,12 +21,21 @@ from typing import Any
 import torch
 import yaml
 from lightning import Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from object_discovery.callbacks import GracefulStop, Pictures, ProgressBar, Report, Throughput, metrics_table
+from object_discovery.callbacks import (
+    GracefulStop,
+    LastCheckpoint,
+    Pictures,
+    ProgressBar,
+    Report,
+    Throughput,
+    metrics_table,
+)
 from object_discovery.cli import Parser, add_flags, build, early, fail, one_line_errors
 from object_discovery.data import DATASETS
 from object_discovery.errors import CheckpointError, UserError
@@ -56,8 +67,8 @@ def parse(argv: Sequence[str]) -> Run:
     """
     config_name = early(argv, "config")
     config = read_config(config_name) if config_name else {}
-    model_type = early(argv, "model_type") or config.get("model_type", "sa")
-    dataset = early(argv, "dataset") or config.get("dataset", "tetrominoes")
+    model_type = early(argv, "model_type") or str(config.get("model_type", "sa"))
+    dataset = early(argv, "dataset") or str(config.get("dataset", "tetrominoes"))
     if model_type not in MODELS:
         fail(f"Expected argument `model_type` to be one of {', '.join(MODELS)}, but got {model_type!r}")
     if dataset not in DATASETS:
@@ -67,7 +78,7 @@ def parse(argv: Sequence[str]) -> Run:
     parser.add_argument("--model_type", default="sa", help=f"Model: {', '.join(MODELS)}.")
     parser.add_argument("--config", help="Name of a shipped configuration, or a YAML file.")
     add_flags(parser, TrainerParams, DataParams, params_class, defaults=DATASETS[dataset].recommended)
-    unknown = sorted(config.keys() - vars(parser.get_defaults()).keys())
+    unknown = sorted(config.keys() - vars(parser.get_defaults()).keys(), key=str)
     if unknown:
         fail(f"{config_name} has {unknown[0]!r}, which is no setting of {model_type}")
     words = [f"--{name}={_word(value)}" for name, value in config.items()]
@@ -77,7 +88,7 @@ def parse(argv: Sequence[str]) -> Run:
 
 def _word(value: Any) -> str:
     """Write a YAML value as the command line takes it."""
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def precision(wanted: str, accelerator: str) -> str:
@@ -115,19 +126,26 @@ def choose_folder(run: Run) -> Path:
 
     The folder named is taken as it is. By default a number is added where the folder is taken, and `--resume auto`
     takes the latest.
+
+    Raises:
+        UserError: If something else than the known names stands in braces.
     """
     if _CHOSEN in os.environ:  # set by the process that started this one
         return Path(os.environ[_CHOSEN])
     params = run.trainer
-    base = params.out.format(model_type=run.model_type, dataset=run.data.dataset, seed=params.seed)
-    out = Path(base)
-    if params.out == TrainerParams.out and int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0:
-        names = (Path(base if number == 1 else f"{base}_{number}") for number in itertools.count(1))
-        taken = list(itertools.takewhile(Path.exists, names))
-        new = Path(f"{base}_{len(taken) + 1}") if taken else out
-        out = taken[-1] if taken and params.resume == "auto" else new
-    os.environ[_CHOSEN] = str(out)
-    return out
+    try:
+        base = params.out.format(model_type=run.model_type, dataset=run.data.dataset, seed=params.seed)
+    except (LookupError, ValueError) as error:
+        known = "{model_type}, {dataset} and {seed}"
+        raise UserError(f"Expected argument `out` to have {known} in braces only, but got {params.out!r}") from error
+    if params.out != TrainerParams.out:
+        return Path(base)
+    names = (Path(base if number == 1 else f"{base}_{number}") for number in itertools.count(1))
+    taken = list(itertools.takewhile(Path.exists, names))
+    if taken and params.resume == "auto":
+        return taken[-1]
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0  # only this process writes
+    return Path(f"{base}_{len(taken) + 1}") if taken and first else Path(base)
 
 
 @rank_zero_only
@@ -146,20 +164,33 @@ def prepare_folder(run: Run, out: Path) -> None:
     beside.replace(out / "params.yaml")
 
 
-def find_resume(run: Run, out: Path) -> Path | None:
+def find_resume(run: Run, out: Path, model: ObjectDiscoveryModel[Any]) -> Path | None:
     """Find the checkpoint to continue from; None to start afresh.
 
     Raises:
-        CheckpointError: If a checkpoint is named that is missing, damaged, or of another model.
+        CheckpointError: If it is missing, damaged, or of a model of another type or size.
     """
     if run.trainer.resume is None:
         return None
     path = out / "checkpoints" / "last.ckpt" if run.trainer.resume == "auto" else Path(run.trainer.resume)
     if run.trainer.resume == "auto" and not path.exists():
         return None
-    found = read_checkpoint(path)["model_type"]
-    if found != run.model_type:
+    checkpoint = read_checkpoint(path)
+    if checkpoint["model_type"] != run.model_type:
+        found = checkpoint["model_type"]
         raise CheckpointError(f"Expected a checkpoint of model type {run.model_type}, but {path} is of {found}")
+    if not {"loops", "optimizer_states", "lr_schedulers"} <= checkpoint.keys():
+        raise CheckpointError(f"Expected a checkpoint that training wrote, but {path} has the weights only")
+    held, wanted = (
+        {name: tuple(w.shape) for name, w in of.items()} for of in (checkpoint["state_dict"], model.state_dict())
+    )
+    different = sorted(name for name in held.keys() | wanted.keys() if held.get(name) != wanted.get(name))
+    if different:
+        name = different[0]
+        raise CheckpointError(
+            f"Expected a checkpoint of this model, but {name} of {path} is {held.get(name)} instead of "
+            f"{wanted.get(name)}: continue with the settings in the params.yaml of its run"
+        )
     return path
 
 
@@ -183,7 +214,7 @@ def build_callbacks(run: Run, out: Path) -> list[Callback]:
         Throughput(),
         LearningRateMonitor("step"),
         ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False),
-        ModelCheckpoint(folder, filename="last", enable_version_counter=False),
+        LastCheckpoint(folder),
         GracefulStop(),
         Report(),
     ]
@@ -194,8 +225,39 @@ def build_callbacks(run: Run, out: Path) -> list[Callback]:
     return callbacks
 
 
+@rank_zero_only
+def keep_metrics(trainer: Trainer, out: Path, step: int) -> None:
+    """Keep what `metrics.csv` holds up to a step; Lightning would begin it anew.
+
+    Args:
+        trainer: The trainer that continues the run.
+        out: Folder of the run.
+        step: Step from which the run continues; lines of later steps are left out, since they come again.
+    """
+    path = out / "metrics.csv"
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
+    kept = [row for row in rows if int(row["step"]) < step or (int(row["step"]) == step and row.get("val/mse"))]
+    logger = next(logger for logger in trainer.loggers if isinstance(logger, CSVLogger))
+    logger.experiment.metrics.extend(kept)
+    logger.save()
+
+
 def build_trainer(run: Run, out: Path) -> Trainer:
-    """Make Lightning's trainer."""
+    """Make Lightning's trainer.
+
+    Raises:
+        UserError: If it does not know the precision, the strategy or such, or there are no such devices.
+    """
+    try:
+        return _build_trainer(run, out)
+    except (ValueError, TypeError, yaml.YAMLError, MisconfigurationException) as error:
+        raise UserError(str(error)) from error
+
+
+def _build_trainer(run: Run, out: Path) -> Trainer:
     params = run.trainer
     devices: Any = params.devices if params.devices == "auto" else yaml.safe_load(params.devices)
     return Trainer(
@@ -236,37 +298,45 @@ def train(run: Run) -> dict[str, float]:
     seed_everything(run.trainer.seed, verbose=False)
     model = build_model(run)
     out = choose_folder(run)
-    resume = find_resume(run, out)
-    prepare_folder(run, out)
+    resume = find_resume(run, out, model)
     trainer = build_trainer(run, out)
+    prepare_folder(run, out)
+    if resume is not None:
+        keep_metrics(trainer, out, read_checkpoint(resume)["global_step"])
     if trainer.is_global_zero:
         weights = sum(parameter.numel() for parameter in model.parameters())
         print(
             f"{data.describe()}\n{run.model_type}: {weights:,} parameters, {trainer.precision}\nrun: {out}", flush=True
         )
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-    return _finish(trainer, model, data, out)
+    os.environ[_CHOSEN] = str(out)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+        return _finish(trainer, model, data, out)
+    finally:
+        os.environ.pop(_CHOSEN, None)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # what comes next in this process is another run
 
 
 def _finish(trainer: Trainer, model: ObjectDiscoveryModel[Any], data: Any, out: Path) -> dict[str, float]:
-    """Validate where the last steps were not, save, and say what came out."""
+    """Validate where the last steps were not, and say what came out."""
     last = out / "checkpoints" / "last.ckpt"
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, GracefulStop))  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    stop = next(callback for callback in callbacks if isinstance(callback, GracefulStop))
     if stop.received is not None:
-        trainer.save_checkpoint(last)
         if trainer.is_global_zero:
             print(
                 f"stopped at step {trainer.global_step}; saved {last}; --resume auto --out {out} continues", flush=True
             )
         raise SystemExit(128 + stop.received)
-    step = trainer.global_step
-    if step % trainer.val_check_interval:  # type: ignore[attr-defined]
-        trainer.save_checkpoint(last)
+    kept = next(callback for callback in callbacks if isinstance(callback, LastCheckpoint))
+    if kept.validated != trainer.global_step:
         trainer.validate(model, datamodule=data, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
         Console().print(metrics_table(scores, "val"))
-        pictures = next((c.last for c in trainer.callbacks if isinstance(c, Pictures)), None)  # type: ignore[attr-defined]
+        pictures = next((callback.last for callback in callbacks if isinstance(callback, Pictures)), None)
         print(f"checkpoint: {last}\npicture: {pictures}" if pictures else f"checkpoint: {last}", flush=True)
     return scores
 

@@ -91,23 +91,24 @@ class SceneLoader(DataLoader[Batch]):
         True
     """
 
-    _done = 0
+    _start = _done = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        start, self._start = self._start, 0
+        self._done = start
         if isinstance(self.sampler, TrainScenes):
-            self.sampler.start = self._done * (self.batch_size or 1)
+            self.sampler.start = start * (self.batch_size or 1)
         for batch in super().__iter__():
             self._done += 1
             yield batch
-        self._done = 0
 
     def state_dict(self) -> dict[str, int]:
         """Return how many batches of the epoch are done."""
         return {"batches": self._done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next epoch where another loader was."""
-        self._done = state["batches"]
+        """Begin the next epoch where another loader was, or at its beginning if that one was at the end."""
+        self._start = self._done = state["batches"] % len(self)
 
 
 def default_num_workers() -> int:

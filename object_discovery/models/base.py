@@ -140,7 +140,11 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
                 f"Expected a checkpoint of model type {cls.model_type}, but {checkpoint_path} is of {found}"
             )
         kwargs.setdefault("weights_only", True)
-        return super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs)
+        try:
+            return super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # missing, surplus or misshapen values
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{checkpoint_path} does not hold a model of this version: {reason}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which model the checkpoint is of."""

@@ -9,7 +9,7 @@ from torch import distributed
 from torch.utils.data import DistributedSampler
 
 from object_discovery.data.hdf5 import SceneFile
-from object_discovery.data.loaders import EvalBatches, default_num_workers, make_loader
+from object_discovery.data.loaders import EvalBatches, SceneLoader, default_num_workers, make_loader
 from object_discovery.data.scene_datasets import Batch, DrawnScenes, FileScenes
 from object_discovery.data.tetrominoes import draw_tetrominoes
 from object_discovery.errors import UserError
@@ -86,6 +86,54 @@ def test_distributed_processes_load_disjoint_shares(monkeypatch: pytest.MonkeyPa
     assert len(set(shares[0]) | set(shares[1])) == 16
 
 
+def loader_of(size: int, num_workers: int = 0, epoch: int = 0) -> SceneLoader:
+    loader = make_loader(drawn(size), train=True, batch_size=4, num_workers=num_workers)
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    return loader
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("done", [0, 1, 3, 5])
+def test_an_epoch_is_continued_where_it_was_left(done: int, num_workers: int) -> None:
+    expected, following = hashes(iter(loader_of(22))), hashes(iter(loader_of(22, epoch=1)))
+    left = loader_of(22, num_workers)
+    begun = iter(left)
+    for _ in range(done):
+        next(begun)
+    assert left.state_dict() == {"batches": done}
+    again = loader_of(22, num_workers)
+    again.load_state_dict(left.state_dict())
+    assert again.state_dict() == {"batches": done % 5}
+    if done < 5:
+        assert hashes(iter(again)) == expected[4 * done :]
+        assert again.state_dict() == {"batches": 5}
+        again.sampler.set_epoch(1)  # type: ignore[attr-defined]
+    else:  # the epoch was over
+        again.sampler.set_epoch(1)  # type: ignore[attr-defined]
+    assert hashes(iter(again)) == following
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_epoch_that_is_not_asked_for_its_end_is_followed_by_a_whole_one(num_workers: int) -> None:
+    # Lightning knows the length and takes no more batches than that, so that the iterator never ends
+    loader, expected = loader_of(12, num_workers), hashes(iter(loader_of(12)))
+    for _ in range(3):
+        begun = iter(loader)
+        assert hashes(next(begun) for _ in range(3)) == expected
+    next(iter(loader))  # left early
+    assert hashes(iter(loader)) == expected
+
+
+def test_distributed_processes_continue_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        whole, rest = loader_of(32), loader_of(32)
+        rest.load_state_dict({"batches": 1})
+        assert hashes(iter(rest)) == hashes(iter(whole))[4:]
+
+
 def test_loading_leaves_the_global_random_numbers_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
@@ -115,8 +163,8 @@ def test_spawned_workers_load_the_same(tmp_path: Path) -> None:
     assert hashes(iter(loader)) == [label_map.tobytes() for label_map in labels]
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(None, 0), (1, 0), (2, 1), (6, 3), (64, 8)])
-def test_workers_are_half_the_cores_up_to_eight(
+@pytest.mark.parametrize(("cores", "expected"), [(None, 0), (1, 0), (2, 0), (3, 1), (6, 3), (64, 8)])
+def test_workers_are_half_the_cores_up_to_eight_and_none_on_two(
     monkeypatch: pytest.MonkeyPatch, cores: int | None, expected: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
@@ -124,5 +172,5 @@ def test_workers_are_half_the_cores_up_to_eight(
 
 
 def test_workers_are_chosen_where_none_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert make_loader(drawn(4), train=True, batch_size=2).num_workers == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert make_loader(drawn(4), train=True, batch_size=2).num_workers == 3
