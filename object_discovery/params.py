@@ -102,6 +102,7 @@ class TrainerParams:
         """Refuse values that cannot work."""
         _at_least(self, 1, "max_steps", "num_nodes", "val_interval", "log_interval")
         _at_least(self, 0, "seed", "num_pictures")
+        _check(self.seed < 2**32, "seed", "below 2**32", self.seed)
 
 
 @dataclass
@@ -128,6 +129,7 @@ class ModelParams:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         _at_least(self, 1, "resolution", "num_slots", "half_life", "decay_steps")
+        _check(self.num_slots <= 254, "num_slots", "at most 254", self.num_slots)
         _at_least(self, 0, "warmup_steps")
         _check(self.lr > 0, "lr", "positive", self.lr)
         _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive or None", self.clip_norm)

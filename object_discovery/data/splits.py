@@ -34,7 +34,8 @@ class FileSplit(NamedTuple):
 def split_indices(size: int, published: PublishedSplit) -> tuple[dict[str, npt.NDArray[np.int64]], str]:
     """Split the scenes of one file, in file order.
 
-    A file with more scenes than the published training and test sets together is split as published. A smaller one
+    A file with at least the published training and test scenes is split as published; if it holds no more than these,
+    the last of the training scenes validate. A smaller one
     is split 70 / 15 / 15 %: training, validation, test.
 
     Args:
@@ -58,10 +59,14 @@ def split_indices(size: int, published: PublishedSplit) -> tuple[dict[str, npt.N
         raise UserError(f"Expected at least 3 scenes to split into training, validation and test, but got {size}")
     scenes = np.arange(size)
     held = published.train + published.test
-    if size > held:
+    if size >= held:
         train, test, val = np.split(scenes, [published.train, held])
         rule = f"as published: the first {published.train:,} scenes to train, the next {published.test:,} to test, "
-        return {"train": train, "val": val, "test": test}, rule + "the rest to validate"
+        if len(val):
+            return {"train": train, "val": val, "test": test}, rule + "the rest to validate"
+        train, val = np.split(train, [published.train - published.test])
+        rule += f"but the last {published.test:,} of the former to validate"
+        return {"train": train, "val": val, "test": test}, rule
     part = max(1, size * 15 // 100)
     train, val, test = np.split(scenes, [size - 2 * part, size - part])
     return {"train": train, "val": val, "test": test}, "in file order, 70 / 15 / 15 % to train, validate and test"

@@ -124,6 +124,9 @@ class SlotAttention(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(slot_size, mlp_size), nn.ReLU(), nn.Linear(mlp_size, slot_size))
         self.norm_updates = nn.BatchNorm1d(slot_size) if aggregation == "batch" else None
         self.reset_slots()
+        if gradient == "implicit":  # no gradient would reach the start; distributed training wants to know
+            for start in (self.mu, self.log_sigma) if init == "gaussian" else (self.queries,):
+                start.requires_grad_(False)
 
     def reset_slots(self) -> None:
         """Draw the parameters of the initial slots anew."""
@@ -239,12 +242,15 @@ class SlotAttention(nn.Module):
         # Slots, not inputs, share out each input; in float32, since sums over thousands of inputs follow.
         attention = logits.float().flatten(1, 2).softmax(dim=1).view(logits.shape)
         updates = rearrange(self.aggregate(attention, values), "b h k d -> b k (h d)")
+        updates = updates.to(self.gru.weight_ih.dtype)
         slots = self.gru(updates.flatten(0, 1), slots.flatten(0, 1).to(updates.dtype)).view_as(updates)
         slots = slots + self.mlp(self.norm_mlp(slots))
         return slots, attention.sum(1)
 
     def aggregate(self, attention: Tensor, values: Tensor) -> Tensor:
         """Sum up the values `(B, heads, N, d)` that each slot attends to, into `(B, heads, K, d)`."""
+        if values.dtype == torch.float16:
+            values = values.float()  # a sum over thousands of inputs would overflow
         if self.aggregation == "mean":
             weights = attention + self.epsilon
             return (weights.to(values.dtype) @ values) / weights.sum(-1, keepdim=True)

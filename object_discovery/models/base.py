@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -23,6 +25,15 @@ from object_discovery.schedules import learning_rate_factor
 
 P = TypeVar("P", bound=ModelParams)
 Batch = dict[str, Tensor]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `1e-3` as a number, as the command line does; YAML 1.1 wants `1.0e-3`."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def read_config(name: str | Path) -> dict[str, Any]:
@@ -48,7 +59,7 @@ def read_config(name: str | Path) -> dict[str, Any]:
         names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
         raise UserError(f"Expected a YAML file or one of {', '.join(names)}, but got {str(name)!r}")
     try:
-        values = yaml.safe_load((shipped if shipped.is_file() else path).read_text())
+        values = yaml.load((shipped if shipped.is_file() else path).read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -107,6 +118,7 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
                 raise TypeError(f"Expected keywords to be fields of {name}, but got `{unknown[0]}`")
             params = cast(P, self.params_class(**settings))
         self.params: P = params
+        self._total_steps = math.inf
         self.forward_options: dict[str, int] = {}
         """Arguments that validation and test pass to `forward`, such as another `num_slots`."""
         self.save_hyperparameters(dataclasses.asdict(params))
@@ -166,8 +178,13 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Turn bytes into floats in [0, 1], on the device, in the layout convolutions prefer."""
         image = batch["image"]
         if image.dtype == torch.uint8:
-            image = image.to(memory_format=torch.channels_last).float().div_(255)
+            image = image.to(memory_format=torch.channels_last).float().div_(255).to(self.dtype)
         return {**batch, "image": image}
+
+    def on_train_start(self) -> None:
+        """Give every process, and a resumed run, random numbers of its own."""
+        if self.global_rank or self.global_step:
+            torch.manual_seed((torch.initial_seed() + 7919 * self.global_rank + 104729 * self.global_step) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the losses."""
@@ -206,17 +223,20 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Build Adam and its schedule over steps."""
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
         optimizer = torch.optim.Adam(self.parameters(), lr=self.params.lr, fused=fused)
+        self._total_steps = float(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, self.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def learning_rate_factor(self, step: int) -> float:
         """Return what the peak learning rate is multiplied by at a step."""
         params = self.params
+        end = params.decay_steps or self._total_steps
+        endless = params.lr_schedule == "cosine" and math.isinf(end)
         return learning_rate_factor(
             step,
             warmup_steps=params.warmup_steps,
-            schedule=params.lr_schedule,
-            decay_steps=params.decay_steps or max(1, self.trainer.max_steps),
+            schedule="constant" if endless else params.lr_schedule,
+            decay_steps=0 if endless else int(end),
             half_life=params.half_life,
         )
 

@@ -22,8 +22,8 @@ class MeanScore(ImageMean):
     """The mean over images of a score computed elsewhere."""
 
     def update(self, scores: Tensor) -> None:
-        """Add the scores of a batch, `(B,)`."""
-        self.add(scores)
+        """Add the scores of a batch, `(B,)`; a NaN shows in the mean."""
+        self.add(scores, skip_nan=False)
 
 
 class SplitScores(nn.Module):
