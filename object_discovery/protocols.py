@@ -57,7 +57,7 @@ class ProtocolScores(SplitScores):
         self.protocol = protocol
         self.segmentation = SegmentationScores(unscorable=protocol.unscorable)
         if protocol.clevrtex:
-            self.means.update({"clevrtex_miou": MeanScore(), "mse_sum": MeanScore()})
+            self.means.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
 
     def update(self, found: Discovery, images: Tensor, masks: Tensor | None) -> None:
         """Add a batch: what was found, the images `(B, 3, H, W)` and, if there are any, label maps `(B, H, W)`."""

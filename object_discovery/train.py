@@ -10,7 +10,9 @@ import csv
 import itertools
 import json
 import logging
+import math
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,6 +41,7 @@ from object_discovery.callbacks import (
 from object_discovery.cli import Parser, add_flags, build, early, fail, one_line_errors
 from object_discovery.data import DATASETS
 from object_discovery.errors import CheckpointError, UserError
+from object_discovery.files import write_beside
 from object_discovery.models import MODELS, ObjectDiscoveryModel, read_checkpoint, read_config
 from object_discovery.params import DataParams, ModelParams, TrainerParams
 
@@ -56,16 +59,28 @@ class Run:
 
     def flat(self) -> dict[str, Any]:
         """Return every setting under the name of its flag."""
-        return {"model_type": self.model_type, **asdict(self.trainer), **asdict(self.data), **asdict(self.model)}
+        settings = {**asdict(self.trainer), **asdict(self.data), **asdict(self.model)}
+        return {"model_type": self.model_type, **settings, "resume": None}
 
 
 def parse(argv: Sequence[str]) -> Run:
     """Merge the settings of a run: defaults, then the dataset's, then `--config`, then flags.
 
+    `--resume auto` without `--config` takes the `params.yaml` of the run that it continues.
+
     Raises:
         SystemExit: With status 2 and one line, if a flag or a value is wrong.
     """
     config_name = early(argv, "config")
+    run = _merge(argv, config_name)
+    if config_name is None and run.trainer.resume == "auto":
+        settings = choose_folder(run) / "params.yaml"
+        return _merge(argv, str(settings)) if settings.exists() else run
+    return run
+
+
+def _merge(argv: Sequence[str], config_name: str | None) -> Run:
+    """Merge a configuration and flags over the defaults."""
     config = read_config(config_name) if config_name else {}
     model_type = early(argv, "model_type") or str(config.get("model_type", "sa"))
     dataset = early(argv, "dataset") or str(config.get("dataset", "tetrominoes"))
@@ -103,7 +118,7 @@ def precision(wanted: str, accelerator: str) -> str:
     if accelerator != "cpu" and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        fast = bool(torch.cpu._is_avx512_bf16_supported())  # without it bfloat16 is emulated, and slower
     else:
         fast = False
     return "bf16-mixed" if fast else "32-true"
@@ -324,21 +339,34 @@ def _finish(trainer: Trainer, model: ObjectDiscoveryModel[Any], data: Any, out: 
     last = out / "checkpoints" / "last.ckpt"
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     stop = next(callback for callback in callbacks if isinstance(callback, GracefulStop))
-    if stop.received is not None:
+    if stop.received is not None and trainer.global_step < trainer.max_steps:
         if trainer.is_global_zero:
             print(
                 f"stopped at step {trainer.global_step}; saved {last}; --resume auto --out {out} continues", flush=True
             )
         raise SystemExit(128 + stop.received)
     kept = next(callback for callback in callbacks if isinstance(callback, LastCheckpoint))
-    if kept.validated != trainer.global_step:
+    late = kept.validated != trainer.global_step
+    if late:
         trainer.validate(model, datamodule=data, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
+        if late:
+            _keep_if_best(last, next(c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), scores)
         Console().print(metrics_table(scores, "val"))
         pictures = next((callback.last for callback in callbacks if isinstance(callback, Pictures)), None)
         print(f"checkpoint: {last}\npicture: {pictures}" if pictures else f"checkpoint: {last}", flush=True)
     return scores
+
+
+def _keep_if_best(last: Path, best: ModelCheckpoint, scores: dict[str, float]) -> None:
+    """Copy the last checkpoint to `best.ckpt`, if the scores of a validation after the run beat all before."""
+    score = scores.get(best.monitor or "", math.nan)
+    sign = 1 if best.mode == "max" else -1
+    before = -math.inf if best.best_model_score is None else sign * float(best.best_model_score)
+    if last.exists() and sign * score > before:
+        with write_beside(last.with_name("best.ckpt")) as beside:
+            shutil.copyfile(last, beside)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

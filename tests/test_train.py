@@ -230,7 +230,7 @@ def test_precision_is_chosen_by_the_hardware(
         torch.cuda, "is_bf16_supported", lambda including_emulation: fast_gpu and not including_emulation
     )
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: fast_cpu)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast_cpu)
     assert precision("auto", accelerator) == expected
     assert precision("64-true", accelerator) == "64-true"
 
@@ -289,6 +289,8 @@ def test_the_last_step_is_validated_once(tmp_path: Path, capsys: pytest.CaptureF
     assert [step for step, _ in lines(tmp_path / "a", "step", "val/mse")] == ["2"]
     assert not (tmp_path / "a" / "images").exists()
     assert "picture" not in capsys.readouterr().out
+    fit(tmp_path / "c", max_steps=2, val_interval=10**6)  # never validated before the end: the last is the best
+    assert (tmp_path / "c" / "checkpoints" / "best.ckpt").exists()
     fit(tmp_path / "b", max_steps=10**6, max_time="00:00:00:01", val_interval=10**6)
     assert 1 < last(tmp_path / "b")["global_step"] < 10**6
     assert len(lines(tmp_path / "b", "step", "val/mse")) == 1
@@ -476,3 +478,11 @@ def test_two_processes_train_as_one_with_batches_twice_as_large(tmp_path: Path) 
         assert found[-1][1] == pytest.approx(scores[names[0]], rel=1e-3, abs=1e-4)
     assert len(lines(two, "step", "train/loss")) == 4
     assert last(two)["global_step"] == 4
+
+
+def test_a_run_is_continued_with_its_own_settings(tmp_path: Path) -> None:
+    fit(tmp_path / "run", max_steps=3, lr=5e-4)
+    run = parse(["--resume", "auto", "--out", str(tmp_path / "run"), "--max_steps", "9"])
+    assert (run.model.lr, run.trainer.max_steps, run.trainer.resume) == (5e-4, 9, "auto")
+    assert run.data.resolution == 16
+    assert yaml.safe_load((tmp_path / "run" / "params.yaml").read_text())["resume"] is None

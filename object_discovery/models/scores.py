@@ -19,11 +19,19 @@ from object_discovery.metrics import (
 
 
 class MeanScore(ImageMean):
-    """The mean over images of a score computed elsewhere."""
+    """The mean over images of a score computed elsewhere.
+
+    Args:
+        skip_nan: Leave images out whose score is NaN. By default they make the mean NaN, so that they are seen.
+    """
+
+    def __init__(self, *, skip_nan: bool = False) -> None:
+        super().__init__()
+        self.skip_nan = skip_nan
 
     def update(self, scores: Tensor) -> None:
-        """Add the scores of a batch, `(B,)`; a NaN shows in the mean."""
-        self.add(scores, skip_nan=False)
+        """Add the scores of a batch, `(B,)`."""
+        self.add(scores, skip_nan=self.skip_nan)
 
 
 class SplitScores(nn.Module):

@@ -28,6 +28,7 @@ OPTIMISER = {
     "clip_norm": None,
     "batch_size": 64,
     "max_steps": 500_000,
+    "precision": "32-true",
 }
 CORE = {
     "slot_size": 64,
@@ -36,7 +37,12 @@ CORE = {
     "init": "gaussian",
     "gradient": "full",
     "aggregation": "mean",
+    "encoder_kernel": 5,
+    "decoder_kernel": 5,
+    "feature_size": None,
     "position_frequencies": 0,
+    "position_gain": False,
+    "image_range": "signed",
     "initialization": "keras",
     "norm_eps": 1e-3,
 }
@@ -71,7 +77,7 @@ def test_configs_are_the_published_settings(name: str) -> None:
     config = read_config(name)
     expected = {**OPTIMISER, **CORE, **PUBLISHED[name]}
     assert {key: config.get(key, "missing") for key in expected} == expected
-    assert config.keys() - expected.keys() <= {"model_type", "dataset", "decoder_modulate", "modulate"}
+    assert config.keys() - expected.keys() == {"model_type", "dataset"}
     assert config["model_type"] == "sa"
 
 
@@ -93,17 +99,18 @@ def test_published_layers(name: str) -> None:
     assert not any(m.bias.any() for m in [*convolutions, *transposed] if m.bias is not None)
 
 
-def test_the_loss_is_the_squared_error_between_minus_one_and_one() -> None:
-    model = make(init="learned").eval()
+@pytest.mark.parametrize(("image_range", "scale"), [("signed", 2), ("unit", 1)])
+def test_the_loss_is_the_squared_error_in_the_range_of_the_network(image_range: str, scale: int) -> None:
+    model = make(init="learned", image_range=image_range).eval()
     images = make_images()
     found = model(images)
     assert found.image is not None
-    expected = ((2 * found.image - 2 * images) ** 2).mean()
+    expected = ((scale * found.image - scale * images) ** 2).mean()
     torch.testing.assert_close(model.losses({"image": images})["loss"], expected)
 
 
 def test_the_model_is_its_parts_one_after_another() -> None:
-    model = make(init="learned")
+    model = make(init="learned", image_range="signed")
     images = make_images()
     found = model(images)
     slots, attention = model.slot_attention(model.encoder(2 * images - 1))
