@@ -8,6 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with status 2."""
+        self.exit(2, f"error: {message}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 if something is wrong with the arguments or files, or 130 if interrupted.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE.tfrecords", help="the file to convert")
     parser.add_argument("target", metavar="OUT.h5", help="the file to write")
     parser.add_argument("--dataset", metavar="NAME", help="name of the dataset, if it is not to be recognised")

@@ -334,7 +334,7 @@ def test_command_line_in_this_process(
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
-    capsys.readouterr()
+    assert capsys.readouterr().err == "error: the following arguments are required: SOURCE.tfrecords, OUT.h5\n"
     tetrominoes(source, 2)
     stop_after(monkeypatch, 0, KeyboardInterrupt())
     assert main([str(source), str(tmp_path / "b.h5")]) == 130

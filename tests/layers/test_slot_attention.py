@@ -545,3 +545,16 @@ def test_copies_and_state_dicts_carry_everything(init: Initialization) -> None:
         assert not {id(parameter) for parameter in twin.parameters()} & {
             id(parameter) for parameter in core.parameters()
         }
+
+
+@pytest.mark.parametrize(("init", "names"), [("gaussian", {"mu", "log_sigma"}), ("learned", {"queries"})])
+def test_what_the_implicit_gradient_cannot_reach_is_not_trained(init: Any, names: set[str]) -> None:
+    core = SlotAttention(num_slots=3, slot_size=8, init=init, gradient="implicit")
+    assert {name for name, parameter in core.named_parameters() if not parameter.requires_grad} == names
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_core_works_in_a_true_precision(dtype: torch.dtype) -> None:
+    core = SlotAttention(num_slots=3, slot_size=8).to(dtype)
+    slots, _ = core(torch.randn(2, 5, 8, dtype=dtype))
+    assert slots.dtype == dtype
