@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,9 @@ def test_wandb_is_written_if_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setenv(name, value)
     fit(tmp_path, logger="wandb", wandb_offline=True, max_steps=3)
     (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    end = time.monotonic() + 30  # wandb writes from a process of its own, which may lag behind
+    while b"val/fg_ari" not in written.read_bytes() and time.monotonic() < end:
+        time.sleep(0.1)
     assert b"val/fg_ari" in written.read_bytes()
     assert (tmp_path / "metrics.csv").exists()
 
