@@ -1,8 +1,8 @@
 """Make the files of this folder from a finished run: `python media/make.py RUN`.
 
 `RUN` is the folder of a training run on Tetrominoes (`python -m object_discovery.train --out RUN`). The best
-checkpoint is stored without the state of its optimiser, and eight test scenes as images. `sa_clevr6.png` is the picture of the last
-validation of the run on rendered CLEVR scenes that the README reports.
+checkpoint is stored without the state of its optimiser, and eight test scenes as images. `sa_clevr6.png` is the
+picture of the last validation of the run on rendered CLEVR scenes that the README reports.
 """
 
 from __future__ import annotations
