@@ -215,9 +215,15 @@ def build_loggers(run: Run, out: Path) -> list[Logger]:
     if run.trainer.logger == "tensorboard":
         loggers.append(TensorBoardLogger(out, name="", version="", default_hp_metric=False))
     elif run.trainer.logger == "wandb":
-        loggers.append(
-            WandbLogger(project="object_discovery", name=out.name, save_dir=out, offline=run.trainer.wandb_offline)
-        )
+        import wandb  # here, since it takes its time
+
+        offline = run.trainer.wandb_offline
+        logger = WandbLogger(project="object_discovery", name=out.name, save_dir=out, offline=offline)
+        try:
+            _ = logger.experiment  # signs in now, before anything is written
+        except wandb.Error as error:
+            raise UserError(f"{error} (or add --wandb_offline true)") from error
+        loggers.append(logger)
     return loggers
 
 

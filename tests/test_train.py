@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -333,6 +334,22 @@ def test_wandb_is_written_if_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
         time.sleep(0.1)
     assert b"val/fg_ari" in written.read_bytes()
     assert (tmp_path / "metrics.csv").exists()
+
+
+def test_wandb_without_a_key_says_so_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def sign_in(_: WandbLogger) -> None:
+        raise wandb.Error("No API key configured.")  # what a machine without a key says
+
+    monkeypatch.setattr(WandbLogger, "experiment", property(sign_in))
+    with pytest.raises(SystemExit) as stop:
+        main([*tiny(tmp_path / "run"), "--logger", "wandb"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: No API key configured. (or add --wandb_offline true)\n"
+    assert not (tmp_path / "run").exists()
 
 
 # Folders
