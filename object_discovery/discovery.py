@@ -31,4 +31,4 @@ class Discovery(NamedTuple):
     @property
     def labels(self) -> Tensor:
         """The slot with the largest mask at each pixel, `(B, H, W)`, int64; the lowest where two are equal."""
-        return self.masks.argmax(1)
+        return self.masks.max(1).indices  # several times as fast as argmax on the CPU

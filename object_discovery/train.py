@@ -174,9 +174,8 @@ def prepare_folder(run: Run, out: Path) -> None:
     if run.trainer.resume is None and (out / "checkpoints" / "last.ckpt").exists():
         raise UserError(f"{out} holds a run already: add --resume auto to continue it, or choose another --out")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    beside = out / "params.yaml.part"
-    beside.write_text(yaml.safe_dump(run.flat(), sort_keys=False))
-    beside.replace(out / "params.yaml")
+    with write_beside(out / "params.yaml") as beside:
+        beside.write_text(yaml.safe_dump(run.flat(), sort_keys=False))
 
 
 def find_resume(run: Run, out: Path, model: ObjectDiscoveryModel[Any]) -> Path | None:
