@@ -226,10 +226,10 @@ def build_loggers(run: Run, out: Path) -> list[Logger]:
     return loggers
 
 
-def build_callbacks(run: Run, out: Path) -> list[Callback]:
-    """Make what accompanies a run: checkpoints, pictures, the progress bar, a graceful end."""
+def build_callbacks(run: Run, out: Path, has_masks: bool = True) -> list[Callback]:
+    """Make what accompanies a run: checkpoints (the best by FG-ARI or, without masks, by the error), pictures, ..."""
     folder = out / "checkpoints"
-    monitor, mode = ("val/fg_ari", "max") if DATASETS[run.data.dataset].has_masks else ("val/mse", "min")
+    monitor, mode = ("val/fg_ari", "max") if has_masks else ("val/mse", "min")
     callbacks: list[Callback] = [
         Throughput(),
         LearningRateMonitor("step"),
@@ -265,19 +265,24 @@ def keep_metrics(trainer: Trainer, out: Path, step: int) -> None:
     logger.save()
 
 
-def build_trainer(run: Run, out: Path) -> Trainer:
+def build_trainer(run: Run, out: Path, has_masks: bool = True) -> Trainer:
     """Make Lightning's trainer.
+
+    Args:
+        run: The settings.
+        out: Folder of the run.
+        has_masks: Whether the scenes have label maps, by which the best checkpoint is chosen.
 
     Raises:
         UserError: If it does not know the precision, the strategy or such, or there are no such devices.
     """
     try:
-        return _build_trainer(run, out)
+        return _build_trainer(run, out, has_masks)
     except (ValueError, TypeError, yaml.YAMLError, MisconfigurationException) as error:
         raise UserError(str(error)) from error
 
 
-def _build_trainer(run: Run, out: Path) -> Trainer:
+def _build_trainer(run: Run, out: Path, has_masks: bool) -> Trainer:
     params = run.trainer
     devices: Any = params.devices if params.devices == "auto" else yaml.safe_load(params.devices)
     return Trainer(
@@ -293,7 +298,7 @@ def _build_trainer(run: Run, out: Path) -> Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=params.log_interval,
         logger=build_loggers(run, out),
-        callbacks=build_callbacks(run, out),
+        callbacks=build_callbacks(run, out, has_masks),
         enable_progress_bar=sys.stdout.isatty(),
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -319,7 +324,7 @@ def train(run: Run) -> dict[str, float]:
     model = build_model(run)
     out = choose_folder(run)
     resume = find_resume(run, out, model)
-    trainer = build_trainer(run, out)
+    trainer = build_trainer(run, out, data.has_masks)
     prepare_folder(run, out)
     if resume is not None:
         keep_metrics(trainer, out, read_checkpoint(resume)["global_step"])

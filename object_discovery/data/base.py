@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from abc import abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,9 +12,9 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from object_discovery.data.loaders import make_loader
-from object_discovery.data.scene_datasets import Batch, Draw, DrawnScenes, FileScenes, SceneDataset
+from object_discovery.data.scene_datasets import Batch, Draw, DrawnScenes, SceneDataset, StoredScenes
 from object_discovery.data.scene_sets import SCENE_SETS, Crop
-from object_discovery.data.splits import SPLITS, FileSplit, PublishedSplit, find_splits
+from object_discovery.data.splits import SPLITS, PublishedSplit, Split, find_splits
 from object_discovery.errors import DatasetNotFoundError, UserError
 from object_discovery.params import DataParams
 
@@ -60,8 +59,10 @@ class SceneDataModule(LightningDataModule):
     """Defaults that the command line takes for this dataset; a key is a field of any of the parameter classes."""
     published: ClassVar[PublishedSplit]
     """How the published experiments split the published file."""
-    has_masks: ClassVar[bool] = True
-    """Whether the scenes have label maps, without which only the reconstruction can be scored."""
+    antialias: ClassVar[bool] = False
+    """Whether images of files are resized with antialiasing, as published."""
+    how_to_get: ClassVar[str] = "`python data_scripts/download.py --list` says where to get them"
+    """What a user without the files can do, as the end of a sentence."""
     variants: ClassVar[tuple[str, ...]] = ()
     """Names of the variants; the first is the default."""
 
@@ -84,8 +85,14 @@ class SceneDataModule(LightningDataModule):
     @property
     def variant(self) -> str | None:
         """The variant asked for, else that of the file, else the dataset's first."""
-        held = {split.file.variant for split in self._files.values()}
+        held = {split.source.variant for split in self._splits.values()}
         return self.params.variant or next(iter(held), None) or next(iter(self.variants), None)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the scenes have label maps, without which only the reconstruction can be scored."""
+        source = next((split.source for split in self._splits.values()), None)
+        return source is None or "mask" in source.maps(0)
 
     @property
     def train_set(self) -> SceneDataset:
@@ -131,29 +138,40 @@ class SceneDataModule(LightningDataModule):
     def describe(self) -> str:
         """Say in a few lines where the scenes come from and how they were split and filtered."""
         root, seed = self.params.data_root, self.params.data_seed
-        source = f"{root}, HDF5" if root else f"drawn by the library, seed {seed}"
+        layout = next((split.source.layout for split in self._splits.values()), None)
+        source = f"{root}, {layout}" if layout else f"drawn by the library, seed {seed}"
         lines = [f"{self.name}{f' ({self.variant})' if self.variant else ''}: {source}"]
         for split, scenes in self._sets.items():
             low, high = self._limits(split)
             limits = f", {low} to {high} objects" if high < sys.maxsize else f", at least {low} objects" if low else ""
-            rule = self._files[split].rule if self.params.data_root else "drawn when asked for"
+            rule = self._splits[split].rule if self._splits else "drawn when asked for"
             size = scenes.resolution
             lines.append(f"  {split}: {len(scenes):,} scenes of {size} x {size} pixels ({rule}{limits})")
         return "\n".join(lines)
 
     @classmethod
-    @abstractmethod
     def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
-        """Return what draws scenes with `counts` objects (least, most), or None if there are no such scenes."""
+        """Return what draws scenes with `counts` objects (least, most), or None if there are no such scenes.
+
+        Raises:
+            DatasetNotFoundError: If the dataset cannot be drawn, with what to do instead; so unless overridden.
+        """
+        raise DatasetNotFoundError(
+            f"Expected argument `data_root` to be the place of {cls.name}, but got None: these scenes cannot be drawn; "
+            f"{cls.how_to_get}"
+        )
 
     def _crop(self, frame: tuple[int, ...]) -> Crop | None:
-        """Return the published crop of images of this height and width."""
+        """Return the published crop of images of this height and width. None: keep the whole frame."""
         return next((known.crop for known in SCENE_SETS if (known.name, known.image[:2]) == (self.name, frame)), None)
 
     @cached_property
-    def _files(self) -> dict[str, FileSplit]:
-        root = self.params.data_root
-        return find_splits(root, self.name, self.params.variant, self.published) if root else {}
+    def _splits(self) -> dict[str, Split]:
+        return self._find_splits(self.params.data_root) if self.params.data_root else {}
+
+    def _find_splits(self, root: str) -> dict[str, Split]:
+        """Find the splits of the dataset at `data_root`; those of HDF5 files unless overridden."""
+        return find_splits(root, self.name, self.params.variant, self.published)
 
     def _limits(self, split: str) -> tuple[int, int]:
         """Return the least and the largest number of objects of a split."""
@@ -183,21 +201,21 @@ class SceneDataModule(LightningDataModule):
         return DrawnScenes(draw, start, wanted or _DRAWN_SIZE[split], self.params.resolution)
 
     def _read(self, split: str) -> SceneDataset:
-        if split not in self._files:
-            held = ", ".join(self._files)
-            raise DatasetNotFoundError(
-                f"Expected a file named {split}* in {self.params.data_root}, but it has {held} only"
-            )
-        file, indices, _ = self._files[split]
-        crop = self._crop(file.mask(0).shape)
+        if split not in self._splits:
+            held = ", ".join(self._splits)
+            raise DatasetNotFoundError(f"Expected a {split} split in {self.params.data_root}, but it has {held} only")
+        source, indices, _ = self._splits[split]
+        if not len(indices):
+            raise self._nothing_left(split)
+        crop = self._crop(source.image(int(indices[0])).shape[:2])
         low, high = self._limits(split)
         if low > 0 or high < sys.maxsize:
-            counts = np.asarray(file.object_counts(crop))[indices]
+            counts = np.asarray(source.object_counts(crop))[indices]
             indices = indices[(low <= counts) & (counts <= high)]
         indices = indices[: getattr(self.params, f"{split}_size")]
         if not len(indices):
             raise self._nothing_left(split)
-        return FileScenes(file, indices, crop, self.params.resolution)
+        return StoredScenes(source, indices, crop, self.params.resolution, self.antialias)
 
     def _nothing_left(self, split: str) -> UserError:
         low, high = self._limits(split)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from object_discovery.data.base import SceneDataModule
-from object_discovery.data.scene_datasets import Draw
 from object_discovery.data.splits import PublishedSplit
-from object_discovery.errors import DatasetNotFoundError
 
 
 class CLEVRWithMasksDataModule(SceneDataModule):
@@ -35,11 +33,6 @@ class CLEVRWithMasksDataModule(SceneDataModule):
         "max_objects": 6,
     }
     published: ClassVar[PublishedSplit] = PublishedSplit(train=70_000, test=320)
-
-    @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
-        raise DatasetNotFoundError(
-            f"Expected argument `data_root` to be an HDF5 file or a folder of {cls.name}, but got None: these scenes "
-            "cannot be drawn; convert the published TFRecord file once by "
-            "`python data_scripts/convert_tfrecords.py SOURCE.tfrecords OUT.h5`"
-        )
+    how_to_get = (
+        "convert the published TFRecord file once by `python data_scripts/convert_tfrecords.py SOURCE.tfrecords OUT.h5`"
+    )

@@ -28,6 +28,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from object_discovery.data.scene_sets import IGNORED, Crop, count_pixels, find_scene_set, label_map
+from object_discovery.data.source import SceneSource
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 FORMAT = "object_discovery"
@@ -252,7 +253,7 @@ def _save_counts(cache: Path, counts: NDArray[np.int64]) -> bool:
     return True
 
 
-class SceneFile:
+class SceneFile(SceneSource):
     """Scenes with masks in an HDF5 file, in our layout or in a published one.
 
     The file is opened when first needed, and again in each process, so that the object can be pickled and forked.
@@ -269,6 +270,8 @@ class SceneFile:
         Traceback (most recent call last):
         object_discovery.errors.DatasetNotFoundError: No such file: clevr.h5
     """
+
+    layout = "HDF5"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -325,6 +328,10 @@ class SceneFile:
             Labels `(H, W)`: 0 is the background, 255 is ignored.
         """
         return self._contents.labels(self._read(self._contents.mask, index))
+
+    def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+        """Read the label map of a scene, under the key `mask`."""
+        return {"mask": self.mask(index)}
 
     def factors(self, index: int) -> dict[str, NDArray[Any]]:
         """Read what else the file says about a scene.

@@ -1,4 +1,4 @@
-"""The datasets of one split: scenes drawn by the library, and scenes read from an HDF5 file."""
+"""The datasets of one split: scenes drawn by the library, and scenes read from the disk."""
 
 from __future__ import annotations
 
@@ -11,17 +11,46 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from object_discovery.data.hdf5 import SceneFile
 from object_discovery.data.scene_sets import Crop
+from object_discovery.data.source import SceneSource
 
 Batch: TypeAlias = dict[str, Tensor]
-"""`image` uint8 `(B, 3, H, W)` and `mask` uint8 `(B, H, W)`, a label map: 0 background, 255 ignored."""
+"""`image` uint8 `(B, 3, H, W)` and, where they are known, `mask` uint8 `(B, H, W)`, a label map: 0 background, 255
+ignored; further label maps and targets under the names of `SceneSource`."""
 Arrays: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Images `(B, H, W, 3)` and label maps `(B, H, W)`."""
 Draw: TypeAlias = Callable[[npt.NDArray[np.int64]], Arrays]
 """Draws the scenes of these numbers."""
+
+
+def resize(batch: Batch, resolution: int, antialias: bool = False) -> Batch:
+    """Bring images and label maps to one size.
+
+    Args:
+        batch: Images uint8 `(B, C, H, W)` and label maps uint8 `(B, H, W)`.
+        resolution: Height and width to bring them to; other shapes become square.
+        antialias: Average over all pixels that a smaller image's pixel covers, as PIL does.
+
+    Returns:
+        The batch with images resized bilinearly and maps to the nearest pixel; unchanged if they have the size.
+
+    Example:
+        >>> resize({"mask": torch.tensor([[[0, 1], [2, 3]]]).byte()}, 4)["mask"][0, 0].tolist()
+        [0, 0, 1, 1]
+    """
+    size = (resolution, resolution)
+    resized = {}
+    for key, values in batch.items():
+        if values.shape[-2:] == size:
+            resized[key] = values
+        elif values.ndim == 3:
+            resized[key] = F.interpolate(values[:, None], size, mode="nearest-exact")[:, 0]
+        else:
+            floats = F.interpolate(values.float(), size, mode="bilinear", align_corners=False, antialias=antialias)
+            resized[key] = floats.round_().clamp_(0, 255).byte()
+    return resized
 
 
 class SceneDataset(Dataset[Batch]):
@@ -32,8 +61,7 @@ class SceneDataset(Dataset[Batch]):
 
     Args:
         size: Number of scenes.
-        resolution: Height and width of the images in pixels. Scenes of another size are resized: images
-            bilinearly without antialiasing, masks to the nearest pixel; other shapes become square.
+        resolution: Height and width of the images in pixels. Scenes of another size are resized, see `resize`.
     """
 
     def __init__(self, size: int, resolution: int) -> None:
@@ -51,17 +79,17 @@ class SceneDataset(Dataset[Batch]):
         return {key: value[0] for key, value in self.__getitems__([index % self.size]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        images, masks = self._arrays(np.asarray(indices, dtype=np.int64))
-        image, mask = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
-        size = (self.resolution, self.resolution)
-        if mask.shape[1:] != size:
-            image = F.interpolate(image.float(), size, mode="bilinear", align_corners=False).round().byte()
-            mask = F.interpolate(mask[:, None], size, mode="nearest-exact")[:, 0]
-        return {"image": image.contiguous(), "mask": mask}
+        return self._batch(np.asarray(indices, dtype=np.int64))
 
     @abstractmethod
-    def _arrays(self, indices: npt.NDArray[np.int64]) -> Arrays:
-        """Draw or read these scenes of the split, all of one size."""
+    def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        """Draw or read these scenes of the split."""
+
+
+def _tensors(images: npt.NDArray[np.uint8], maps: dict[str, npt.NDArray[np.uint8]]) -> Batch:
+    """Turn images `(B, H, W, 3)` and maps `(B, H, W)` into a batch."""
+    image = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return {"image": image, **{key: torch.from_numpy(values) for key, values in maps.items()}}
 
 
 class DrawnScenes(SceneDataset):
@@ -79,30 +107,54 @@ class DrawnScenes(SceneDataset):
         self.draw = draw
         self.start = start
 
-    def _arrays(self, indices: npt.NDArray[np.int64]) -> Arrays:
-        return self.draw(self.start + indices)
+    def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        images, masks = self.draw(self.start + indices)
+        batch = resize(_tensors(images, {"mask": masks}), self.resolution)
+        return {**batch, "image": batch["image"].contiguous()}
 
 
-class FileScenes(SceneDataset):
-    """Scenes of an HDF5 file, cropped and resized when they are asked for.
+class StoredScenes(SceneDataset):
+    """Scenes on the disk, cropped and resized when they are asked for.
 
     Args:
-        file: The file, whose scenes must be of one size.
-        indices: Numbers of the scenes in the file, `(N,)`.
-        crop: What to keep of each image and mask. None: all.
+        source: The scenes.
+        indices: Numbers of the scenes in the source, `(N,)`.
+        crop: What to keep of each image and label map. None: all.
         resolution: Height and width of the images in pixels.
+        antialias: How images are resized, see `resize`.
     """
 
-    def __init__(self, file: SceneFile, indices: npt.NDArray[np.int64], crop: Crop | None, resolution: int) -> None:
+    def __init__(
+        self,
+        source: SceneSource,
+        indices: npt.NDArray[np.int64],
+        crop: Crop | None,
+        resolution: int,
+        antialias: bool = False,
+    ) -> None:
         super().__init__(len(indices), resolution)
-        self.file = file
+        self.source = source
         self.indices = indices
         self.crop = crop
+        self.antialias = antialias
 
-    def _arrays(self, indices: npt.NDArray[np.int64]) -> Arrays:
+    def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
         numbers = [int(number) for number in self.indices[indices]]
-        masks = [self.file.mask(number) for number in numbers]
-        top, left, height, width = self.crop or (0, 0, *masks[0].shape)
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        images = np.stack([self.file.image(number)[rows, columns] for number in numbers])
-        return images, np.stack([mask[rows, columns] for mask in masks])
+        scenes = [self._cropped(number) for number in numbers]
+        if len({image.shape for image, _ in scenes}) == 1:
+            maps = {key: np.stack([held[key] for _, held in scenes]) for key in scenes[0][1]}
+            batch = self._resized(np.stack([image for image, _ in scenes]), maps)
+        else:  # each size by itself
+            single = [self._resized(image[None], {key: m[None] for key, m in held.items()}) for image, held in scenes]
+            batch = {key: torch.cat([scene[key] for scene in single]) for key in single[0]}
+        batch["image"] = batch["image"].contiguous()
+        return {**batch, **default_collate([self.source.targets(number) for number in numbers])}
+
+    def _cropped(self, number: int) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.uint8]]]:
+        image, maps = self.source.image(number), self.source.maps(number)
+        top, left, height, width = self.crop or (0, 0, *image.shape[:2])
+        part = (slice(top, top + height), slice(left, left + width))
+        return image[part], {key: values[part] for key, values in maps.items()}
+
+    def _resized(self, images: npt.NDArray[np.uint8], maps: dict[str, npt.NDArray[np.uint8]]) -> Batch:
+        return resize(_tensors(images, maps), self.resolution, self.antialias)

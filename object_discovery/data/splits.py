@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from object_discovery.data.hdf5 import SceneFile
+from object_discovery.data.source import SceneSource
 from object_discovery.errors import DatasetNotFoundError, UserError
 
 SPLITS = ("train", "val", "test")
@@ -23,10 +24,10 @@ class PublishedSplit(NamedTuple):
     test: int
 
 
-class FileSplit(NamedTuple):
-    """One split: scenes `indices` of `file`, chosen by `rule` (a sentence for the user)."""
+class Split(NamedTuple):
+    """One split: scenes `indices` of `source`, chosen by `rule` (a sentence for the user)."""
 
-    file: SceneFile
+    source: SceneSource
     indices: npt.NDArray[np.int64]
     rule: str
 
@@ -72,7 +73,7 @@ def split_indices(size: int, published: PublishedSplit) -> tuple[dict[str, npt.N
     return {"train": train, "val": val, "test": test}, "in file order, 70 / 15 / 15 % to train, validate and test"
 
 
-def find_splits(root: str | Path, name: str, variant: str | None, published: PublishedSplit) -> dict[str, FileSplit]:
+def find_splits(root: str | Path, name: str, variant: str | None, published: PublishedSplit) -> dict[str, Split]:
     """Find the splits of a dataset in a file or a folder.
 
     A file is split by `split_indices`. In a folder, files whose names begin with `train`, `val` and `test` are taken
@@ -103,21 +104,21 @@ def find_splits(root: str | Path, name: str, variant: str | None, published: Pub
     path = _only(files, root)
     file = _open(path, name, variant)
     indices, rule = split_indices(len(file), published)
-    return {split: FileSplit(file, scenes, f"{path.name}, {rule}") for split, scenes in indices.items()}
+    return {split: Split(file, scenes, f"{path.name}, {rule}") for split, scenes in indices.items()}
 
 
-def _split_by_name(files: dict[str, SceneFile]) -> dict[str, FileSplit]:
-    splits = {s: FileSplit(file, np.arange(len(file)), f"the whole of {file.path.name}") for s, file in files.items()}
+def _split_by_name(files: dict[str, SceneFile]) -> dict[str, Split]:
+    splits = {s: Split(file, np.arange(len(file)), f"the whole of {file.path.name}") for s, file in files.items()}
     if "train" in files and "val" not in files:
-        file, scenes, _ = splits["train"]
+        file, scenes = files["train"], splits["train"].indices
         if len(file) < 2:
             raise UserError(
                 f"Expected at least 2 scenes in {file.path.name}, some to train and some to validate, "
                 f"but got {len(file)}"
             )
         start = len(scenes) - max(1, len(scenes) * 15 // 100)
-        splits["train"] = FileSplit(file, scenes[:start], f"the first 85 % of {file.path.name}")
-        splits["val"] = FileSplit(file, scenes[start:], f"the last 15 % of {file.path.name}")
+        splits["train"] = Split(file, scenes[:start], f"the first 85 % of {file.path.name}")
+        splits["val"] = Split(file, scenes[start:], f"the last 15 % of {file.path.name}")
     return splits
 
 

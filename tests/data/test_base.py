@@ -184,7 +184,7 @@ def test_a_missing_test_file_matters_only_when_it_is_used(root: str) -> None:
     (Path(root) / "test.h5").unlink()
     data = TetrominoesDataModule(data_root=root)
     data.setup()
-    with pytest.raises(DatasetNotFoundError, match=r"Expected a file named test\* in .* but it has train, val only"):
+    with pytest.raises(DatasetNotFoundError, match=r"Expected a test split in .* but it has train, val only"):
         data.setup("test")
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DistributedSampler
 
 from object_discovery.data.hdf5 import SceneFile
 from object_discovery.data.loaders import EvalBatches, SceneLoader, default_num_workers, make_loader
-from object_discovery.data.scene_datasets import Batch, DrawnScenes, FileScenes
+from object_discovery.data.scene_datasets import Batch, DrawnScenes, StoredScenes
 from object_discovery.data.tetrominoes import draw_tetrominoes
 from object_discovery.errors import UserError
 from tests.data.scene_files import make_scenes, write_published
@@ -157,7 +157,7 @@ def test_spawned_workers_load_the_same(tmp_path: Path) -> None:
     write_published(tmp_path / "scenes.h5", images, labels, entities=4)
     file = SceneFile(tmp_path / "scenes.h5")
     file.image(0)  # an open file must survive too
-    scenes = FileScenes(file, np.arange(6), crop=None, resolution=35)
+    scenes = StoredScenes(file, np.arange(6), crop=None, resolution=35)
     loader = make_loader(scenes, train=False, batch_size=2, num_workers=1)
     loader.multiprocessing_context = "spawn"
     assert hashes(iter(loader)) == [label_map.tobytes() for label_map in labels]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from object_discovery.data.hdf5 import SceneFile
-from object_discovery.data.scene_datasets import DrawnScenes, FileScenes
+from object_discovery.data.scene_datasets import DrawnScenes, StoredScenes
 from object_discovery.data.tetrominoes import TetrominoesDataModule, draw_tetrominoes
 from tests.data.scene_files import make_scenes, write_published
 
@@ -61,7 +61,7 @@ def test_resizing_does_not_antialias() -> None:
 def test_files_are_cropped_and_pickled(tmp_path: Path) -> None:
     images, labels = make_scenes([1, 2, 3, 2])
     write_published(tmp_path / "scenes.h5", images, labels, entities=4)
-    scenes = FileScenes(SceneFile(tmp_path / "scenes.h5"), np.array([3, 1, 2]), crop=(3, 4, 20, 20), resolution=20)
+    scenes = StoredScenes(SceneFile(tmp_path / "scenes.h5"), np.array([3, 1, 2]), crop=(3, 4, 20, 20), resolution=20)
     for dataset in (scenes, pickle.loads(pickle.dumps(scenes))):
         batch = dataset[[0, 2]]
         np.testing.assert_array_equal(batch["image"], images[[3, 2], 3:23, 4:24].transpose(0, 3, 1, 2))

@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
+from object_discovery.data.hdf5 import SceneFile
 from object_discovery.data.splits import PublishedSplit, find_splits, split_indices
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from tests.data.scene_files import make_scenes, write_own, write_published
@@ -57,7 +59,7 @@ def test_split_files_are_taken_at_their_word(tmp_path: Path) -> None:
     for name, size in (("train.h5", 9), ("validation.h5", 4), ("test_set.h5", 2)):
         write(tmp_path / name, size)
     splits = find_splits(tmp_path, "tetrominoes", None, PUBLISHED)
-    assert {split: (part.file.path.name, len(part.indices)) for split, part in splits.items()} == {
+    assert {split: (cast(SceneFile, part.source).path.name, len(part.indices)) for split, part in splits.items()} == {
         "train": ("train.h5", 9),
         "val": ("validation.h5", 4),
         "test": ("test_set.h5", 2),
@@ -86,7 +88,7 @@ def test_of_several_files_the_one_of_the_variant_is_used(tmp_path: Path) -> None
     for variant, entities in (("colored_on_colored", 5), ("colored_on_grayscale", 6)):
         write_published(tmp_path / f"multi_dsprites_{variant}.h5", images, labels, entities, entities_last=True)
     splits = find_splits(tmp_path, "multi_dsprites", "colored_on_colored", PUBLISHED)
-    assert splits["train"].file.variant == "colored_on_colored"
+    assert splits["train"].source.variant == "colored_on_colored"
 
 
 def test_several_candidates_are_refused(tmp_path: Path) -> None:
