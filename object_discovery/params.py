@@ -36,6 +36,12 @@ class DataParams:
     """Variant of the dataset, such as `colored_on_colored` of multi_dsprites. None: the dataset's first."""
     resolution: int = 35
     """Height and width of the images in pixels."""
+    fit: Literal["crop", "squash"] | None = None
+    """How images that are not square become so: by their central square, or squashed. None: as published."""
+    random_flip: bool = False
+    """Mirror training images left to right, every other at random, with their label maps."""
+    random_crop: float | None = None
+    """Smallest share of its area that a random square crop of a training image keeps, in (0, 1]. None: no crop."""
     max_objects: int | None = None
     """Keep training scenes with at most this many objects, as CLEVR6 does. None: all."""
     min_objects: int | None = None
@@ -59,6 +65,7 @@ class DataParams:
         """Refuse values that cannot work."""
         _at_least(self, 1, "resolution", "batch_size", "train_size", "val_size", "test_size")
         _at_least(self, 0, "max_objects", "min_objects", "eval_max_objects", "num_workers", "data_seed")
+        _check(self.random_crop is None or 0 < self.random_crop <= 1, "random_crop", "in (0, 1]", self.random_crop)
 
 
 @dataclass
