@@ -1,11 +1,15 @@
 """Unsupervised object discovery in PyTorch Lightning."""
 
-from object_discovery.data import DATASETS, CLEVRWithMasksDataModule, MultiDSpritesDataModule, TetrominoesDataModule
-from object_discovery.discovery import Discovery
-from object_discovery.layers import SlotAttention
-from object_discovery.metrics import ARI, FGARI, MeanBestOverlap, MeanIoU, SegmentationScores
-from object_discovery.models import MODELS, SlotAttentionModel, load
-from object_discovery.params import DataParams, SlotAttentionParams, TrainerParams
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from object_discovery.data import DATASETS, CLEVRWithMasksDataModule, MultiDSpritesDataModule, TetrominoesDataModule
+    from object_discovery.discovery import Discovery
+    from object_discovery.layers import SlotAttention
+    from object_discovery.metrics import ARI, FGARI, MeanBestOverlap, MeanIoU, SegmentationScores
+    from object_discovery.models import MODELS, SlotAttentionModel, load
+    from object_discovery.params import DataParams, SlotAttentionParams, TrainerParams
 
 __all__ = [
     "ARI",
@@ -26,3 +30,20 @@ __all__ = [
     "TrainerParams",
     "load",
 ]
+
+_MODULES = ("data", "discovery", "layers", "metrics", "models", "params")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that what needs no torch starts at once."""
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
