@@ -4,7 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from object_discovery.data import DATASETS, CLEVRWithMasksDataModule, MultiDSpritesDataModule, TetrominoesDataModule
+    from object_discovery.data import (
+        DATASETS,
+        CLEVRDataModule,
+        ClevrTexDataModule,
+        CLEVRWithMasksDataModule,
+        COCODataModule,
+        FolderDataModule,
+        MultiDSpritesDataModule,
+        ObjectsRoomDataModule,
+        RavensDataModule,
+        SceneDataModule,
+        ScenesDataModule,
+        Shapes3DDataModule,
+        SketchyDataModule,
+        TetrominoesDataModule,
+        VOCDataModule,
+    )
     from object_discovery.discovery import Discovery
     from object_discovery.layers import SlotAttention
     from object_discovery.metrics import ARI, FGARI, MeanBestOverlap, MeanIoU, SegmentationScores
@@ -16,18 +32,29 @@ __all__ = [
     "DATASETS",
     "FGARI",
     "MODELS",
+    "CLEVRDataModule",
     "CLEVRWithMasksDataModule",
+    "COCODataModule",
+    "ClevrTexDataModule",
     "DataParams",
     "Discovery",
+    "FolderDataModule",
     "MeanBestOverlap",
     "MeanIoU",
     "MultiDSpritesDataModule",
+    "ObjectsRoomDataModule",
+    "RavensDataModule",
+    "SceneDataModule",
+    "ScenesDataModule",
     "SegmentationScores",
+    "Shapes3DDataModule",
+    "SketchyDataModule",
     "SlotAttention",
     "SlotAttentionModel",
     "SlotAttentionParams",
     "TetrominoesDataModule",
     "TrainerParams",
+    "VOCDataModule",
     "load",
 ]
 

@@ -1,21 +1,51 @@
-"""Datasets: one file each, a `Dataset` and a `LightningDataModule`."""
+"""Datasets: one file each, a source of scenes and a `LightningDataModule`."""
 
 from object_discovery.data.base import SceneDataModule
+from object_discovery.data.clevr import CLEVRDataModule
 from object_discovery.data.clevr_with_masks import CLEVRWithMasksDataModule
+from object_discovery.data.clevrtex import ClevrTexDataModule
+from object_discovery.data.coco import COCODataModule
+from object_discovery.data.folder import FolderDataModule
 from object_discovery.data.multi_dsprites import MultiDSpritesDataModule
+from object_discovery.data.objects_room import ObjectsRoomDataModule
+from object_discovery.data.ravens import RavensDataModule
+from object_discovery.data.scenes import ScenesDataModule
+from object_discovery.data.shapes3d import Shapes3DDataModule
+from object_discovery.data.sketchy import SketchyDataModule
 from object_discovery.data.tetrominoes import TetrominoesDataModule
+from object_discovery.data.voc import VOCDataModule
 
 DATASETS: dict[str, type[SceneDataModule]] = {
+    "clevr": CLEVRDataModule,
     "clevr_with_masks": CLEVRWithMasksDataModule,
+    "clevrtex": ClevrTexDataModule,
+    "coco": COCODataModule,
+    "folder": FolderDataModule,
     "multi_dsprites": MultiDSpritesDataModule,
+    "objects_room": ObjectsRoomDataModule,
+    "ravens": RavensDataModule,
+    "scenes": ScenesDataModule,
+    "shapes3d": Shapes3DDataModule,
+    "sketchy": SketchyDataModule,
     "tetrominoes": TetrominoesDataModule,
+    "voc": VOCDataModule,
 }
 """Every dataset by the name the command line knows it by."""
 
 __all__ = [
     "DATASETS",
+    "CLEVRDataModule",
     "CLEVRWithMasksDataModule",
+    "COCODataModule",
+    "ClevrTexDataModule",
+    "FolderDataModule",
     "MultiDSpritesDataModule",
+    "ObjectsRoomDataModule",
+    "RavensDataModule",
     "SceneDataModule",
+    "ScenesDataModule",
+    "Shapes3DDataModule",
+    "SketchyDataModule",
     "TetrominoesDataModule",
+    "VOCDataModule",
 ]

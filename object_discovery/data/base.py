@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from object_discovery.data.augmentation import augment
 from object_discovery.data.loaders import make_loader
 from object_discovery.data.scene_datasets import Batch, Draw, DrawnScenes, SceneDataset, StoredScenes
 from object_discovery.data.scene_sets import SCENE_SETS, Crop
@@ -134,6 +137,20 @@ class SceneDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         """Load the test split, each scene once."""
         return self._loader("test")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Bring a batch to the device; in training mirror and crop it there, as the settings say.
+
+        The random numbers follow from the seed, the process and the number of the batch, so that a resumed run goes
+        on as it would have.
+        """
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        flip, crop, trainer = self.params.random_flip, self.params.random_crop, self.trainer
+        if trainer is None or not trainer.training or not (flip or crop):
+            return batch
+        state = (int(os.environ.get("PL_GLOBAL_SEED", 0)), trainer.global_rank, trainer.fit_loop.total_batch_idx + 1)
+        seed = int(np.random.SeedSequence(state).generate_state(1)[0])
+        return augment(batch, flip=flip, crop=crop, generator=torch.Generator().manual_seed(seed))
 
     def describe(self) -> str:
         """Say in a few lines where the scenes come from and how they were split and filtered."""

@@ -1,0 +1,77 @@
+"""Augment a batch where it is: images and label maps alike, on the device."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from object_discovery.data.scene_datasets import Batch
+
+
+def augment(
+    batch: Batch, *, flip: bool = False, crop: float | None = None, generator: torch.Generator | None = None
+) -> Batch:
+    """Mirror and crop each image of a batch at random, and its label maps in the same way.
+
+    Anything else is left as it is. Random numbers come from the CPU: a seed gives the same crops on every device.
+
+    Args:
+        batch: Images uint8 `(B, 3, H, W)` under `image`, and any label maps uint8 `(B, H, W)`.
+        flip: Mirror every other image left to right.
+        crop: Smallest share of its area that a crop of the same proportions keeps, in (0, 1]; shares are uniform from
+            there to 1, places uniform. They are resized back, label maps to the nearest pixel. None: no crop.
+        generator: Source of random numbers on the CPU. None: PyTorch's own.
+
+    Returns:
+        A batch of the same shapes and types; the given one is not changed.
+
+    Raises:
+        ValueError: If `crop` is not in (0, 1].
+
+    Example:
+        >>> images = torch.arange(4, dtype=torch.uint8).expand(8, 3, 4, 4)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> augment({"image": images}, flip=True, generator=generator)["image"][:2, 0, 0].tolist()
+        [[3, 2, 1, 0], [0, 1, 2, 3]]
+    """
+    if crop is not None and not 0 < crop <= 1:
+        raise ValueError(f"Expected argument `crop` to be in (0, 1], but got {crop!r}")
+    image = batch["image"]
+    maps = [key for key, value in batch.items() if _is_label_map(value, image)]
+    numbers = torch.rand(4, len(image), generator=generator).to(image.device, non_blocking=True)
+    pixels = {key: batch[key] for key in ("image", *maps)}
+    if crop is not None and crop < 1:
+        grid = _crop_grid(numbers, crop, image.shape[-2], image.shape[-1])
+        pixels = {key: _sample(value, grid) for key, value in pixels.items()}
+    if flip:
+        mirrored = numbers[3] < 0.5
+        pixels = {key: _mirror(value, mirrored) for key, value in pixels.items()}
+    return {**batch, **pixels}
+
+
+def _is_label_map(value: Tensor, image: Tensor) -> bool:
+    return value.dtype == torch.uint8 and value.shape == (len(image), *image.shape[-2:])
+
+
+def _crop_grid(numbers: Tensor, crop: float, height: int, width: int) -> Tensor:
+    """Return where the pixels of random crops lie in their images, `(B, H, W, 2)`; images reach from -1 to 1."""
+    side = (crop + (1 - crop) * numbers[0]).sqrt()
+    centres = (1 - side) * (2 * numbers[1:3] - 1)
+    ys, xs = (
+        side[:, None] * ((2 * torch.arange(size, device=side.device) + 1) / size - 1) + centre[:, None]
+        for size, centre in zip((height, width), centres, strict=True)
+    )
+    return torch.stack([xs[:, None, :].expand(-1, height, -1), ys[:, :, None].expand(-1, -1, width)], dim=-1)
+
+
+def _sample(pixels: Tensor, grid: Tensor) -> Tensor:
+    """Look up pixels `(B, C, H, W)` bilinearly, label maps `(B, H, W)` at the nearest pixel."""
+    mode = "bilinear" if pixels.ndim == 4 else "nearest"
+    planes = (pixels if pixels.ndim == 4 else pixels[:, None]).float()
+    sampled = F.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)
+    return sampled.round_().clamp_(0, 255).byte().reshape(pixels.shape)
+
+
+def _mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
+    return torch.where(mirrored.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)

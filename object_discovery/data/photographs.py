@@ -1,0 +1,121 @@
+"""What datasets of photographs share: images of any size that become square, and objects that are counted once."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from object_discovery.data.cache import cached_arrays
+from object_discovery.data.scene_sets import Crop
+from object_discovery.data.source import SceneSource
+from object_discovery.errors import CorruptFileError
+
+Fit = Literal["crop", "squash"]
+"""How an image becomes square: by its central square, or whole and squashed."""
+
+
+def central_square(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Cut the central square out of an image.
+
+    Args:
+        pixels: An image or label map, `(H, W, ...)`.
+
+    Returns:
+        A view of the square, `(S, S, ...)`, where S is the smaller of H and W.
+
+    Example:
+        >>> central_square(np.array([[1, 2, 3, 4, 5]]))
+        array([[3]])
+    """
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def check_size(path: Path, shape: tuple[int, ...], expected: tuple[int, int], what: str) -> None:
+    """Refuse a file whose image is not as large as another says.
+
+    Args:
+        path: The file.
+        shape: Shape of what it holds, `(H, W, ...)`.
+        expected: Height and width that it should have.
+        what: Where these come from, such as `its image`.
+
+    Raises:
+        CorruptFileError: If they differ.
+
+    Example:
+        >>> check_size(Path("mask.png"), (4, 5), (4, 6), "its image")
+        Traceback (most recent call last):
+        object_discovery.errors.CorruptFileError: mask.png: expected 4 x 6 pixels, as its image has, but got 4 x 5
+    """
+    if shape[:2] != expected:
+        (height, width), (rows, columns) = expected, shape[:2]
+        raise CorruptFileError(f"{path}: expected {height} x {width} pixels, as {what} has, but got {rows} x {columns}")
+
+
+def file_states(paths: Iterable[Path]) -> list[tuple[str, int, int] | str]:
+    """Return what tells whether files have changed: their names, sizes and times of change."""
+    states: list[tuple[str, int, int] | str] = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+            states.append((str(path), found.st_size, found.st_mtime_ns))
+        except OSError:
+            states.append(str(path))
+    return states
+
+
+class PhotographSource(SceneSource):
+    """Photographs of any size, made square here, so that there is no other crop.
+
+    Args:
+        fit: How they become square. None: by their central square.
+    """
+
+    layout = "image files"
+
+    def __init__(self, fit: Fit | None) -> None:
+        self.fit: Fit = fit or "crop"
+        self._counts: NDArray[np.int64] | None = None
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Read a photograph: colours `(S, S, 3)`, or `(H, W, 3)` if it is to be squashed."""
+        return self._fitted(self._image(index))
+
+    def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+        """Read the label maps of a photograph, of the size of its image."""
+        return {key: self._fitted(values) for key, values in self._maps(index).items()}
+
+    def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
+        """Count the objects of every photograph that are left in the square, `(N,)`; counted once and kept."""
+        if crop is not None:
+            return super().object_counts(crop)
+        if self._counts is None:
+            path, state = self._counted()
+            count = super().object_counts
+            held = cached_arrays(path, "counts", (self.fit, state), lambda: {"counts": count()})
+            self._counts = np.array(held["counts"])
+        return self._counts
+
+    def _fitted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return central_square(pixels) if self.fit == "crop" else pixels
+
+    @abstractmethod
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        """Read a whole photograph, `(H, W, 3)`."""
+
+    @abstractmethod
+    def _maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+        """Read the label maps of a whole photograph, `(H, W)` each."""
+
+    @abstractmethod
+    def _counted(self) -> tuple[Path, object]:
+        """Return the file or folder that the label maps come from, and what else they depend on."""

@@ -1,0 +1,27 @@
+"""Write a small `3dshapes.h5` as it is published."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE = 92
+
+
+def images_and_factors(size: int = SIZE) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Coloured floors and walls with a square, and six factors; image i has i in its corner."""
+    rng = np.random.default_rng(0)
+    images = np.empty((size, 64, 64, 3), np.uint8)
+    images[:, :40], images[:, 40:], images[:, 24:48, 20:44] = rng.integers(0, 256, (3, size, 1, 1, 3))
+    images[:, 0, 0, 0] = np.arange(size) % 256
+    return images, rng.random((size, 6))
+
+
+def write_shapes3d(root: Path, size: int = SIZE) -> Path:
+    """Write the file with its published layout: a chunk holds 4 x 4 values of one channel of all images."""
+    images, factors = images_and_factors(size)
+    with h5py.File(root / "3dshapes.h5", "w") as file:
+        file.create_dataset("images", data=images, chunks=(size, 4, 4, 1), compression="gzip")
+        file.create_dataset("labels", data=factors, chunks=(size, 1), compression="gzip")
+    return root
