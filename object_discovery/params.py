@@ -146,18 +146,20 @@ class ModelParams:
 class SlotAttentionParams(ModelParams):
     """The autoencoder of Slot Attention."""
 
-    slot_size: int = 32
-    """Size of a slot vector; a small one keeps a slot from explaining more than one object."""
+    slot_size: int = 64
+    """Size of a slot vector."""
     mlp_size: int = 128
     """Hidden size of the residual MLP on slots."""
-    num_iterations: int = 3
-    """Iterations of Slot Attention."""
+    num_iterations: int = 1
+    """Iterations of Slot Attention; one suffices after `seeding` (published: 3)."""
     num_heads: int = 1
     """Heads of Slot Attention; the softmax runs over heads and slots together."""
     init: Literal["gaussian", "learned"] = "learned"
     """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
     gradient: Literal["full", "implicit", "bilevel"] = "bilevel"
     """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
+    seeding: bool = True
+    """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
     neumann_terms: int = 1
     """Terms of the Neumann series that the implicit and the bilevel gradient keep."""
     aggregation: Literal["mean", "sum", "batch"] = "mean"
@@ -170,8 +172,10 @@ class SlotAttentionParams(ModelParams):
     """Channels of the encoder's convolutions. None: chosen by the resolution."""
     encoder_strides: list[int] | None = None
     """Strides of the encoder's convolutions. None: chosen so that at most 32 x 32 features remain."""
-    encoder_kernel: int = 3
+    encoder_kernel: int = 5
     """Kernel size of the encoder's convolutions."""
+    encoder_residual: bool = True
+    """Residual convolutions that begin as the identity, so that features begin as colours. Not published."""
     feature_size: int | None = 64
     """Size of the encoder's features. None: the channels of its last convolution, as published."""
     decoder_channels: list[int] | None = None
@@ -188,12 +192,13 @@ class SlotAttentionParams(ModelParams):
     """Height and width of the grid that slots are broadcast over. None: just enough to reach the resolution."""
     position_frequencies: int = 4
     """Octaves of sines in the position embeddings. 0: the published linear ramps alone."""
-    position_gain: bool = True
-    """Let each slot scale the decoder's position embedding, which places shapes within few steps. Not published."""
-    image_range: Literal["unit", "signed"] = "unit"
+    slot_frames: bool = True
+    """Paint each slot around the place that it attends to (Biza et al. 2023), so that a shape is learned once."""
+    image_range: Literal["unit", "signed"] = "signed"
     """What the network sees and paints: colours in [0, 1], where black costs nothing to paint, or in [-1, 1]."""
-    initialization: Literal["torch", "keras"] = "keras"
-    """How weights are drawn: PyTorch's defaults, or the larger ones of the original models."""
+    initialization: Literal["torch", "keras", "kmeans"] = "kmeans"
+    """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
+    beginning as soft k-means."""
     norm_eps: float = 1e-5
     """Epsilon of the layer normalisations; the original models have 1e-3."""
 

@@ -130,7 +130,7 @@ class TetrominoesDataModule(SceneDataModule):
     """
 
     name = "tetrominoes"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": SIZE, "num_slots": 4, "batch_size": 16, "max_steps": 8000}
+    recommended: ClassVar[dict[str, Any]] = {"resolution": SIZE, "num_slots": 4, "batch_size": 16, "max_steps": 5000}
     published: ClassVar[PublishedSplit] = PublishedSplit(train=60_000, test=320)
 
     @classmethod

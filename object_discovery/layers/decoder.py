@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from object_discovery.layers.frames import FrameLayer
 from object_discovery.layers.position import PositionEmbedding
 
 
@@ -46,8 +47,6 @@ class BroadcastLayer(nn.Module):
         size: Height and width of the broadcast, h.
         convolution: The layer.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
-        modulate: Multiply the convolved embedding by gains, a linear map of the slot. Products of sines of the
-            position and of the slot shift a shape to its place in one layer, which a sum cannot.
 
     Example:
         >>> layer = BroadcastLayer(8, SameConvTranspose2d(16, 32, 5, stride=2))
@@ -55,13 +54,10 @@ class BroadcastLayer(nn.Module):
         torch.Size([6, 32, 16, 16])
     """
 
-    def __init__(
-        self, size: int, convolution: SameConvTranspose2d, frequencies: int = 0, modulate: bool = False
-    ) -> None:
+    def __init__(self, size: int, convolution: SameConvTranspose2d, frequencies: int = 0) -> None:
         super().__init__()
         self.position = PositionEmbedding(size, size, convolution.in_channels, frequencies)
         self.convolution = convolution
-        self.gain = nn.Linear(convolution.in_channels, convolution.out_channels) if modulate else None
         stride, kernel = convolution.stride[0], convolution.kernel_size[0]
         padding = max(0, kernel - stride) // 2
         outputs, taps = torch.arange(size * stride)[:, None], torch.arange(kernel)
@@ -75,8 +71,6 @@ class BroadcastLayer(nn.Module):
         weight = torch.einsum("dcuv,yu,xv->dyxc", self.convolution.weight, inside, inside)
         constant = (slots @ weight.flatten(1)).view(-1, *weight.shape[1:])  # (M, y, x, C)
         position = self.convolution(self.position()[None]).permute(0, 2, 3, 1)
-        if self.gain is not None:
-            position = position * self.gain(slots)[:, None, None]
         features: Tensor = constant + position
         return features.permute(0, 3, 1, 2)
 
@@ -94,7 +88,8 @@ class BroadcastDecoder(nn.Module):
         final_kernel_size: Height and width of the kernel of the last layer, to colours and opacity.
         final_stride: Stride of the last layer.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
-        modulate: Let slots scale the position embedding, see `BroadcastLayer`.
+        frames: Give positions relative to the centre of each slot. The first layer is then a `FrameLayer`, without a
+            convolution; its stride makes the grid finer.
 
     Raises:
         ValueError: If the strides do not reach the resolution.
@@ -121,7 +116,7 @@ class BroadcastDecoder(nn.Module):
         final_kernel_size: int = 3,
         final_stride: int = 1,
         frequencies: int = 0,
-        modulate: bool = False,
+        frames: bool = False,
     ) -> None:
         super().__init__()
         reached = broadcast_size * final_stride
@@ -134,22 +129,36 @@ class BroadcastDecoder(nn.Module):
             )
         self.resolution = resolution
         first, *rest = zip([slot_size, *channels[:-1]], channels, strides, strict=True)
-        layer = SameConvTranspose2d(first[0], first[1], kernel_size, first[2])
-        self.broadcast = BroadcastLayer(broadcast_size, layer, frequencies, modulate)
+        self.broadcast: BroadcastLayer | FrameLayer
+        if frames:
+            self.broadcast = FrameLayer(
+                broadcast_size * first[2], slot_size, first[1], frequencies, reached / resolution
+            )
+        else:
+            layer = SameConvTranspose2d(first[0], first[1], kernel_size, first[2])
+            self.broadcast = BroadcastLayer(broadcast_size, layer, frequencies)
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
         for inputs, outputs, stride in rest:
             layers += [SameConvTranspose2d(inputs, outputs, kernel_size, stride), nn.ReLU(inplace=True)]
         layers.append(SameConvTranspose2d(channels[-1], 4, final_kernel_size, final_stride))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode slots `(B, K, D)`.
+    def forward(self, slots: Tensor, centres: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode slots.
+
+        Args:
+            slots: `(B, K, D)`.
+            centres: Where slots are, `(B, K, 2)`, see `slot_centres`; used with `frames`. None: in the middle.
 
         Returns:
             The image `(B, 3, H, W)`, the slots' own images `(B, K, 3, H, W)` and their masks `(B, K, H, W)`, which sum
             to 1 over the slots. All float32.
         """
-        painted = self.layers(self.broadcast(slots.flatten(0, 1)))[..., : self.resolution, : self.resolution]
+        if isinstance(self.broadcast, FrameLayer):
+            features = self.broadcast(slots, slots.new_zeros(*slots.shape[:2], 2) if centres is None else centres)
+        else:
+            features = self.broadcast(slots.flatten(0, 1))
+        painted = self.layers(features)[..., : self.resolution, : self.resolution]
         painted = rearrange(painted.float(), "(b k) c h w -> b k c h w", b=len(slots))
         slot_images, masks = painted[:, :, :3], painted[:, :, 3].softmax(dim=1)
         return (slot_images * masks[:, :, None]).sum(1), slot_images, masks

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +36,27 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(F.pad(input, (left, right, top, bottom)), self.weight, self.bias, self.stride)
 
 
+class Residual(nn.Module):
+    """A convolution whose output is added to its input, `x + convolution(relu(x))`.
+
+    Args:
+        convolution: Keeps the shape.
+
+    Example:
+        >>> import torch
+        >>> Residual(SameConv2d(4, 4, 3))(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 4, 8, 8])
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `(B, C, H, W)` in the same shape."""
+        return features + self.convolution(features.relu())  # type: ignore[no-any-return]
+
+
 class ConvEncoder(nn.Module):
     """Convolutions with ReLU, a position embedding, and an MLP for each position.
 
@@ -44,6 +67,9 @@ class ConvEncoder(nn.Module):
         feature_size: Size of the features, and of the hidden layer of their MLP. None: the last of `channels`.
         kernel_size: Height and width of the kernels.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+        residual: Add the output of each convolution of stride 1 after the first to its input, beginning at 0, and
+            begin with a weak position embedding. Features then begin as colours at their place, and learn their
+            surroundings. The first and the strided convolutions have a kernel of 3 then.
         norm_eps: Epsilon of the layer normalisation.
 
     Reference:
@@ -65,13 +91,19 @@ class ConvEncoder(nn.Module):
         *,
         kernel_size: int = 5,
         frequencies: int = 0,
+        residual: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         last, self.size = 3, resolution
         for width, stride in zip(channels, strides, strict=True):
-            layers += [SameConv2d(last, width, kernel_size, stride), nn.ReLU(inplace=True)]
+            if not residual:
+                layers += [SameConv2d(last, width, kernel_size, stride), nn.ReLU(inplace=True)]
+            elif layers and stride == 1 and width == last:
+                layers.append(Residual(SameConv2d(width, width, kernel_size)))
+            else:
+                layers += [nn.ReLU(inplace=True)] * bool(layers) + [SameConv2d(last, width, 3, stride)]
             last, self.size = width, -(-self.size // stride)
         self.convolutions = nn.Sequential(*layers)
         self.feature_size = feature_size or last
@@ -82,6 +114,15 @@ class ConvEncoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(self.feature_size, self.feature_size),
         )
+
+    def start_as_colours(self) -> None:
+        """Let residual convolutions begin at 0 and the position embedding weak."""
+        for layer in self.convolutions:
+            if isinstance(layer, Residual):
+                nn.init.zeros_(layer.convolution.weight)
+                nn.init.zeros_(cast(Tensor, layer.convolution.bias))
+        with torch.no_grad():
+            self.position.projection.weight *= 0.3
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images `(B, 3, H, W)` into features `(B, h * w, feature_size)`, row by row."""

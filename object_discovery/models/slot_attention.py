@@ -13,13 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from object_discovery.discovery import Discovery
+from object_discovery.layers.appearance import appearance_clusters
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.encoder import ConvEncoder
+from object_discovery.layers.frames import slot_centres
 from object_discovery.layers.initialization import keras_initialization
 from object_discovery.layers.slot_attention import SlotAttention
 from object_discovery.models.base import Batch, ObjectDiscoveryModel
 from object_discovery.params import SlotAttentionParams
 from object_discovery.schedules import cosine_anneal
+
+_CLUSTER_GRID = 20
 
 
 def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
@@ -84,6 +88,7 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             p.feature_size,
             kernel_size=p.encoder_kernel,
             frequencies=p.position_frequencies,
+            residual=p.encoder_residual,
             norm_eps=p.norm_eps,
         )
         self.slot_attention = SlotAttention(
@@ -101,8 +106,12 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             norm_eps=p.norm_eps,
         )
         self.decoder = self._build_decoder()
-        if p.initialization == "keras":
+        if p.initialization != "torch":
             self.apply(keras_initialization)
+        if p.initialization == "kmeans":
+            self.slot_attention.start_as_kmeans()
+        if p.encoder_residual:
+            self.encoder.start_as_colours()
 
     def _build_decoder(self) -> BroadcastDecoder:
         p = self.params
@@ -119,7 +128,7 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             final_kernel_size=p.decoder_final_kernel or final_stride + 2,
             final_stride=final_stride,
             frequencies=p.position_frequencies,
-            modulate=p.position_gain,
+            frames=p.slot_frames,
         )
 
     def forward(  # type: ignore[override]
@@ -170,11 +179,22 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
         features = self.encoder(self._colours(images))
+        clusters = None
+        if self.params.seeding and slots is None:
+            clusters = self._clusters(images, self.params.num_slots if num_slots is None else num_slots)
         slots, attention = self.slot_attention(
-            features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise
+            features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise, clusters=clusters
         )
-        image, slot_images, masks = self.decoder(slots)
+        centres = slot_centres(attention, self.encoder.size) if self.params.slot_frames else None
+        image, slot_images, masks = self.decoder(slots, centres)
         return Discovery(slots, masks, image, slot_images, attention.unflatten(2, (self.encoder.size,) * 2))
+
+    def _clusters(self, images: Tensor, num_slots: int) -> Tensor:
+        """Cluster the pixels on a grid of at most 20 x 20, whose square is compared with itself."""
+        size = self.encoder.size
+        grid = size // -(-size // _CLUSTER_GRID)
+        shares = appearance_clusters(images, grid, max(1, num_slots)).view(len(images), -1, grid, grid)
+        return F.interpolate(shares, (size, size), mode="nearest-exact").flatten(2)
 
     def _colours(self, images: Tensor) -> Tensor:
         """Bring images from [0, 1] into the range that the network works in."""

@@ -85,3 +85,20 @@ def test_the_position_reaches_the_features() -> None:
 def test_every_channel_needs_a_stride() -> None:
     with pytest.raises(ValueError, match="zip"):
         ConvEncoder(8, [4, 4], [1])
+
+
+def test_residual_features_begin_as_colours() -> None:
+    torch.manual_seed(0)
+    encoder = ConvEncoder(16, [8, 8, 8], [2, 1, 1], residual=True)
+    encoder.start_as_colours()
+    image = torch.rand(1, 3, 16, 16)
+    first = encoder.convolutions[0]
+    torch.testing.assert_close(encoder.convolutions(image), first(image))
+    encoder(image).sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+def test_strided_residual_encoder_has_a_nonlinear_stem() -> None:
+    encoder = ConvEncoder(32, [8, 8, 8], [2, 2, 1], residual=True)
+    assert [type(layer).__name__ for layer in encoder.convolutions] == ["SameConv2d", "ReLU", "SameConv2d", "Residual"]
+    assert encoder(torch.rand(1, 3, 32, 32)).shape == (1, 64, 8)

@@ -558,3 +558,29 @@ def test_the_core_works_in_a_true_precision(dtype: torch.dtype) -> None:
     core = SlotAttention(num_slots=3, slot_size=8).to(dtype)
     slots, _ = core(torch.randn(2, 5, 8, dtype=dtype))
     assert slots.dtype == dtype
+
+
+def test_kmeans_start_is_soft_kmeans() -> None:
+    """Three tight clusters, a slot started from one point of each: a step finds the means and the assignment."""
+    torch.manual_seed(0)
+    centres = 3 * torch.randn(3, 32)
+    inputs = (centres[:, None] + 0.05 * torch.randn(3, 20, 32)).view(1, 60, 32)
+    core = SlotAttention(3, 32, init="learned")
+    core.start_as_kmeans()
+    one_each = torch.zeros(1, 3, 60)
+    one_each[0, [0, 1, 2], [0, 20, 40]] = 1
+    _, attention = core(inputs, clusters=one_each, num_iterations=1)
+    assert attention[0].argmax(0).tolist() == [0] * 20 + [1] * 20 + [2] * 20
+    assert attention.max(1).values.min() > 0.8
+
+
+def test_clusters_are_the_attention_of_an_update_before_the_first_iteration() -> None:
+    core = SlotAttention(3, 8, num_heads=2, init="learned").double()
+    inputs, clusters = torch.randn(2, 10, 8).double(), torch.rand(2, 3, 10).double()
+    values = core.project(inputs)[1]
+    weights = clusters + core.epsilon
+    weights = weights / weights.sum(2, keepdim=True)
+    gathered = torch.einsum("bkn,bhnd->bhkd", weights, values)
+    start = core.update(core.initial_slots(2), gathered)
+    expected, _ = core(inputs, start)
+    torch.testing.assert_close(core(inputs, clusters=clusters)[0], expected)

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from object_discovery import SlotAttentionModel, SlotAttentionParams
+from object_discovery.layers.appearance import appearance_clusters
+from object_discovery.layers.frames import slot_centres
 from object_discovery.models.base import read_config
 from tests.models.tiny import SIZE, TINY, make_images
 
@@ -41,7 +43,9 @@ CORE = {
     "decoder_kernel": 5,
     "feature_size": None,
     "position_frequencies": 0,
-    "position_gain": False,
+    "slot_frames": False,
+    "seeding": False,
+    "encoder_residual": False,
     "image_range": "signed",
     "initialization": "keras",
     "norm_eps": 1e-3,
@@ -113,8 +117,9 @@ def test_the_model_is_its_parts_one_after_another() -> None:
     model = make(init="learned", image_range="signed")
     images = make_images()
     found = model(images)
-    slots, attention = model.slot_attention(model.encoder(2 * images - 1))
-    image, slot_images, masks = model.decoder(slots)
+    clusters = appearance_clusters(images, SIZE // 2, 3)
+    slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters)
+    image, slot_images, masks = model.decoder(slots, slot_centres(attention, SIZE // 2))
     torch.testing.assert_close(found.slots, slots)
     torch.testing.assert_close(found.masks, masks)
     torch.testing.assert_close(found.image, image / 2 + 0.5)
@@ -128,7 +133,23 @@ def test_slots_and_iterations_may_change_at_every_call() -> None:
     assert model(images, num_slots=6).masks.shape == (2, 6, SIZE, SIZE)
     once = model(images, start, num_iterations=1)
     assert once.masks.shape == (2, 5, SIZE, SIZE)
-    torch.testing.assert_close(model(images, once.slots, num_iterations=2).slots, model(images, start).slots)
+    again = model(images, once.slots, num_iterations=2)
+    torch.testing.assert_close(again.slots, model(images, start, num_iterations=3).slots)
+
+
+def test_clusters_are_formed_on_a_coarse_grid() -> None:
+    model = make(resolution=48, encoder_strides=[1], decoder_strides=[1], broadcast_size=48).eval()
+    images = torch.rand(2, 3, 48, 48)
+    coarse = appearance_clusters(images, 16, 3).view(2, 3, 16, 16)
+    fine = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3).flatten(2)
+    features = model.encoder(2 * images - 1)
+    torch.testing.assert_close(model(images).slots, model.slot_attention(features, clusters=fine)[0])
+
+
+def test_seeding_can_be_left_out() -> None:
+    model = make(seeding=False).eval()
+    images = make_images()
+    torch.testing.assert_close(model(images).slots, model.slot_attention(model.encoder(2 * images - 1))[0])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 17), (2, 3, 32, 32), (2, 1, 16, 16), (3, 16, 16)])
