@@ -34,7 +34,8 @@ def resize(batch: Batch, resolution: int, antialias: bool = False) -> Batch:
         antialias: Average over all pixels that a smaller image's pixel covers, as PIL does.
 
     Returns:
-        The batch with images resized bilinearly and maps to the nearest pixel; unchanged if they have the size.
+        The batch with images resized bilinearly, to within one grey level, and maps to the nearest pixel; unchanged
+        if they have the size.
 
     Example:
         >>> resize({"mask": torch.tensor([[[0, 1], [2, 3]]]).byte()}, 4)["mask"][0, 0].tolist()
@@ -48,8 +49,8 @@ def resize(batch: Batch, resolution: int, antialias: bool = False) -> Batch:
         elif values.ndim == 3:
             resized[key] = F.interpolate(values[:, None], size, mode="nearest-exact")[:, 0]
         else:
-            floats = F.interpolate(values.float(), size, mode="bilinear", align_corners=False, antialias=antialias)
-            resized[key] = floats.round_().clamp_(0, 255).byte()
+            # On bytes: within one grey level of the floating-point result, in a fraction of the time.
+            resized[key] = F.interpolate(values, size, mode="bilinear", align_corners=False, antialias=antialias)
     return resized
 
 

@@ -49,7 +49,7 @@ def test_drawn_scenes_can_be_pickled() -> None:
 def test_resizing_is_bilinear_for_images_and_nearest_for_masks() -> None:
     batch = DrawnScenes(ramp, start=0, size=1, resolution=2)[[0]]
     # half the size: each pixel is the mean of four, a mask takes the pixel next to its centre
-    assert batch["image"][0, 0].tolist() == [[2, 4], [10, 12]]  # means 2.5, 4.5, 10.5, 12.5, rounded to even
+    assert batch["image"][0, 0].tolist() == [[3, 5], [11, 13]]  # means 2.5, 4.5, 10.5, 12.5
     assert batch["mask"][0].tolist() == [[5, 7], [13, 15]]
 
 
