@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 LEAVES = {"layers", "metrics", "schedules", "discovery", "background", "palette", "files", "cli", "download"}
 """What imports nothing of ours but errors (and within its own folder)."""
-LOW = {"layers", "metrics", "schedules", "discovery", "visualize", "errors", "params"}
+LOW = {"layers", "metrics", "schedules", "discovery", "visualize", "errors", "files", "params"}
 """What models and data may import."""
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -35,7 +35,18 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"models", *LOW},
     "data": {"data", *LOW},
 }
-TOP = {"__init__", "train", "evaluate", "benchmark", "predict", "prediction", "callbacks", "inference", "protocols"}
+TOP = {
+    "__init__",
+    "train",
+    "evaluate",
+    "benchmark",
+    "benchmarks",
+    "predict",
+    "prediction",
+    "callbacks",
+    "inference",
+    "protocols",
+}
 """What may import everything."""
 
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 from math import ceil, prod
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from object_discovery.errors import CorruptFileError, DatasetNotFoundError
-
-_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)
-_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError, _INFLATE_ERROR)
+from object_discovery.data.damage import DAMAGE, damage, open_hdf5
+from object_discovery.errors import CorruptFileError
 
 
 class Rows(NamedTuple):
@@ -117,7 +114,7 @@ class ArrayFile:
         """
         array = self._array(name)
         index = range(array.shape[0])[index]
-        with self._damage(f"cannot read `{name}` of row {index}"):
+        with damage(self.path, f"cannot read `{name}` of row {index}"):
             if array.chunks and array.chunks[0] == 1:
                 row: NDArray[Any] = next(_pieces(array, index, 1))[0]
                 return row
@@ -139,7 +136,7 @@ class ArrayFile:
         array = self._array(name)
         step = array.chunks[0] if array.chunks else rows
         for start in range(0, array.shape[0], step):
-            with self._damage(f"cannot read `{name}` of the rows from {start} on"):
+            with damage(self.path, f"cannot read `{name}` of the rows from {start} on"):
                 yield from _pieces(array, start, rows)
 
     def _array(self, name: str) -> _Array:
@@ -149,19 +146,9 @@ class ArrayFile:
         return self._opened[2][name]
 
     def _open(self) -> tuple[h5py.File, dict[str, _Array]]:
-        if self.path.is_dir():
-            raise CorruptFileError(f"{self.path}: expected an HDF5 file of {self.content}, but got a folder")
-        if not self.path.exists():
-            raise DatasetNotFoundError(f"No such file: {self.path}")
+        file = open_hdf5(self.path, self.content)
         try:
-            file = h5py.File(self.path, "r")
-        except PermissionError:
-            raise DatasetNotFoundError(f"Cannot read {self.path}: permission denied") from None
-        except OSError as error:
-            reason = " ".join(str(error).split())
-            raise CorruptFileError(f"{self.path}: expected a whole HDF5 file of {self.content} ({reason})") from None
-        try:
-            with self._damage("damaged"):
+            with damage(self.path, "damaged"):
                 return file, {name: self._checked(file, name) for name in self.arrays}
         except CorruptFileError:
             file.close()
@@ -176,17 +163,6 @@ class ArrayFile:
         else:
             return _Array.of(array)
         raise CorruptFileError(f"{self.path}: expected {self.content} with `{name}` as {wanted}, but {got}")
-
-    @contextmanager
-    def _damage(self, what: str) -> Iterator[None]:
-        """Say in one line what is wrong where a damaged file makes HDF5 fail in one of its many ways."""
-        try:
-            yield
-        except CorruptFileError:
-            raise
-        except _DAMAGE as error:
-            reason = " ".join(str(error).split())
-            raise CorruptFileError(f"{self.path}: {what}, get the file again ({reason})") from None
 
 
 def _pieces(array: _Array, start: int, rows: int) -> Iterator[NDArray[Any]]:
@@ -219,6 +195,6 @@ def _grid(array: _Array, start: int) -> NDArray[Any] | None:
             if not skipped:
                 data = isal_zlib.decompress(data, 15, size)
             grid[place] = np.frombuffer(data, array.dtype).reshape(chunk)
-    except _DAMAGE:  # a chunk that was never written, or a damaged one, of which HDF5 then says what is wrong
+    except DAMAGE:  # a chunk that was never written, or a damaged one, of which HDF5 then says what is wrong
         return None
     return grid

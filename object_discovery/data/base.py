@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from object_discovery.data.augmentation import augment
 from object_discovery.data.loaders import make_loader
 from object_discovery.data.scene_datasets import Batch, Draw, DrawnScenes, SceneDataset, StoredScenes
-from object_discovery.data.scene_sets import SCENE_SETS, Crop
+from object_discovery.data.scene_sets import SCENE_SETS, Crop, inner_square
+from object_discovery.data.source import SceneSource
 from object_discovery.data.splits import SPLITS, PublishedSplit, Split, find_splits
 from object_discovery.errors import DatasetNotFoundError, UserError
 from object_discovery.params import DataParams
@@ -84,6 +86,7 @@ class SceneDataModule(LightningDataModule):
             known = f"one of {', '.join(self.variants)}" if self.variants else f"None, as {self.name} has no variants"
             raise UserError(f"Expected argument `variant` to be {known}, but got {params.variant!r}")
         self._sets: dict[str, SceneDataset] = {}
+        self._counts: dict[tuple[int, Crop | None], NDArray[np.int64]] = {}
 
     @property
     def variant(self) -> str | None:
@@ -179,8 +182,15 @@ class SceneDataModule(LightningDataModule):
         )
 
     def _crop(self, frame: tuple[int, ...]) -> Crop | None:
-        """Return the published crop of images of this height and width. None: keep the whole frame."""
-        return next((known.crop for known in SCENE_SETS if (known.name, known.image[:2]) == (self.name, frame)), None)
+        """Return what to keep of images of this height and width, as `fit` says. None: keep the whole frame.
+
+        As published is the published crop or, where there is none, the whole frame.
+        """
+        published = (known.crop for known in SCENE_SETS if (known.name, known.image[:2]) == (self.name, frame))
+        crop = next(published, None)
+        if self.params.fit == "crop" and crop is None and frame[0] != frame[1]:
+            return inner_square((0, 0, frame[0], frame[1]))
+        return None if self.params.fit == "squash" else crop
 
     @cached_property
     def _splits(self) -> dict[str, Split]:
@@ -227,12 +237,19 @@ class SceneDataModule(LightningDataModule):
         crop = self._crop(source.image(int(indices[0])).shape[:2])
         low, high = self._limits(split)
         if low > 0 or high < sys.maxsize:
-            counts = np.asarray(source.object_counts(crop))[indices]
+            counts = self._object_counts(source, crop)[indices]
             indices = indices[(low <= counts) & (counts <= high)]
         indices = indices[: getattr(self.params, f"{split}_size")]
         if not len(indices):
             raise self._nothing_left(split)
         return StoredScenes(source, indices, crop, self.params.resolution, self.antialias)
+
+    def _object_counts(self, source: SceneSource, crop: Crop | None) -> NDArray[np.int64]:
+        """Return the objects of every scene of a source; the splits of one file share them."""
+        key = (id(source), crop)
+        if key not in self._counts:
+            self._counts[key] = np.asarray(source.object_counts(crop))
+        return self._counts[key]
 
     def _nothing_left(self, split: str) -> UserError:
         low, high = self._limits(split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def contact_sheet(examples: Sequence[Example], tile: int = _TILE) -> Tensor:
         raise ValueError(f"Expected at least one scene and tiles of at least one pixel, but got {got}")
     cells = [_cell(example, tile) for example in examples]
     height, width = (max(cell.shape[axis] for cell in cells) for axis in (0, 1))
-    columns = max(1, round((len(cells) * height / width) ** 0.5))
+    columns = ceil((len(cells) * height / width) ** 0.5)
     rows = -(-len(cells) // columns)
     step, stride = height + _GUTTER, width + _GUTTER
     sheet = np.full((rows * step + _GUTTER, columns * stride + _GUTTER, 3), 255, np.uint8)

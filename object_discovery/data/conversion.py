@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ PART_BYTES = 1 << 26
 """Uncompressed size of a part of the result."""
 _BLOCK_BYTES = 1 << 20  # records given to a thread at once: one of CLEVR, many small ones
 _FINISHED = "finished.h5"
+_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # of a feature, which becomes the name of an array
 
 
 def convert(
@@ -102,6 +104,9 @@ class _Encoder:
     def of(cls, record: Record, dataset: str | None) -> _Encoder:
         """Recognise the dataset from a record."""
         features = record.example()
+        for name in features:
+            if not _NAME.fullmatch(name):
+                raise CorruptFileError(f"{_place(record)}: a feature has the odd name {name[:40]!r}")
         image, mask = (features.get(name, np.empty(0)) for name in ("image", "mask"))
         for known in SCENE_SETS:
             height, width, channels = known.image
@@ -127,8 +132,7 @@ class _Encoder:
         record.check()
         features = record.example()
         if _sizes(features) != self.features:
-            where = f"{record.path}: damaged at byte {record.offset} of its decompressed content"
-            raise CorruptFileError(f"{where}: a record has other features or sizes than the first")
+            raise CorruptFileError(f"{_place(record)}: a record has other features or sizes than the first")
         labels = self._labels(features["mask"])
         columns = {f"factors/{name}": self._factor(features[name]) for name in features.keys() - {"image", "mask"}}
         columns["counts/frame"] = count_pixels(labels, self.labels)
@@ -145,6 +149,10 @@ class _Encoder:
     def _factor(self, values: NDArray[Any]) -> NDArray[Any]:
         columns, rest = divmod(values.size, self.entities)
         return values.reshape(self.entities, columns) if columns > 1 and not rest else values
+
+
+def _place(record: Record) -> str:
+    return f"{record.path}: damaged at byte {record.offset} of its decompressed content"
 
 
 def _sizes(features: dict[str, NDArray[Any]]) -> dict[str, tuple[int, Any]]:

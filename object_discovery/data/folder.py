@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from object_discovery.data.base import SceneDataModule
 from object_discovery.data.image_files import read_image, read_image_size, read_label_map
 from object_discovery.data.photographs import Fit, PhotographSource, check_size, file_states
+from object_discovery.data.scene_sets import IGNORED
 from object_discovery.data.splits import SPLITS, PublishedSplit, Split, split_indices
-from object_discovery.errors import DatasetNotFoundError, UserError
+from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What the names of images end in, in any case."""
+_SAMPLE = 16  # label maps that are looked at before anything starts
 
 
 class FolderSource(PhotographSource):
@@ -89,7 +92,8 @@ class FolderDataModule(SceneDataModule):
     `data_root` holds folders `train`, `val` and `test`, of which some may be missing, or is one folder to be split.
     Each of these holds its images in `images` and their label maps in `masks`, or just images. Images are found in
     folders below, in sorted order. A label map is a PNG of the same name, for `images/a/b.jpg` it is `masks/a/b.png`:
-    a palette or grey image of the same size, where 0 is the background and 255 is ignored.
+    a palette or grey image of the same size, where 0 is the background and 255 is ignored. Masks of 0 and 255 alone are
+    refused.
 
     *Splits.* `train`, `val` and `test` are taken at their word; without `val` the last 15 % of the training images
     validate, without `test` there is no test split. A single folder is split 70 / 15 / 15 % in sorted order.
@@ -130,7 +134,23 @@ class FolderDataModule(SceneDataModule):
     def _source(self, folder: Path) -> FolderSource:
         images = folder / "images" if (folder / "images").is_dir() else folder
         masks = folder / "masks" if (folder / "masks").is_dir() else None
-        return FolderSource(images, masks, self.params.fit)
+        source = FolderSource(images, masks, self.params.fit)
+        if masks is not None:
+            _check_labels(source)
+        return source
+
+
+def _check_labels(source: FolderSource) -> None:
+    """Refuse black and white masks, in which every object would be ignored; a few tell."""
+    found: set[int] = set()
+    for index in np.linspace(0, len(source) - 1, min(_SAMPLE, len(source)), dtype=int).tolist():
+        with suppress(CorruptFileError):  # said when it is used
+            found.update(np.unique(source.maps(index)["mask"]).tolist())
+    if found == {0, IGNORED}:
+        raise UserError(
+            f"Expected label maps in {source.masks} to number the objects from 1, but {_SAMPLE} of them hold 0 and "
+            f"{IGNORED} only, which is background and ignored: write 1 in place of {IGNORED}"
+        )
 
 
 def _hold_out(source: FolderSource) -> dict[str, Split]:

@@ -15,26 +15,24 @@ say besides next to it.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+from object_discovery.data.cache import Arrays, cached_arrays
+from object_discovery.data.damage import damage, open_hdf5
 from object_discovery.data.scene_sets import IGNORED, Crop, count_pixels, find_scene_set, label_map
 from object_discovery.data.source import SceneSource
-from object_discovery.errors import CorruptFileError, DatasetNotFoundError
+from object_discovery.errors import CorruptFileError
 
 FORMAT = "object_discovery"
 VERSION = 1
-_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)
-_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError, _INFLATE_ERROR)
 _BLOCK_BYTES = 1 << 25  # masks read at once when objects are counted
 
 
@@ -102,10 +100,10 @@ class _Contents:
     """An open file and what is where in it."""
 
     def __init__(self, path: Path) -> None:
-        self.file = _open(path)
+        self.file = open_hdf5(path, "scenes")
         self.path = path
         try:
-            with _damage(path, "expected an HDF5 file of scenes, but it is damaged"):
+            with damage(path, "expected an HDF5 file of scenes, but it is damaged"):
                 self._find(path)
         except CorruptFileError:
             self.file.close()
@@ -165,37 +163,12 @@ class _Contents:
         name = "crop"
         if crop == (0, 0, *self.image.shape[1:3]):
             name = "frame"
-        with _damage(self.path, "cannot read `counts`"):
+        with damage(self.path, "cannot read `counts`"):
             counts = self.file.get("counts", {}).get(name)
             if counts is None or (name == "crop" and crop != tuple(counts.attrs["crop"].tolist())):
                 return None
             stored: NDArray[np.int32] = counts[:]
             return stored
-
-
-@contextmanager
-def _damage(path: Path, what: str) -> Iterator[None]:
-    """Say in one line what is wrong where a damaged file makes HDF5 fail in one of its many ways."""
-    try:
-        yield
-    except CorruptFileError:
-        raise
-    except _DAMAGE as error:
-        raise CorruptFileError(f"{path}: {what} ({' '.join(str(error).split())})") from None
-
-
-def _open(path: Path) -> h5py.File:
-    if path.is_dir():
-        raise CorruptFileError(f"{path}: expected an HDF5 file, but got a folder")
-    if not path.exists():
-        raise DatasetNotFoundError(f"No such file: {path}")
-    try:
-        return h5py.File(path, "r")
-    except PermissionError:
-        raise DatasetNotFoundError(f"Cannot read {path}: permission denied") from None
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise CorruptFileError(f"{path}: expected a whole HDF5 file, but it cannot be opened ({reason})") from None
 
 
 def _entity_axis(row: tuple[int, ...], frame: tuple[int, int]) -> int | None:
@@ -220,37 +193,6 @@ def _count_block(contents: _Contents, block: NDArray[Any], crop: Crop) -> NDArra
 
 def _count_objects(pixels: NDArray[np.int32]) -> NDArray[np.int64]:
     return (pixels[:, 1:] > 0).sum(axis=1, dtype=np.int64)
-
-
-def _cache_files(path: Path, crop: Crop) -> list[Path]:
-    """Return where the counts of a file may be kept, best first; the name holds all that they depend on."""
-    path = path.resolve()
-    state = path.stat()
-    key = hashlib.sha256(repr((str(path), state.st_size, state.st_mtime_ns, crop)).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "object_discovery"
-    return [place / f"{path.name}.{key}.counts.npy" for place in (path.parent, folder)]
-
-
-def _load_counts(cache: Path, num_scenes: int) -> NDArray[np.int64] | None:
-    with suppress(OSError, ValueError, EOFError):
-        counts: NDArray[np.int64] = np.load(cache, allow_pickle=False)
-        if counts.shape == (num_scenes,) and counts.dtype == np.int64:
-            return counts
-    return None
-
-
-def _save_counts(cache: Path, counts: NDArray[np.int64]) -> bool:
-    beside = cache.with_name(f"{cache.name}.{os.getpid()}")
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            np.save(file, counts)
-        os.replace(beside, cache)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
-        return False
-    return True
 
 
 class SceneFile(SceneSource):
@@ -367,16 +309,11 @@ class SceneFile(SceneSource):
         stored = contents.stored_counts(crop)
         if stored is not None:
             return _count_objects(stored)
-        caches = _cache_files(self.path, crop)
-        for cache in caches:
-            counts = _load_counts(cache, len(self))
-            if counts is not None:
-                return counts
-        counts = np.concatenate([_count_block(contents, block, crop) for block in self._blocks()])
-        for cache in caches:
-            if _save_counts(cache, counts):
-                break
-        return counts
+
+        def count() -> Arrays:
+            return {"counts": np.concatenate([_count_block(contents, block, crop) for block in self._blocks()])}
+
+        return np.array(cached_arrays(self.path, "counts", crop, count)["counts"])
 
     def _blocks(self) -> Iterable[NDArray[Any]]:
         mask = self._contents.mask
@@ -389,7 +326,7 @@ class SceneFile(SceneSource):
     def _read(self, data: h5py.Dataset, index: int | slice) -> NDArray[Any]:
         if not isinstance(index, slice):
             index = range(len(self))[index]
-        with _damage(self.path, f"cannot read `{data.name}` of scene {index}"):
+        with damage(self.path, f"cannot read `{data.name}` of scene {index}"):
             if isinstance(index, int) and data in self._contents.direct:
                 skipped, chunk = data.id.read_direct_chunk((index,) + (0,) * (data.ndim - 1))
                 if not skipped:

@@ -1,17 +1,15 @@
 """Datasets of many small files: list them, and read a number from each only once.
 
-What was read is kept in a file beside the data or, where that cannot be written, in the user's cache folder
-(`$XDG_CACHE_HOME`, or `~/.cache`, then `object_discovery`). A number holds for the name, the size and the time of the
-last change (in nanoseconds) of its file, so that files that are new or have changed are read again, and only they. What
-goes unnoticed is a change that keeps the size and sets the time back. A damaged file of numbers counts as none.
+What was read is kept in a file in the folder or, where that cannot be written, in the cache folder (see `cache`). A
+number holds for the name, the size and the time of the last change (in nanoseconds) of its file, so that files that are
+new or have changed are read again, and only they. What goes unnoticed is a change that keeps the size and sets the time
+back. A damaged file of numbers counts as none.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +21,10 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from object_discovery.data.cache import alone, announced, cache_places
 from object_discovery.errors import DatasetNotFoundError
+from object_discovery.files import write_beside
 
-Arrays: TypeAlias = dict[str, NDArray[Any]]
-"""Arrays by name; none of objects."""
 State: TypeAlias = tuple[int, int]
 """Size in bytes and time of the last change in nanoseconds."""
 _T = TypeVar("_T")
@@ -116,16 +114,13 @@ def read_numbers(
     folder = Path(folder)
     states = zip(names, _in_parallel(lambda name: file_state(f"{folder}/{name}"), names), strict=True)
     keys = [(name, *state) for name, state in states]
-    known: dict[tuple[str, int, int], int] = {}
-    for kept in kept_arrays(folder, keep_as):
-        with suppress(*_DAMAGE):
-            *states_then, numbers = (kept[column].tolist() for column in _COLUMNS)
-            known.update(zip(zip(*states_then, strict=True), numbers, strict=True))
+    places = cache_places(folder / f"object_discovery.{keep_as}.npz")
+    known = {key: number for place in places for key, number in _kept(place).items()}
     missing = [key for key in keys if key not in known]
     if missing:
-        known.update(zip(missing, _in_parallel(lambda key: read(folder / key[0]), missing), strict=True))
-        columns = [np.array(column) for column in (*zip(*keys, strict=True), [known[key] for key in keys])]
-        keep_arrays(folder, keep_as, dict(zip(_COLUMNS, columns, strict=True)))
+        with announced(folder, keep_as):
+            known.update(zip(missing, _in_parallel(lambda key: read(folder / key[0]), missing), strict=True))
+        _keep(places, {key: known[key] for key in keys})
     return np.array([known[key] for key in keys], np.int64)
 
 
@@ -136,58 +131,24 @@ def _in_parallel(function: Callable[[Any], _T], values: Sequence[Any]) -> list[_
         return [result for part in pool.map(lambda part: [function(value) for value in part], parts) for result in part]
 
 
-def kept_arrays(folder: Path, name: str) -> Iterator[Arrays]:
-    """Read what `keep_arrays` has kept.
-
-    Args:
-        folder: The folder whose files the arrays are about.
-        name: The name they were kept under.
-
-    Yields:
-        The arrays, once for each place where there are some; they may be of another time.
-    """
-    for place in _places(folder, name):
-        with suppress(*_DAMAGE):
-            with np.load(place, allow_pickle=False) as file:
-                arrays = dict(file)
-            if arrays.pop("version").tolist() == _VERSION:
-                yield arrays
+def _kept(place: Path) -> dict[tuple[str, int, int], int]:
+    """Read the numbers that are kept at a place, by the name, size and time of change of their files."""
+    with suppress(*_DAMAGE), np.load(place, allow_pickle=False) as file:
+        if file["version"].tolist() == _VERSION:
+            *keys, numbers = (file[column].tolist() for column in _COLUMNS)
+            return dict(zip(zip(*keys, strict=True), numbers, strict=True))
+    return {}
 
 
-def keep_arrays(folder: Path, name: str, arrays: Arrays) -> Path | None:
-    """Keep arrays for another time; nobody ever sees half of them, also if several processes do so at once.
-
-    Args:
-        folder: The folder whose files the arrays are about.
-        name: A name for them.
-        arrays: The arrays.
-
-    Returns:
-        The file they are kept in, or None if nothing can be written.
-    """
-    for place in _places(folder, name):
-        named: dict[str, Any] = {"version": np.array(_VERSION), **arrays}
-        beside = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, "xb") as file:
-                np.savez(file, **named)
-            os.replace(beside, place)
-        except OSError:
-            continue
-        finally:
-            with suppress(OSError):
-                beside.unlink()
-        return place
-    return None
-
-
-def _places(folder: Path, name: str) -> list[Path]:
-    """Return where arrays may be kept, best first."""
-    folder = folder.resolve()
-    key = hashlib.sha256(str(folder).encode(errors="surrogateescape")).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "object_discovery"
-    return [folder / f"object_discovery.{name}.npz", cache / f"{folder.name}.{key}.{name}.npz"]
+def _keep(places: Sequence[Path], known: dict[tuple[str, int, int], int]) -> None:
+    """Keep numbers at the best of some places; nobody ever sees half of them."""
+    columns = [np.array(column) for column in (*zip(*known, strict=True), list(known.values()))]
+    named: dict[str, Any] = dict(zip(_COLUMNS, columns, strict=True))
+    for place in places:
+        with suppress(OSError), alone(place), write_beside(place) as beside:
+            with open(beside, "wb") as file:
+                np.savez(file, version=np.array(_VERSION), **named)
+            return
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from object_discovery.data.cache import cached_arrays
-from object_discovery.data.scene_sets import Crop
+from object_discovery.data.scene_sets import Crop, inner_square
 from object_discovery.data.source import SceneSource
 from object_discovery.errors import CorruptFileError
 
@@ -33,9 +33,7 @@ def central_square(pixels: NDArray[Any]) -> NDArray[Any]:
         >>> central_square(np.array([[1, 2, 3, 4, 5]]))
         array([[3]])
     """
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    top, left, side, _ = inner_square((0, 0, *pixels.shape[:2]))
     return pixels[top : top + side, left : left + side]
 
 
@@ -84,7 +82,6 @@ class PhotographSource(SceneSource):
 
     def __init__(self, fit: Fit | None) -> None:
         self.fit: Fit = fit or "crop"
-        self._counts: NDArray[np.int64] | None = None
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read a photograph: colours `(S, S, 3)`, or `(H, W, 3)` if it is to be squashed."""
@@ -98,12 +95,9 @@ class PhotographSource(SceneSource):
         """Count the objects of every photograph that are left in the square, `(N,)`; counted once and kept."""
         if crop is not None:
             return super().object_counts(crop)
-        if self._counts is None:
-            path, state = self._counted()
-            count = super().object_counts
-            held = cached_arrays(path, "counts", (self.fit, state), lambda: {"counts": count()})
-            self._counts = np.array(held["counts"])
-        return self._counts
+        path, state = self._counted()
+        count = super().object_counts
+        return np.array(cached_arrays(path, "counts", (self.fit, state), lambda: {"counts": count()})["counts"])
 
     def _fitted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return central_square(pixels) if self.fit == "crop" else pixels

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from object_discovery.data.arrays import ArrayFile, Rows
 from object_discovery.data.base import SceneDataModule
-from object_discovery.data.counts import cached_counts
-from object_discovery.data.scene_sets import Crop
+from object_discovery.data.cache import Arrays, cached_arrays
+from object_discovery.data.scene_sets import Crop, inner_square
 from object_discovery.data.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
@@ -95,18 +95,20 @@ class RavensFile(SceneSource):
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Count the objects of every image that have a pixel in a part of the frame; kept on the disk once counted."""
         top, left, height, width = crop or (0, 0, *self.file.row_shape("segm"))
-        key = repr(("ravens", top, left, height, width))
 
-        def count() -> NDArray[np.int64]:
+        def count() -> Arrays:
             seen = np.zeros((len(self), _NOTHING + 1), bool)
-            for index in range(len(self)):
-                seen[index, self._labels(index)[top : top + height, left : left + width]] = True
-            return seen[:, self.first_object :].sum(axis=1, dtype=np.int64)
+            rows = (row for block in self.file.blocks("segm") for row in block)
+            for index, row in enumerate(rows):
+                seen[index, self._checked(row, index)[top : top + height, left : left + width]] = True
+            return {"counts": seen[:, self.first_object :].sum(axis=1, dtype=np.int64)}
 
-        return cached_counts(self.file.path, key, count)
+        return np.array(cached_arrays(self.file.path, "counts", (top, left, height, width), count)["counts"])
 
     def _labels(self, index: int) -> NDArray[np.uint8]:
-        labels = self.file.row("segm", index)
+        return self._checked(self.file.row("segm", index), index)
+
+    def _checked(self, labels: NDArray[Any], index: int) -> NDArray[np.uint8]:
         if labels.dtype != np.uint8:
             labels = np.where(labels == -1, _NOTHING, labels)
             if not 0 <= np.min(labels) <= np.max(labels) <= _NOTHING:
@@ -124,7 +126,8 @@ class RavensDataModule(SceneDataModule):
 
     *Variants.* `center` keeps rows 0 to 479 and columns 70 to 569 of the 480 x 640 frames, and all three views of each
     scene. `alternative` keeps rows 232 to 469 and columns 50 to 589, and only the first view. Either is squashed to
-    `resolution`, bilinearly without antialiasing, masks to the nearest pixel. Other frames are squashed whole.
+    `resolution` (`fit` None or squash) or cut to its central square (`fit` crop), bilinearly without antialiasing,
+    masks to the nearest pixel. Other frames are kept whole.
 
     *Splits.* `data_root` is a folder with a file `ravens_*_train.h5`, one `ravens_*_test.h5`, or both; or one of these
     files. All of the former trains. Of the latter the first fifth of the scenes validates and the rest tests (of the
@@ -143,7 +146,11 @@ class RavensDataModule(SceneDataModule):
     variants = ("center", "alternative")
 
     def _crop(self, frame: tuple[int, ...]) -> Crop | None:
-        return _CROPS[self.params.variant or self.variants[0]] if frame == _FRAME else None
+        published = frame == _FRAME
+        crop = _CROPS[self.params.variant or self.variants[0]] if published else (0, 0, frame[0], frame[1])
+        if self.params.fit == "crop" and crop[2] != crop[3]:
+            return inner_square(crop)
+        return crop if published else None
 
     def _find_splits(self, root: str) -> dict[str, Split]:
         files = _find_files(Path(root).expanduser())

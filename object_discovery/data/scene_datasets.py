@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,10 @@ Batch: TypeAlias = dict[str, Tensor]
 ignored; further label maps and targets under the names of `SceneSource`."""
 Arrays: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Images `(B, H, W, 3)` and label maps `(B, H, W)`."""
-Draw: TypeAlias = Callable[[npt.NDArray[np.int64]], Arrays]
-"""Draws the scenes of these numbers."""
+Draw: TypeAlias = Callable[
+    [npt.NDArray[np.int64]], Arrays | tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], dict[str, npt.NDArray[Any]]]
+]
+"""Draws the scenes of these numbers; besides images and label maps may come targets as `SceneSource` has."""
 
 
 def resize(batch: Batch, resolution: int, antialias: bool = False) -> Batch:
@@ -109,9 +111,10 @@ class DrawnScenes(SceneDataset):
         self.start = start
 
     def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
-        images, masks = self.draw(self.start + indices)
+        images, masks, *targets = self.draw(self.start + indices)
         batch = resize(_tensors(images, {"mask": masks}), self.resolution)
-        return {**batch, "image": batch["image"].contiguous()}
+        known = {key: torch.from_numpy(values) for held in targets for key, values in held.items()}
+        return {**batch, "image": batch["image"].contiguous(), **known}
 
 
 class StoredScenes(SceneDataset):

@@ -52,6 +52,24 @@ SCENE_SETS = (
 """The known datasets."""
 
 
+def inner_square(crop: Crop) -> Crop:
+    """Return the central square of a part of the frame.
+
+    Args:
+        crop: The part.
+
+    Returns:
+        The largest square in its middle.
+
+    Example:
+        >>> inner_square((0, 70, 480, 500))
+        (0, 80, 480, 480)
+    """
+    top, left, height, width = crop
+    side = min(height, width)
+    return top + (height - side) // 2, left + (width - side) // 2, side, side
+
+
 def label_map(masks: NDArray[Any], background_entities: int = 1) -> NDArray[np.uint8]:
     """Turn a mask for each entity into one label map.
 

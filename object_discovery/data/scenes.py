@@ -21,7 +21,7 @@ from object_discovery.data.raycast.layout import (
 from object_discovery.data.raycast.primary import cast_primary, make_geometry
 from object_discovery.data.raycast.renderer import render
 from object_discovery.data.raycast.textures import draw_textures
-from object_discovery.data.scene_datasets import Arrays, Draw
+from object_discovery.data.scene_datasets import Draw
 from object_discovery.data.splits import PublishedSplit
 
 VARIANTS = ("plain", "textured")
@@ -156,10 +156,10 @@ def _render(
 
 def _draw_arrays(
     indices: npt.NDArray[np.int64], seed: int, variant: str, counts: tuple[int, int], resolution: int
-) -> Arrays:
-    """Draw images and label maps as arrays."""
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], dict[str, npt.NDArray[np.float32]]]:
+    """Draw images, label maps and `objects` as arrays."""
     scenes = draw_scenes(indices, seed, variant, counts, resolution)
-    return scenes.image.numpy(), scenes.mask.numpy()
+    return scenes.image.numpy(), scenes.mask.numpy(), {"objects": scenes.objects.numpy()}
 
 
 class ScenesDataModule(SceneDataModule):
@@ -167,6 +167,7 @@ class ScenesDataModule(SceneDataModule):
 
     The variants are `plain` (the default) and `textured`. Without `data_root` the scenes are drawn, see `draw_scenes`,
     at 128 x 128 pixels, and resized if `resolution` is another; the object filters narrow the numbers that are drawn.
+    Drawn scenes have `objects` `(10, 19)` float32 for set prediction, see `set_prediction_targets`.
     A file that was written in the order of CLEVR with masks is split as that: the first 70,000 scenes to train, the
     next 320 to test, the rest to validate.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from object_discovery.data.arrays import ArrayFile, Rows
 from object_discovery.data.base import SceneDataModule
-from object_discovery.data.cached_file import cached_file
+from object_discovery.data.cache import cached_file
 from object_discovery.data.hdf5 import deflate
 from object_discovery.data.scene_sets import Crop
 from object_discovery.data.source import SceneSource
@@ -121,7 +120,7 @@ def _find_file(root: Path) -> Path:
         raise DatasetNotFoundError(f"Expected argument `data_root` to hold 3dshapes.h5, but {root} does not exist")
     if root.is_file():
         return root
-    found = sorted(path for path in root.iterdir() if path.suffix in (".h5", ".hdf5") and ".images." not in path.name)
+    found = sorted(path for path in root.iterdir() if path.suffix in (".h5", ".hdf5"))
     named = [path for path in found if path.name == "3dshapes.h5"] or found
     if len(named) != 1:
         held = ", ".join(path.name for path in named) or "no HDF5 file"
@@ -148,7 +147,6 @@ def _rearranged(file: ArrayFile) -> Path:
 
     def write(path: Path) -> None:
         shape = (file.length("images"), *file.row_shape("images"))
-        print(f"Rearranging {file.path.name} for shuffled reading; this is done once", file=sys.stderr, flush=True)
         with h5py.File(path, "w", libver=("earliest", "v110")) as copy:
             images = copy.create_dataset("images", shape, "u1", chunks=(1, *shape[1:]), compression="gzip")
             index = 0
@@ -158,7 +156,7 @@ def _rearranged(file: ArrayFile) -> Path:
                     index += 1
             copy["labels"] = np.concatenate(list(file.blocks("labels", 1 << 20)))
 
-    path = cached_file(file.path, "a chunk an image", "images.h5", write, _is_whole)
+    path = cached_file(file.path, "a chunk an image", "images", write, _is_whole)
     if path is None:
         raise UserError(
             f"Expected room for a copy of {file.path}, rearranged for shuffled reading (up to 1 KB an image), beside "

@@ -22,6 +22,7 @@ VIEWS = tuple(f"{camera}_{part}" for camera in ("fl", "fr") for part in ("full",
 """Names of the 14 crops of a time step: the whole and six parts of the frames of two cameras."""
 _FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 _NAME = re.compile(r"ep\d+_t\d+_f[lr]_(full|c[0-5])\.png")
+_RECORD = re.compile(r"\d+_[0-9a-f]{8}-[0-9a-f-]{27}|.*tfrecords?.*|.*\.tar\b.*")  # an episode or archive, as published
 _SIZE = 128
 _TOP = {"fl": 71, "fr": 91}
 _LEFT, _HEIGHT, _WIDTH = 144, 448, 672
@@ -75,7 +76,8 @@ class SketchyDataModule(SceneDataModule):
     `data_root` is the folder with `processed/{train,valid,test}`, or `processed` itself, as the GENESIS-V2 experiments
     prepared it: `ep000000/ep000000_t000_fl_full.png` is the whole frame of the camera at the front left at the first
     time step of the first episode, `..._fl_c0.png` to `..._fl_c5.png` are parts of it, and `fr` is the camera at the
-    right. All of these images count as scenes of their own, as published. `views` cuts them from frames.
+    right. All of these images count as scenes of their own, as published. `data_scripts/convert_sketchy.py` cuts them
+    from the published records.
 
     The folders are the splits, episode by episode: `valid` validates. Without it the last 15 % of the episodes in
     `train` validate (at least one); without `test` there is no test split. Images have 128 x 128 pixels; others are
@@ -166,11 +168,11 @@ def _find_folders(root: Path) -> dict[str, Path]:
     advice = SketchyDataModule.how_to_get
     if not root.exists():
         raise DatasetNotFoundError(f"Expected argument `data_root` to hold Sketchy, but {root} does not exist")
-    if any("tfrecord" in path.name or ".tar" in path.name for place in (root, root / "records") for path in _in(place)):
-        advice = (
-            "these are the published records: write the images that `object_discovery.data.sketchy.views` cuts from "
-            "their frames as processed/train/ep000000/ep000000_t000_fl_full.png and so on, as GENESIS-V2 prepares them"
-        )
+    for place in (root / "records", root):
+        if any(_RECORD.fullmatch(path.name) for path in _in(place)):
+            script = f"`python data_scripts/convert_sketchy.py {place} {root / 'processed'}`"
+            advice = f"these are the published records: unpack archives if there are any, then run {script}"
+            break
     raise DatasetNotFoundError(
         f"Expected argument `data_root` to hold processed/train, processed/valid or processed/test, but {root} has "
         f"none of them: {advice}"

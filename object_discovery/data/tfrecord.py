@@ -28,6 +28,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3  # fields of tf.train.Feature
 _UNREADABLE = (EOFError, OSError, cast("type[Exception]", isal_zlib.error), OverflowError, MemoryError)
 _ONE_BYTE = 0x010A  # `0A 01` as a little-endian u16: the start of a string of one byte
+_LARGEST = (1 << 31) - 1  # bytes of a protobuf message
+_PIECE = 1 << 24  # read at once: a length that is wrong must not take the memory
 
 
 class Record(NamedTuple):
@@ -107,6 +109,8 @@ def read_records(path: str | os.PathLike[str], *, check: bool = True) -> Iterato
                 raise _corrupt(path, 0, "not a TFRecord file (wrong checksum of the first length)")
             if length is None:
                 raise _corrupt(path, offset, "the checksum of a record's length does not fit the length")
+            if length > _LARGEST:
+                raise _corrupt(path, offset, f"a record of {length} bytes is longer than a tf.train.Example can be")
             data, checksum = _read(stream, length, path, offset), _read(stream, 4, path, offset)
             if len(data) < length or len(checksum) < 4:
                 raise _corrupt(path, offset, "the file ends inside a record")
@@ -134,17 +138,12 @@ def parse_example(data: bytes) -> dict[str, NDArray[Any]]:
         >>> parse_example(bytes.fromhex("0a0d0a0b0a017812060a040a020708"))
         {'x': array([7, 8], dtype=uint8)}
     """
-    features = {}
-    for number, _, *span in _fields(data, 0, len(data)):
-        if number != 1:
-            continue
-        for _, _, *entry in _fields(data, *span):
-            name, value = "", np.empty(0, np.uint8)
-            for field, wire, start, stop in _fields(data, *entry):
-                if field == 1:
-                    name = data[start:stop].decode("utf-8", "replace")
-                elif field == 2 and wire == _BYTES:
-                    value = _feature(data, start, stop)
+    features: dict[str, NDArray[Any]] = {}
+    for _, first, last in _known(data, 0, len(data), (1,)):
+        for _, start, stop in _known(data, first, last, (1,)):
+            name, value = _entry(data, start, stop)
+            if name in features:
+                raise _wrong("a feature comes twice", start)
             features[name] = value
     return features
 
@@ -201,7 +200,12 @@ class _ZlibStream(io.RawIOBase):
 
 def _read(stream: BinaryIO, size: int, path: Path, offset: int) -> bytes:
     try:
-        return stream.read(size)
+        if size <= _PIECE:
+            return stream.read(size)
+        data = bytearray()
+        while piece := stream.read(min(_PIECE, size - len(data))):
+            data += piece
+        return bytes(data)
     except _UNREADABLE as error:
         raise _corrupt(path, offset, f"cannot read on ({' '.join(str(error).split()) or 'no memory'})") from None
 
@@ -218,12 +222,12 @@ def _wrong(reason: str, position: int) -> CorruptFileError:
     return CorruptFileError(f"expected a tf.train.Example, but {reason} at byte {position} of the record")
 
 
-def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int, end: int, longest: int = 10) -> tuple[int, int]:
     """Return the integer at `position` and the position behind it."""
     value = 0
-    for shift, byte in enumerate(data[position : min(end, position + 10)]):
+    for shift, byte in enumerate(data[position : min(end, position + longest)]):
         value |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
+        if byte < 0x80 and value < 1 << 64:
             return value, position + shift + 1
     raise _wrong("an integer has no end", position)
 
@@ -231,10 +235,12 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield number, wire type, start and end of the value of each field of a message."""
     while position < end:
-        tag, start = _varint(data, position, end)
+        tag, start = _varint(data, position, end, 5)
         wire = tag & 7
+        if not 0 < tag >> 3 < 1 << 29:
+            raise _wrong(f"a field has the impossible number {tag >> 3}", position)
         if wire == _BYTES:
-            size, start = _varint(data, start, end)
+            size, start = _varint(data, start, end, 5)
             stop = start + size
         elif wire == _VARINT:
             stop = _varint(data, start, end)[1]
@@ -248,18 +254,39 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
         position = stop
 
 
+def _known(data: bytes, start: int, stop: int, numbers: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """Yield number, start and end of the strings and messages with these numbers; other fields are skipped."""
+    for number, wire, first, last in _fields(data, start, stop):
+        if number in numbers:
+            if wire != _BYTES:
+                raise _wrong("a list of values is missing", first)
+            yield number, first, last
+
+
+def _entry(data: bytes, start: int, stop: int) -> tuple[str, NDArray[Any]]:
+    """Return name and values of a feature."""
+    found = list(_known(data, start, stop, (1, 2)))
+    spans = {number: (first, last) for number, first, last in found}
+    if len(spans) < len(found):
+        raise _wrong("a feature has two names or values", start)
+    try:
+        name = data[slice(*spans.get(1, (0, 0)))].decode()
+    except UnicodeDecodeError:
+        raise _wrong("the name of a feature is no text", start) from None
+    return name, _feature(data, *spans[2]) if 2 in spans else np.empty(0, np.uint8)
+
+
 def _feature(data: bytes, start: int, stop: int) -> NDArray[Any]:
-    value: NDArray[Any] = np.empty(0, np.uint8)
-    for kind, wire, first, last in _fields(data, start, stop):
-        if wire != _BYTES:
-            raise _wrong("a list of values is missing", first)
-        if kind == _BYTES_LIST:
-            value = _bytes_list(data, first, last)
-        elif kind == _FLOAT_LIST:
-            value = _float_list(data, first, last)
-        elif kind == _INT64_LIST:
-            value = _int64_list(data, first, last)
-    return value
+    found = list(_known(data, start, stop, (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST)))
+    if len(found) > 1:
+        raise _wrong("a feature has two lists of values", start)
+    for kind, first, last in found:
+        if kind == _FLOAT_LIST:
+            return _float_list(data, first, last)
+        if kind == _INT64_LIST:
+            return _int64_list(data, first, last)
+        return _bytes_list(data, first, last)
+    return np.empty(0, np.uint8)
 
 
 def _bytes_list(data: bytes, start: int, stop: int) -> NDArray[np.uint8]:
@@ -267,14 +294,16 @@ def _bytes_list(data: bytes, start: int, stop: int) -> NDArray[np.uint8]:
     if count and not rest and (np.ndarray((count,), "<u2", data, start, (3,)) == _ONE_BYTE).all():
         return np.frombuffer(data, np.uint8, stop - start, start)[2::3]
     strings = [
-        np.frombuffer(data, np.uint8, last - first, first) for _, _, first, last in _fields(data, start, stop)
+        np.frombuffer(data, np.uint8, last - first, first) for _, first, last in _known(data, start, stop, (1,))
     ] or [np.empty(0, np.uint8)]
     return strings[0] if len(strings) == 1 else np.concatenate(strings)
 
 
 def _float_list(data: bytes, start: int, stop: int) -> NDArray[np.float32]:
     values = []
-    for _, wire, first, last in _fields(data, start, stop):
+    for number, wire, first, last in _fields(data, start, stop):
+        if number != 1:
+            continue
         if wire not in (_BYTES, _FIXED32) or (last - first) % 4:
             raise _wrong("a list of floats has another type", first)
         values.append(np.frombuffer(data, "<f4", (last - first) // 4, first))
@@ -283,10 +312,12 @@ def _float_list(data: bytes, start: int, stop: int) -> NDArray[np.float32]:
 
 def _int64_list(data: bytes, start: int, stop: int) -> NDArray[np.int64]:
     values: list[int] = []
-    for _, wire, first, last in _fields(data, start, stop):
+    for number, wire, first, last in _fields(data, start, stop):
+        if number != 1:
+            continue
         if wire not in (_BYTES, _VARINT):
             raise _wrong("a list of integers has another type", first)
         while first < last:
             value, first = _varint(data, first, last)
-            values.append((value & (1 << 64) - 1) - ((value >> 63 & 1) << 64))
+            values.append(value - ((value >> 63) << 64))
     return np.array(values, np.int64)

@@ -109,12 +109,15 @@ class VOCDataModule(SceneDataModule):
             )
         splits: dict[str, Split] = {}
         if listed is not None:
-            names = [name for name in lists[listed] if name not in set(tested)]
+            excluded = set(tested)
+            names = [name for name in lists[listed] if name not in excluded]
             annotated = [name for name in names if (folder / _INSTANCES / f"{name}.png").is_file()]
             count = max(1, len(annotated) * 15 // 100) if len(annotated) > 1 else 0
             held_out = annotated[len(annotated) - count :]
-            what = f"the last {count:,} images of {listed}.txt that have instances"
-            trained = [name for name in names if name not in set(held_out)]
+            images = "image" if count == 1 else f"{count:,} images"
+            what = f"the last {images} of {listed}.txt with instances"
+            excluded = set(held_out)
+            trained = [name for name in names if name not in excluded]
             splits["train"] = self._split_of(folder, trained, False, f"{listed}.txt without {what}")
             if held_out:
                 splits["val"] = self._split_of(folder, held_out, True, what)

@@ -125,6 +125,6 @@ def test_damaged_chunk(tmp_path: Path, options: dict[str, Any]) -> None:
     content = bytearray((tmp_path / "a.h5").read_bytes())
     content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
     (tmp_path / "a.h5").write_bytes(content)
-    one_line(tmp_path / "a.h5", CorruptFileError, "cannot read `a` of row 0, get the file again")
+    one_line(tmp_path / "a.h5", CorruptFileError, "cannot read `a` of row 0, get or convert the file again")
     with pytest.raises(CorruptFileError, match="cannot read `a` of the rows from 0 on"):
         list(file.blocks("a"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor
 
 from object_discovery.data import (
@@ -15,6 +16,8 @@ from object_discovery.data import (
     SceneDataModule,
     TetrominoesDataModule,
 )
+from object_discovery.data.hdf5 import SceneFile
+from object_discovery.data.scene_sets import Crop
 from object_discovery.errors import DatasetNotFoundError, UserError
 from object_discovery.params import DataParams, ModelParams, TrainerParams
 from tests.data.scene_files import make_scenes, write_own, write_published
@@ -268,3 +271,18 @@ def test_label_maps_are_those_of_the_file(root: str) -> None:
     _, labels = make_scenes(COUNTS)
     data = TetrominoesDataModule(data_root=root)
     np.testing.assert_array_equal(data.val_set[list(range(10))]["mask"], labels)
+
+
+def test_the_splits_of_one_file_count_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    count = SceneFile.object_counts
+
+    def counted(file: SceneFile, crop: Crop | None = None) -> NDArray[np.int64]:
+        asked.append(crop)
+        return count(file, crop)
+
+    monkeypatch.setattr(SceneFile, "object_counts", counted)
+    data = TetrominoesDataModule(data_root=f"{root}/train.h5", max_objects=2, eval_max_objects=3, val_size=None)
+    assert counts(data.train_set) == [number for number in COUNTS[:8] if number <= 2]
+    assert counts(data.val_set) + counts(data.test_set) == COUNTS[8:]
+    assert asked == [None]

@@ -1,7 +1,6 @@
 import json
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from object_discovery.data.clevr import CLEVRDataModule, central_crop, read_annotations
+from object_discovery.data.clevr import CLEVRDataModule, central_crop
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from tests.data.layouts.clevr import HEIGHT, SIZES, WIDTH, make_scene, write_clevr, write_scenes_file
 
@@ -135,20 +134,6 @@ def test_images_may_be_fewer_than_scenes_in_any_order(root: Path) -> None:
     assert load(root, max_objects=10).train_set.size == len(scenes)
 
 
-def test_the_scenes_file_is_parsed_once_until_it_changes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = root / "scenes" / "CLEVR_val_scenes.json"
-    first = read_annotations(path, "val")
-    kept = root / "scenes" / "object_discovery.CLEVR_val_scenes.npz"
-    with monkeypatch.context() as patch:
-        patch.setattr("object_discovery.data.clevr._annotations", None)  # cannot be called
-        for then, now in zip(first, read_annotations(path, "val"), strict=True):
-            np.testing.assert_array_equal(then, now)
-    kept.write_bytes(kept.read_bytes()[:-100])
-    np.testing.assert_array_equal(read_annotations(path, "val").coords, first.coords)
-    write_scenes_file(path, [make_scene("val", number, 1) for number in range(5)])
-    np.testing.assert_array_equal(np.diff(read_annotations(path, "val").starts), 1)
-
-
 def test_sources_can_be_pickled(root: Path) -> None:
     source = load(root)._splits["train"].source
     copy = pickle.loads(pickle.dumps(source))
@@ -180,55 +165,6 @@ def test_a_split_that_is_not_there(root: Path) -> None:
         path.unlink()
     with pytest.raises(DatasetNotFoundError, match=r"Expected a test split in .*, but it has train, val only"):
         load(root).setup("test")
-
-
-def damage(change: Callable[[Any], Any]) -> Callable[[str], str]:
-    def changed(text: str) -> str:
-        content = json.loads(text)
-        change(content["scenes"][2])
-        return json.dumps(content)
-
-    return changed
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda text: text[: len(text) // 2], ""),
-        (lambda text: text[:-1], ""),
-        (lambda text: text[: text.rindex("]")], ""),
-        (lambda text: text[: text.index("[", text.index("scenes")) + 1], ""),
-        (lambda text: "", "no list `scenes`"),
-        (lambda text: '{"images": []}', "no list `scenes`"),
-        (lambda text: '{"scenes": [1, 2]}', ""),
-        (damage(lambda scene: scene.pop("objects")), "'objects'"),
-        (damage(lambda scene: scene["objects"][0].update(shape="cone")), "the shape of an object .* got 'cone'"),
-        (damage(lambda scene: scene["objects"][0].update({"3d_coords": [1, 2]})), ""),
-        (damage(lambda scene: scene["objects"][0].update({"pixel_coords": [1]})), ""),
-        (damage(lambda scene: scene["objects"][0].update({"pixel_coords": None})), ""),
-        (damage(lambda scene: scene["objects"].extend(10 * scene["objects"])), "at most 10 objects, but .* has 55"),
-        (damage(lambda scene: scene.update(image_filename="CLEVR_val_000002.png")), "expected a scene of train"),
-    ],
-)
-def test_damaged_scenes_files_are_named(root: Path, change: Callable[[str], str], reason: str) -> None:
-    path = root / "scenes" / "CLEVR_train_scenes.json"
-    path.write_text(change(path.read_text()))
-    with pytest.raises(
-        CorruptFileError, match=f"{re.escape(str(path))}: expected the scenes of CLEVR.*{reason}"
-    ) as error:
-        load(root).setup("fit")
-    assert "\n" not in str(error.value)
-
-
-def test_scenes_files_that_cannot_be_read(root: Path) -> None:
-    path = root / "scenes" / "CLEVR_train_scenes.json"
-    path.write_bytes(b"\xff\xfe\x00binary")
-    with pytest.raises(CorruptFileError, match=f"{re.escape(str(path))}: expected a JSON file, but it is none"):
-        load(root).setup("fit")
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(DatasetNotFoundError, match=f"Cannot read {re.escape(str(path))}: Is a directory"):
-        load(root).setup("fit")
 
 
 def test_images_without_a_scene_are_named(root: Path) -> None:

@@ -163,7 +163,6 @@ def test_filters_count_objects_after_the_crop(root: Path) -> None:
     source = write_one(root, [{"segmentation": [polygon(2, left, 3, 2)], "category_id": 1} for left in (0, 10, 29)])
     assert source.object_counts().tolist() == [3]
     source.fit = "crop"
-    source._counts = None
     assert source.object_counts().tolist() == [1]
     assert source.object_counts((0, 0, 2, 24)).tolist() == [0]
 

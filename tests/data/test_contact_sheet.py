@@ -31,10 +31,10 @@ def test_small_images_keep_their_pixels_and_large_ones_shrink() -> None:
 def test_scenes_stand_in_rows() -> None:
     scenes = [Example(np.full((10, 10, 3), value, np.uint8), None) for value in range(5)]
     sheet = contact_sheet(scenes, tile=10)
-    assert sheet.shape == (3, 3 * 16 + 6, 2 * 16 + 6)
-    places = [(6 + 16 * (k // 2), 6 + 16 * (k % 2)) for k in range(5)]
+    assert sheet.shape == (3, 2 * 16 + 6, 3 * 16 + 6)
+    places = [(6 + 16 * (k // 3), 6 + 16 * (k % 3)) for k in range(5)]
     assert [sheet[:, top, left].tolist() for top, left in places] == [[value] * 3 for value in range(5)]
-    assert (sheet[:, 38:, 22:] == 255).all()
+    assert (sheet[:, 22:, 38:] == 255).all()
 
 
 def test_nothing_to_draw() -> None:

@@ -272,6 +272,15 @@ def test_foreign_scenes(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.tfrecords"]
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "x\0", "é", "n" * 101])
+def test_features_with_odd_names(tmp_path: Path, name: str) -> None:
+    scene = draw("tetrominoes", 0) | {name: np.zeros(4, np.float32)}
+    source = write(tmp_path / "a.tfrecords", [example(scene)])
+    with pytest.raises(CorruptFileError, match=r"a\.tfrecords: damaged at byte 0 .*: a feature has the odd name '"):
+        convert(source, tmp_path / "b.h5")
+    assert names(tmp_path) == ["a.tfrecords"]
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     source = tetrominoes(tmp_path / "a.tfrecords", 1)
     with pytest.raises(DatasetNotFoundError, match=r"Expected argument `dataset` to be one of tetrominoes, .* got 'x'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,14 @@ from tests.data.scene_files import make_scenes, write_own
 
 DRAWN = {"tetrominoes", "multi_dsprites", "scenes"}
 WITHOUT_MASKS = {"clevr", "shapes3d", "sketchy"}
-SMALL = {"train_size": 6, "val_size": 3, "test_size": 3, "batch_size": 3, "num_workers": 0, "resolution": 16}
+SMALL: dict[str, Any] = {
+    "train_size": 6,
+    "val_size": 3,
+    "test_size": 3,
+    "batch_size": 3,
+    "num_workers": 0,
+    "resolution": 16,
+}
 
 
 def data_root(name: str, root: Path) -> str | None:

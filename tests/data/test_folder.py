@@ -180,3 +180,14 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     mask.write_text("no image")
     with pytest.raises(CorruptFileError, match=r"03\.png: expected a whole image"):
         data(root).train_set[1]
+
+
+def test_black_and_white_masks_are_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    for path in sorted((root / "masks").rglob("*.png")):
+        labels = scene(int(path.stem))[1]
+        Image.fromarray(np.where(labels > 0, 255, 0).astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match=r"masks to number the objects from 1, but .* 255 only.*: write 1 in place"):
+        FolderDataModule(data_root=str(root)).setup("fit")
+    Image.fromarray(scene(1)[1]).save(root / "masks" / "01.png")
+    FolderDataModule(data_root=str(root)).setup("fit")

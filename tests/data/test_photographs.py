@@ -57,7 +57,7 @@ def test_objects_are_counted_once(tmp_path: Path) -> None:
     assert second.object_counts().tolist() == [4]
     assert (first.reads, second.reads) == (1, 0)
     assert second.object_counts((0, 0, 4, 2)).tolist() == [2]
-    second.fit, second._counts = "squash", None
+    second.fit = "squash"
     assert second.object_counts().tolist() == [6]
 
 

@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -48,6 +49,21 @@ def test_published_crops(root: str, variant: str, rows: slice, columns: slice) -
         for shift in (-3, -2, -1, 1, 2, 3):
             inner &= np.roll(entities, shift, axis) == entities
     np.testing.assert_array_equal(sample["image"][0].numpy()[inner], (entities * 17)[inner])
+
+
+@pytest.mark.parametrize(
+    ("variant", "fit", "crop"),
+    [
+        ("center", None, (0, 70, 480, 500)),
+        ("center", "squash", (0, 70, 480, 500)),
+        ("center", "crop", (0, 80, 480, 480)),
+        ("alternative", "crop", (232, 201, 238, 238)),
+    ],
+)
+def test_fit_cuts_the_square_out_of_the_crop(variant: str, fit: Any, crop: tuple[int, ...]) -> None:
+    data = RavensDataModule(variant=variant, fit=fit)
+    assert data._crop((480, 640)) == crop
+    assert data._crop((8, 8)) is None
 
 
 def test_masks_and_entities(root: str) -> None:
@@ -112,8 +128,8 @@ def test_objects_are_counted_after_the_crop_and_once(root: str, monkeypatch: pyt
     counts = [COUNTS["train"][index // 3] - (index % 3 == 2) for index in range(18)]
     data = RavensDataModule(data_root=root, max_objects=4)
     assert data.train_set.indices.tolist() == [i for i, count in enumerate(counts) if count <= 4]  # type: ignore[attr-defined]
-    assert list(Path(root).glob("ravens_robot_data_train.h5.*.counts.npy"))
-    monkeypatch.setattr(RavensFile, "_labels", None)
+    assert list(Path(root).glob("ravens_robot_data_train.h5.*.counts.cache"))
+    monkeypatch.setattr(RavensFile, "_checked", None)
     assert len(RavensDataModule(data_root=root, min_objects=5).train_set) == sum(count >= 5 for count in counts)
     monkeypatch.undo()
     file = RavensFile(Path(root) / "ravens_robot_data_train.h5")

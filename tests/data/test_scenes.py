@@ -96,3 +96,12 @@ def test_the_data_module_draws_scenes_of_the_recommended_size() -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (3, 3, 128, 128)
     assert 3 <= int(batch["mask"].max()) <= 6
+
+
+def test_drawn_scenes_come_with_their_objects() -> None:
+    data = ScenesDataModule(num_workers=0, resolution=32, data_seed=5, train_size=6)
+    batch = data.train_set[[1, 3, 4]]
+    drawn = draw_scenes([1, 3, 4], seed=5, counts=(3, 6), resolution=32)
+    assert torch.equal(batch["objects"], drawn.objects)
+    assert batch["objects"][..., -1].sum(1).tolist() == batch["mask"].flatten(1).amax(1).tolist()
+    assert data.train_set[3]["objects"].shape == (10, 19)

@@ -79,10 +79,11 @@ def test_nothing_there(tmp_path: Path) -> None:
         SketchyDataModule(data_root=str(tmp_path / "none")).setup("fit")
     with pytest.raises(DatasetNotFoundError, match=r"has none of them: .*download\.py"):
         SketchyDataModule(data_root=str(tmp_path)).setup("fit")
-    for file in ("records/lift_green__demos-00000.tfrecord", "lift_green-00000-of-00002.tar.bz2"):
+    episode = "10000313341320364033_b615a417-ce34-41a8-8411-2a1ce3f3bd07"
+    for file in (f"records/{episode}", episode, "records/lift_green.tfrecord", "lift_green-00000-of-00002.tar.bz2"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
-        with pytest.raises(DatasetNotFoundError, match="these are the published records: write the images"):
+        with pytest.raises(DatasetNotFoundError, match=r"published records: .*convert_sketchy\.py .*processed`"):
             SketchyDataModule(data_root=str(tmp_path)).setup("fit")
         (tmp_path / file).unlink()
     (tmp_path / "train").mkdir()

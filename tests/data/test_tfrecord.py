@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from object_discovery.data import tfrecord
 from object_discovery.data.tfrecord import masked_crc32c, parse_example, read_records
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
@@ -43,6 +44,13 @@ def test_records_and_offsets(tmp_path: Path, compression: str) -> None:
     assert [record.data for record in records] == [*EXAMPLES, bytes(200_000)]
     assert [record.offset for record in records] == [0, 16, 35, 35 + 16 + 2304]
     assert records[-1].consumed == path.stat().st_size
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zlib", "plain"])
+def test_long_records_are_read_in_pieces(tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfrecord, "_PIECE", 1000)
+    examples = [bytes(range(256)) * 9, b"abc", b"\x07" * 3000]
+    assert [record.data for record in read_records(write(tmp_path / "a", examples, compression))] == examples
 
 
 def test_reads_lazily(tmp_path: Path) -> None:
@@ -110,6 +118,12 @@ def test_unknown_fields_are_skipped() -> None:
         (field(1, field(1, field(2, varint(1 << 3) + b"\x01"))), "a list of values is missing"),
         (field(1, field(1, field(2, field(2, field(1, b"abc"))))), "a list of floats has another type"),
         (field(1, field(1, field(2, field(3, varint(1 << 3 | 5) + b"abcd")))), "a list of integers has another type"),
+        (field(1, field(1, field(2, field(3, varint(1 << 3) + b"\xff" * 9 + b"\x7f")))), "an integer has no end"),
+        (b"\x02\x00", "a field has the impossible number 0 at byte 0"),
+        (field(1, field(1, field(1, b"x")) * 2), "a feature comes twice"),
+        (field(1, field(1, field(1, b"x") + field(1, b"y"))), "a feature has two names or values"),
+        (field(1, field(1, field(1, b"\xff"))), "the name of a feature is no text"),
+        (field(1, field(1, field(2, field(1, b"") + field(2, b"")))), "a feature has two lists of values"),
     ],
 )
 def test_no_example(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -179,11 +193,19 @@ def test_bytes_behind_the_end(tmp_path: Path) -> None:
         one_line(error, path)
 
 
-def test_absurd_length(tmp_path: Path) -> None:
-    length = struct.pack("<Q", 2**63 + 5)
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (2**63 + 5, "a record of 9223372036854775813 bytes is longer than"),
+        (2**31, "is longer than"),
+        (2**31 - 1, "ends"),
+    ],
+)
+def test_absurd_length(tmp_path: Path, number: int, reason: str) -> None:
+    length = struct.pack("<Q", number)
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(length + struct.pack("<I", masked_crc32c(length)) + bytes(100)))
-    with pytest.raises(CorruptFileError) as error:
+    with pytest.raises(CorruptFileError, match=reason) as error:
         list(read_records(path))
     one_line(error, path)
 

@@ -63,14 +63,14 @@ def test_splits_are_disjoint_and_complete(root: Path, folder: str) -> None:
 def test_rules_say_which_lists(root: Path) -> None:
     rules = {name: split.rule for name, split in data(root)._splits.items()}
     assert rules == {
-        "train": "trainaug.txt without the last 1 images of trainaug.txt that have instances",
-        "val": "the last 1 images of trainaug.txt that have instances",
+        "train": "trainaug.txt without the last image of trainaug.txt with instances",
+        "val": "the last image of trainaug.txt with instances",
         "test": "the whole of val.txt",
     }
     (root / LISTS / "trainaug.txt").unlink()
     splits = data(root)
     assert names(splits) == {"train": TRAIN[:7], "val": TRAIN[7:], "test": VAL}
-    assert splits._splits["val"].rule == "the last 1 images of train.txt that have instances"
+    assert splits._splits["val"].rule == "the last image of train.txt with instances"
 
 
 def test_test_images_never_train(root: Path) -> None:

@@ -1,0 +1,52 @@
+"""Cut the images of Sketchy from its published records, as GENESIS-V2 prepares them, without TensorFlow.
+
+RECORDS holds the unpacked archives of all tasks; OUT gets train/ep000000/ep000000_t000_fl_full.png and so on. A run
+that was stopped goes on where it stopped when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with status 2."""
+        self.exit(2, f"error: {message}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: The arguments. None: the process's own.
+
+    Returns:
+        The exit status: 0, 2 if something is wrong with the arguments or files, or 130 if interrupted.
+    """
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="RECORDS", help="folder with the episodes")
+    parser.add_argument("target", metavar="OUT", help="folder to write train, valid and test to")
+    parser.add_argument("--workers", metavar="W", type=int, help="episodes to convert at a time")
+    parser.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
+    settings = parser.parse_args(arguments)
+    try:
+        from object_discovery.data.sketchy_conversion import convert_sketchy  # here: Ctrl-C is caught while it loads
+
+        episodes = convert_sketchy(**vars(settings))
+    except ValueError as error:  # UserError is one
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    print(f"{settings.target}: {len(episodes)} episodes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

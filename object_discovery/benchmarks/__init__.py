@@ -1,0 +1,1 @@
+"""What `python -m object_discovery.benchmark` measures, one file a benchmark."""

@@ -1,0 +1,104 @@
+"""TFRecord files of scenes as large as CLEVR's, drawn by the library, for machines that have no real ones."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from object_discovery.data.scenes import draw_scenes
+from object_discovery.data.tfrecord import masked_crc32c
+
+HEIGHT, WIDTH, ENTITIES = 240, 320, 11
+"""Size of an image of CLEVR with masks, and the number of its masks."""
+_AT_ONCE = 8
+
+
+def draw_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
+    """Draw scenes with the features of CLEVR with masks, as far as the benchmark needs them.
+
+    Args:
+        size: Number of scenes.
+        seed: Seed of the scenes.
+
+    Yields:
+        `image` uint8 `(240, 320, 3)`, `mask` uint8 `(11, 240, 320, 1)`, 0 or 255, `visibility` float32 `(11,)` and
+        `pixel_coords` float32 `(11, 3)`.
+
+    Example:
+        >>> next(draw_features(1))["mask"].shape
+        (11, 240, 320, 1)
+    """
+    top = (WIDTH - HEIGHT) // 2
+    for start in range(0, size, _AT_ONCE):
+        scenes = draw_scenes(np.arange(start, min(size, start + _AT_ONCE)), seed, resolution=WIDTH)
+        for image, labels in zip(scenes.image.numpy(), scenes.mask.numpy(), strict=True):
+            masks = entity_masks(labels[top : top + HEIGHT])
+            yield {
+                "image": image[top : top + HEIGHT],
+                "mask": masks,
+                "visibility": masks.any(axis=(1, 2, 3)).astype(np.float32),
+                "pixel_coords": np.zeros((ENTITIES, 3), np.float32),
+            }
+
+
+def entity_masks(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn a label map into a mask for each entity.
+
+    Args:
+        labels: Labels `(H, W)`; 0 is the background, 255 is nothing.
+
+    Returns:
+        Masks `(11, H, W, 1)` of 0 or 255.
+
+    Example:
+        >>> entity_masks(np.array([[0, 1, 255]], np.uint8))[:2, :, :, 0].tolist()
+        [[[255, 0, 0]], [[0, 255, 0]]]
+    """
+    return np.where(labels == np.arange(ENTITIES)[:, None, None], 255, 0).astype(np.uint8)[..., None]
+
+
+def write_records(path: str | os.PathLike[str], size: int, seed: int = 0) -> None:
+    """Write drawn scenes as CLEVR with masks is published: compressed by GZIP, every byte a string of its own.
+
+    Args:
+        path: The file to write.
+        size: Number of scenes.
+        seed: Seed of the scenes.
+    """
+    with gzip.open(path, "wb", compresslevel=6) as file:
+        for features in draw_features(size, seed):
+            entries = (_field(1, name.encode()) + _field(2, _feature(values)) for name, values in features.items())
+            data = _field(1, b"".join(_field(1, entry) for entry in entries))
+            length = struct.pack("<Q", len(data))
+            file.write(length + struct.pack("<I", masked_crc32c(length)))
+            file.write(data + struct.pack("<I", masked_crc32c(data)))
+
+
+def _varint(value: int) -> bytes:
+    """Encode an integer, seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """Encode a field of a protobuf message that holds bytes."""
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _feature(values: NDArray[Any]) -> bytes:
+    """Encode a `tf.train.Feature`: a list of strings of one byte each, or a list of floats."""
+    if values.dtype != np.uint8:
+        return _field(2, _field(1, values.astype("<f4").tobytes()))
+    strings = np.empty((values.size, 3), np.uint8)
+    strings[:] = 0x0A, 0x01, 0
+    strings[:, 2] = values.ravel()
+    return _field(1, strings.tobytes())

@@ -1,0 +1,107 @@
+"""What a benchmark found: measures, and ratios with what they should be; as tables and as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class Measure(NamedTuple):
+    """Something measured several times in one run."""
+
+    name: str
+    """What was measured."""
+    unit: str
+    """Its unit."""
+    median: float
+    """Median of the repetitions."""
+    low: float
+    """Smallest of them."""
+    high: float
+    """Largest of them."""
+
+
+class Bar(NamedTuple):
+    """A ratio of two measures of one run, and what it should be at least."""
+
+    name: str
+    """What is compared."""
+    ratio: float
+    """The ratio; the larger the better, if there is a bar."""
+    at_least: float | None = None
+    """The bar. None: there is none."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the ratio reaches the bar; None if there is no bar."""
+        return None if self.at_least is None else self.ratio >= self.at_least
+
+
+@dataclass
+class Report:
+    """The result of a benchmark."""
+
+    title: str
+    """What was measured, and on what data."""
+    settings: dict[str, Any]
+    """The settings of the run."""
+    measures: list[Measure] = field(default_factory=list)
+    """What was measured."""
+    bars: list[Bar] = field(default_factory=list)
+    """What was compared."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a JSON file, with what tells the machine.
+
+        Example:
+            >>> Report("nothing", {}, bars=[Bar("a / b", 2.0, 1.5)]).as_dict()["bars"]
+            [{'name': 'a / b', 'ratio': 2.0, 'at_least': 1.5, 'met': True}]
+        """
+        return {
+            **asdict(self),
+            "measures": [measure._asdict() for measure in self.measures],
+            "bars": [{**bar._asdict(), "met": bar.met} for bar in self.bars],
+            "machine": {
+                "system": platform.platform(),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "cores": os.cpu_count(),
+                "load": list(os.getloadavg()),
+            },
+        }
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the tables.
+
+        Args:
+            console: Where to print. None: standard output.
+        """
+        console = console or Console(highlight=False)
+        measures = Table("measure", box=box.SIMPLE)
+        for column in ("median", "lowest", "highest"):
+            measures.add_column(column, justify="right")
+        measures.add_column("unit")
+        for name, unit, *values in self.measures:
+            measures.add_row(
+                escape(name), *(f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in values), unit
+            )
+        bars = Table("ratio", box=box.SIMPLE)
+        for column in ("measured", "at least"):
+            bars.add_column(column, justify="right")
+        bars.add_column("")
+        for bar in self.bars:
+            needed = "" if bar.at_least is None else f"{bar.at_least:g}"
+            bars.add_row(
+                escape(bar.name), f"{bar.ratio:.2f}", needed, {True: "met", False: "missed", None: ""}[bar.met]
+            )
+        console.print(self.title, soft_wrap=True, markup=False)
+        console.print(measures)
+        console.print(bars)

@@ -1,0 +1,32 @@
+import json
+from io import StringIO
+
+from rich.console import Console
+
+from object_discovery.benchmarks.report import Bar, Measure, Report
+
+
+def test_bars() -> None:
+    assert Bar("a", 10.0, 10).met is True
+    assert Bar("a", 9.99, 10).met is False
+    assert Bar("a", 1.0).met is None
+
+
+def test_tables_and_json_hold_all_rows() -> None:
+    report = Report("title", {"repeats": 2}, [Measure("read [ours]", "images/s", 1234.5, 12.345, 2000)])
+    report.bars += [Bar("a / b", 12.5, 10), Bar("a / c", 0.5, 10), Bar("a / d", 0.25)]
+    out = StringIO()
+    report.show(Console(file=out, width=100))
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    assert ["read", "[ours]", "1,234", "12.35", "2,000", "images/s"] in lines
+    for row in (
+        ["a", "/", "b", "12.50", "10", "met"],
+        ["a", "/", "c", "0.50", "10", "missed"],
+        ["a", "/", "d", "0.25"],
+    ):
+        assert row in lines
+    values = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert values["measures"][0]["median"] == 1234.5
+    assert [bar["met"] for bar in values["bars"]] == [True, False, None]
+    assert values["settings"] == {"repeats": 2}
+    assert values["machine"]["cores"] >= 1
