@@ -9,7 +9,7 @@ from PIL import Image
 from object_discovery.data import DATASETS
 from object_discovery.data.contact_sheet import Example, contact_sheet
 
-DRAWN = {
+DRAWN: dict[str, list[str | None]] = {
     "tetrominoes": [None],
     "multi_dsprites": ["colored_on_grayscale", "colored_on_colored", "binarized"],
     "scenes": ["plain", "textured"],

@@ -23,19 +23,22 @@ if TYPE_CHECKING:
     )
     from object_discovery.discovery import Discovery
     from object_discovery.layers import SlotAttention
-    from object_discovery.metrics import ARI, FGARI, MeanBestOverlap, MeanIoU, SegmentationScores
-    from object_discovery.models import MODELS, SlotAttentionModel, load
-    from object_discovery.params import DataParams, SlotAttentionParams, TrainerParams
+    from object_discovery.metrics import ARI, FGARI, AveragePrecision, MeanBestOverlap, MeanIoU, SegmentationScores
+    from object_discovery.models import MODELS, SLATE, ConceptLibrary, SetPrediction, SlotAttentionModel, load
+    from object_discovery.params import DataParams, SetPredictionParams, SLATEParams, SlotAttentionParams, TrainerParams
 
 __all__ = [
     "ARI",
     "DATASETS",
     "FGARI",
     "MODELS",
+    "SLATE",
+    "AveragePrecision",
     "CLEVRDataModule",
     "CLEVRWithMasksDataModule",
     "COCODataModule",
     "ClevrTexDataModule",
+    "ConceptLibrary",
     "DataParams",
     "Discovery",
     "FolderDataModule",
@@ -44,9 +47,12 @@ __all__ = [
     "MultiDSpritesDataModule",
     "ObjectsRoomDataModule",
     "RavensDataModule",
+    "SLATEParams",
     "SceneDataModule",
     "ScenesDataModule",
     "SegmentationScores",
+    "SetPrediction",
+    "SetPredictionParams",
     "Shapes3DDataModule",
     "SketchyDataModule",
     "SlotAttention",

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from object_discovery.visualize import discovery_grid, save_png
 
-SUMMARY = ("fg_ari", "ari", "mbo_i", "miou", "mse", "active_slots", "duplicated_slots", "mask_entropy", "n_skipped")
+_MAIN = ("fg_ari", "ari", "mbo_i", "miou", "mse", "cross_entropy", "ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125")
+SUMMARY = (*_MAIN, "active_slots", "duplicated_slots", "mask_entropy", "n_skipped")
 """Scores in the order in which they are shown."""
 
 
@@ -101,7 +102,7 @@ class Report(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the step, the loss, the scores and the throughput."""
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        names = ["train/loss", *(f"val/{name}" for name in SUMMARY[:5]), "train/images_per_second"]
+        names = ["train/loss", *(f"val/{name}" for name in _MAIN), "train/images_per_second"]
         words = [f"{name.split('/')[-1]} {found[name]:.4g}" for name in names if name in found]
         Console().print(f"step {trainer.global_step:>7}  " + "  ".join(words), highlight=False, soft_wrap=True)
 

@@ -166,7 +166,7 @@ def evaluate(params: EvaluateParams, data_params: DataParams) -> dict[str, Any] 
     data = _open(data_params, protocol, split)
     trainer = _trainer(params)
     seed_everything(params.seed, verbose=False)
-    model.scores["test"] = ProtocolScores(protocol)
+    model.scores["test"] = ProtocolScores(protocol, model.own_scores)
     results = trainer.test(model, SplitToTest(data, split), verbose=False)
     if not trainer.is_global_zero:
         return None

@@ -24,6 +24,13 @@ def _at_least(params: Any, minimum: float, *names: str) -> None:
         _check(value is None or value >= minimum, name, f"at least {minimum}", value)
 
 
+def _check_layers(params: Any, part: str) -> None:
+    channels, strides = getattr(params, f"{part}_channels"), getattr(params, f"{part}_strides")
+    same = (channels is None and strides is None) or (channels and strides and len(channels) == len(strides))
+    _check(bool(same), f"{part}_strides", f"as long as {part}_channels {channels}", strides)
+    _check(min((channels or [1]) + (strides or [1])) >= 1, f"{part}_channels", "at least 1 each", channels)
+
+
 @dataclass
 class DataParams:
     """Which images, how large, and how they are loaded; shared by every dataset."""
@@ -132,6 +139,8 @@ class ModelParams:
     """Steps over which the exponential schedule halves the learning rate (it also decays during warm-up)."""
     clip_norm: float | None = 1.0
     """Largest norm of the gradient. None: no clipping."""
+    clip_type: Literal["l2", "inf"] = "l2"
+    """Which norm that is: the Euclidean one, or the largest absolute entry."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -210,8 +219,115 @@ class SlotAttentionParams(ModelParams):
         _at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
         _at_least(self, 0, "tolerance", "noise_steps", "position_frequencies")
         _check(self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads)
-        for part in ("encoder", "decoder"):
-            channels, strides = getattr(self, f"{part}_channels"), getattr(self, f"{part}_strides")
-            same = (channels is None and strides is None) or (channels and strides and len(channels) == len(strides))
-            _check(bool(same), f"{part}_strides", f"as long as {part}_channels {channels}", strides)
-            _check(min((channels or [1]) + (strides or [1])) >= 1, f"{part}_channels", "at least 1 each", channels)
+        _check_layers(self, "encoder")
+        _check_layers(self, "decoder")
+
+
+@dataclass
+class SLATEParams(ModelParams):
+    """SLATE: a discrete VAE, Slot Attention on its tokens, and a transformer that writes them from the slots."""
+
+    lr: float = 3e-4
+    """Peak learning rate of Adam, of everything but the discrete VAE."""
+    dvae_lr: float = 3e-4
+    """Learning rate of the discrete VAE, which has neither warm-up nor decay (but for `patience`)."""
+    warmup_steps: int = 1000
+    """Steps over which the learning rate rises linearly from 0."""
+    patience: int | None = None
+    """Halve both rates after this many validations in a row without a lower loss. None: never."""
+    vocabulary_size: int = 1024
+    """Words of the discrete VAE."""
+    tau_start: float = 1.0
+    """Temperature of the discrete VAE at the first step."""
+    tau_end: float = 0.1
+    """Temperature from `tau_steps` on; it falls along half a cosine."""
+    tau_steps: int = 30_000
+    """Steps over which the temperature falls."""
+    dvae_steps: int = 0
+    """Steps at the start in which the discrete VAE alone is trained; it is frozen afterwards. 0: train all at once."""
+    model_size: int = 192
+    """Size of the vectors of tokens."""
+    slot_size: int = 192
+    """Size of a slot vector."""
+    mlp_size: int = 192
+    """Hidden size of the residual MLP on slots."""
+    num_iterations: int = 3
+    """Iterations of Slot Attention."""
+    num_heads: int = 1
+    """Heads of Slot Attention; the softmax runs over heads and slots together."""
+    init: Literal["gaussian", "learned"] = "learned"
+    """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
+    gradient: Literal["full", "implicit", "bilevel"] = "bilevel"
+    """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
+    neumann_terms: int = 1
+    """Terms of the Neumann series that the implicit and the bilevel gradient keep."""
+    decoder_blocks: int = 4
+    """Blocks of the transformer decoder."""
+    decoder_heads: int = 4
+    """Heads of each of its attentions."""
+    dropout: float = 0.1
+    """Share of embeddings and of the decoder's outputs that is dropped in training."""
+    attention_dropout: float = 0.0
+    """Share of the decoder's attention that is dropped in training; published 0.1, but slower than none."""
+    mask_source: Literal["slots", "decoder"] = "slots"
+    """What the masks are: the attention of the slots, or of the decoder's last block to the slots."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        super().__post_init__()
+        _at_least(self, 1, "patience", "model_size", "slot_size", "mlp_size")
+        _at_least(self, 1, "num_iterations", "num_heads", "neumann_terms", "decoder_blocks", "decoder_heads")
+        _at_least(self, 2, "vocabulary_size")
+        _at_least(self, 0, "tau_steps", "dvae_steps")
+        for name in ("dvae_lr", "tau_start", "tau_end"):
+            _check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        for name in ("dropout", "attention_dropout"):
+            _check(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        for heads, size in (("num_heads", self.slot_size), ("decoder_heads", self.model_size)):
+            _check(size % getattr(self, heads) == 0, heads, f"a divisor of {size}", getattr(self, heads))
+
+
+@dataclass
+class SetPredictionParams(ModelParams):
+    """Set prediction: an object with its properties from each slot."""
+
+    num_slots: int = 10
+    """Number of slots; the largest number of objects."""
+    lr: float = 1e-3
+    """Peak learning rate of Adam."""
+    warmup_steps: int = 1000
+    """Steps over which the learning rate rises linearly from 0."""
+    coordinate_weight: float = 5.0
+    """What the loss of the coordinates is multiplied by; 1 as published, which places objects less exactly."""
+    slot_size: int = 64
+    """Size of a slot vector."""
+    mlp_size: int = 128
+    """Hidden size of the residual MLP on slots."""
+    head_size: int = 64
+    """Hidden size of the MLP that reads the properties from a slot."""
+    num_iterations: int = 3
+    """Iterations of Slot Attention."""
+    init: Literal["gaussian", "learned"] = "gaussian"
+    """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
+    gradient: Literal["full", "implicit", "bilevel"] = "full"
+    """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
+    encoder_channels: list[int] | None = None
+    """Channels of the encoder's convolutions. None: chosen by the resolution."""
+    encoder_strides: list[int] | None = None
+    """Strides of the encoder's convolutions. None: chosen so that at most 32 x 32 features remain."""
+    encoder_kernel: int = 5
+    """Kernel size of the encoder's convolutions."""
+    position_frequencies: int = 0
+    """Octaves of sines in the position embedding. 0: the published linear ramps alone."""
+    initialization: Literal["torch", "keras", "kmeans"] = "keras"
+    """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
+    beginning as soft k-means."""
+    norm_eps: float = 1e-5
+    """Epsilon of the layer normalisations; the original models have 1e-3."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        super().__post_init__()
+        _at_least(self, 1, "slot_size", "mlp_size", "head_size", "num_iterations", "encoder_kernel")
+        _at_least(self, 0, "coordinate_weight", "position_frequencies")
+        _check_layers(self, "encoder")

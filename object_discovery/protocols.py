@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -46,22 +47,25 @@ class ProtocolScores(SplitScores):
 
     Args:
         protocol: The protocol.
+        own: Names of scores that only this model has.
 
     Example:
         >>> "clevrtex_miou" in ProtocolScores(PROTOCOLS["clevrtex"]).means
         True
     """
 
-    def __init__(self, protocol: Protocol) -> None:
-        super().__init__()
+    def __init__(self, protocol: Protocol, own: Sequence[str] = ()) -> None:
+        super().__init__(own)
         self.protocol = protocol
         self.segmentation = SegmentationScores(unscorable=protocol.unscorable)
         if protocol.clevrtex:
             self.means.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
 
-    def update(self, found: Discovery, images: Tensor, masks: Tensor | None) -> None:
-        """Add a batch: what was found, the images `(B, 3, H, W)` and, if there are any, label maps `(B, H, W)`."""
-        super().update(found, images, masks)
+    def update(
+        self, found: Discovery, images: Tensor, masks: Tensor | None, own: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Add a batch, see `SplitScores.update`."""
+        super().update(found, images, masks, own)
         if not self.protocol.clevrtex:
             return
         if found.image is not None:

@@ -1,8 +1,9 @@
-"""Everything that changes with the step, as pure functions of the step."""
+"""Everything that changes in the course of training: pure functions of the step, and what waits for a plateau."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -57,3 +58,44 @@ def learning_rate_factor(
     if schedule == "constant" or step < warmup_steps:
         return warm
     return cosine_anneal(step - warmup_steps, 1.0, 0.0, decay_steps - warmup_steps)
+
+
+@dataclass
+class Plateau:
+    """Halve a learning rate whenever a loss has not improved `patience` times in a row.
+
+    A factor for the learning rate to be multiplied by, so that it acts together with any schedule over steps. The
+    fields are plain numbers, which a checkpoint can hold.
+
+    Args:
+        patience: Losses without a new best before the next halving, at least 1.
+        best: The best loss so far.
+        waited: Losses since the best one, or since the last halving.
+        halvings: Halvings so far.
+
+    Example:
+        >>> plateau = Plateau(patience=2)
+        >>> for loss in (3.0, 4.0, 3.5, 2.0):
+        ...     plateau.update(loss)
+        >>> plateau.factor
+        0.5
+    """
+
+    patience: int
+    best: float = math.inf
+    waited: int = 0
+    halvings: int = 0
+
+    @property
+    def factor(self) -> float:
+        """What learning rates are multiplied by."""
+        return float(0.5**self.halvings)
+
+    def update(self, loss: float) -> None:
+        """Take note of a loss."""
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited == self.patience:
+            self.waited, self.halvings = 0, self.halvings + 1

@@ -227,9 +227,9 @@ def build_loggers(run: Run, out: Path) -> list[Logger]:
 
 
 def build_callbacks(run: Run, out: Path, has_masks: bool = True) -> list[Callback]:
-    """Make what accompanies a run: checkpoints (the best by FG-ARI or, without masks, by the error), pictures, ..."""
+    """Make what accompanies a run: checkpoints (the best by the model's `monitor`), pictures, ..."""
     folder = out / "checkpoints"
-    monitor, mode = ("val/fg_ari", "max") if has_masks else ("val/mse", "min")
+    monitor, mode = MODELS[run.model_type].monitor(has_masks)
     callbacks: list[Callback] = [
         Throughput(),
         LearningRateMonitor("step"),
@@ -259,7 +259,9 @@ def keep_metrics(trainer: Trainer, out: Path, step: int) -> None:
         return
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-    kept = [row for row in rows if int(row["step"]) < step or (int(row["step"]) == step and row.get("val/mse"))]
+    kept = [
+        row for row in rows if int(row["step"]) < step or (int(row["step"]) == step and row.get("val/active_slots"))
+    ]
     logger = next(logger for logger in trainer.loggers if isinstance(logger, CSVLogger))
     logger.experiment.metrics.extend(kept)
     logger.save()

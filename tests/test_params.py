@@ -7,11 +7,29 @@ from typing import Any
 import pytest
 
 from object_discovery import params
-from object_discovery.params import DataParams, ModelParams, SlotAttentionParams, TrainerParams
+from object_discovery.params import (
+    DataParams,
+    ModelParams,
+    SetPredictionParams,
+    SLATEParams,
+    SlotAttentionParams,
+    TrainerParams,
+)
 
 CLASSES = [value for value in vars(params).values() if inspect.isclass(value) and dataclasses.is_dataclass(value)]
 
 AT_LEAST_ONE: dict[type[Any], list[str]] = {
+    SLATEParams: [
+        "patience",
+        "slot_size",
+        "mlp_size",
+        "num_iterations",
+        "num_heads",
+        "neumann_terms",
+        "decoder_blocks",
+        "decoder_heads",
+    ],
+    SetPredictionParams: ["slot_size", "mlp_size", "head_size", "num_iterations", "encoder_kernel"],
     DataParams: ["resolution", "batch_size", "train_size", "val_size", "test_size"],
     TrainerParams: ["max_steps", "num_nodes", "val_interval", "log_interval"],
     ModelParams: ["resolution", "num_slots", "half_life", "decay_steps"],
@@ -29,6 +47,8 @@ AT_LEAST_ONE: dict[type[Any], list[str]] = {
     ],
 }
 AT_LEAST_ZERO: dict[type[Any], list[str]] = {
+    SLATEParams: ["tau_steps", "dvae_steps"],
+    SetPredictionParams: ["coordinate_weight", "position_frequencies"],
     DataParams: ["max_objects", "min_objects", "eval_max_objects", "num_workers", "data_seed"],
     TrainerParams: ["seed", "num_pictures"],
     ModelParams: ["warmup_steps"],
@@ -75,6 +95,25 @@ def test_heads_must_divide_the_slots() -> None:
         SlotAttentionParams(slot_size=12, num_heads=5)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("dvae_lr", 0.0, "positive"),
+        ("tau_start", 0.0, "positive"),
+        ("tau_end", -0.1, "positive"),
+        ("dropout", 1.0, r"in \[0, 1\)"),
+        ("attention_dropout", -0.1, r"in \[0, 1\)"),
+        ("vocabulary_size", 1, "at least 2"),
+        ("model_size", 0, "at least 1"),
+        ("num_heads", 5, "a divisor of 192"),
+        ("decoder_heads", 5, "a divisor of 192"),
+    ],
+)
+def test_settings_of_slate_are_checked(name: str, value: float, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` to be {expected}, but got {value}"):
+        SLATEParams(**{name: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 @pytest.mark.parametrize(
     ("channels", "strides"), [([8, 8], [1]), ([8], [1, 1]), ([8], None), (None, [1]), ([], []), ([], None)]
@@ -91,6 +130,13 @@ def test_channels_and_strides_are_at_least_one(part: str, channels: list[int], s
     settings: dict[str, Any] = {f"{part}_channels": channels, f"{part}_strides": strides}
     with pytest.raises(ValueError, match=f"`{part}_channels` to be at least 1 each"):
         SlotAttentionParams(**settings)
+
+
+def test_layers_of_the_set_predictor_are_checked_too() -> None:
+    with pytest.raises(ValueError, match="`encoder_strides` to be as long as encoder_channels"):
+        SetPredictionParams(encoder_channels=[8])
+    with pytest.raises(ValueError, match="`encoder_channels` to be at least 1 each"):
+        SetPredictionParams(encoder_channels=[0], encoder_strides=[1])
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from object_discovery.schedules import cosine_anneal, learning_rate_factor
+from object_discovery.schedules import Plateau, cosine_anneal, learning_rate_factor
 
 
 def published(step: int) -> float:
@@ -76,3 +76,20 @@ def test_annealing_goes_along_half_a_cosine_and_stays() -> None:
 def test_annealing_may_rise_and_may_have_no_length() -> None:
     assert cosine_anneal(5, 0.0, 2.0, 10) == pytest.approx(1.0)
     assert cosine_anneal(0, 0.0, 2.0, 0) == 2.0
+
+
+def test_a_plateau_halves_after_patience_losses_without_a_new_best() -> None:
+    plateau = Plateau(patience=4)
+    factors = []
+    for loss in [5.0, 4.0, 4.0, 4.1, 4.0, 3.9, 4, 4, 4, 4, 4, 4, 4, 3.9, 1.0, 2, 2, 2, 2]:
+        plateau.update(loss)
+        factors.append(plateau.factor)
+    # bests at 0, 1, 5 and 14; the eighth and the fourth loss after them make it halve
+    assert factors == [1.0] * 9 + [0.5] * 4 + [0.25] * 5 + [0.125]
+    assert (plateau.best, plateau.waited, plateau.halvings) == (1.0, 0, 3)
+
+
+def test_a_loss_that_is_nan_is_no_new_best() -> None:
+    plateau = Plateau(patience=1)
+    plateau.update(math.nan)
+    assert (plateau.best, plateau.halvings) == (math.inf, 1)

@@ -2,6 +2,7 @@
 
 from object_discovery.metrics.ari import ARI, FGARI, adjusted_rand_index
 from object_discovery.metrics.assignment import linear_assignment
+from object_discovery.metrics.average_precision import AveragePrecision, average_precision
 from object_discovery.metrics.clevrtex import clevrtex_miou
 from object_discovery.metrics.collapse import active_slots, duplicated_slots, mask_entropy
 from object_discovery.metrics.contingency import IGNORED, contingency_table, iou_of_table, labels_from_masks
@@ -14,6 +15,7 @@ __all__ = [
     "ARI",
     "FGARI",
     "IGNORED",
+    "AveragePrecision",
     "CorLoc",
     "ImageMean",
     "MeanBestOverlap",
@@ -22,6 +24,7 @@ __all__ = [
     "SegmentationScores",
     "active_slots",
     "adjusted_rand_index",
+    "average_precision",
     "clevrtex_miou",
     "contingency_table",
     "corloc",

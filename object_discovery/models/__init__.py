@@ -7,10 +7,14 @@ from typing import Any
 
 from object_discovery.errors import CheckpointError
 from object_discovery.models.base import ObjectDiscoveryModel, read_checkpoint, read_config
+from object_discovery.models.set_prediction import SetPrediction
+from object_discovery.models.slate import SLATE, ConceptLibrary
 from object_discovery.models.slot_attention import SlotAttentionModel
 
 MODELS: dict[str, type[ObjectDiscoveryModel[Any]]] = {
     "sa": SlotAttentionModel,
+    "slate": SLATE,
+    "set_prediction": SetPrediction,
 }
 """Every model by the name the command line knows it by."""
 
@@ -30,4 +34,14 @@ def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
     return MODELS[model_type].load_from_checkpoint(path).eval()
 
 
-__all__ = ["MODELS", "ObjectDiscoveryModel", "SlotAttentionModel", "load", "read_checkpoint", "read_config"]
+__all__ = [
+    "MODELS",
+    "SLATE",
+    "ConceptLibrary",
+    "ObjectDiscoveryModel",
+    "SetPrediction",
+    "SlotAttentionModel",
+    "load",
+    "read_checkpoint",
+    "read_config",
+]

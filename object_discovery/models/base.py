@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import torch
 import yaml
@@ -105,6 +105,8 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
     """The name the command line knows the model by."""
     params_class: ClassVar[type[ModelParams]]
     """The dataclass of its hyperparameters."""
+    own_scores: ClassVar[tuple[str, ...]] = ()
+    """Names of the scores that `evaluate` gives besides those of every model."""
 
     def __init__(self, params: P | None = None, **settings: Any) -> None:
         super().__init__()
@@ -122,7 +124,12 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         self.forward_options: dict[str, int] = {}
         """Arguments that validation and test pass to `forward`, such as another `num_slots`."""
         self.save_hyperparameters(dataclasses.asdict(params))
-        self.scores = nn.ModuleDict({split: SplitScores() for split in ("val", "test")})
+        self.scores = nn.ModuleDict({split: SplitScores(self.own_scores) for split in ("val", "test")})
+
+    @classmethod
+    def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
+        """Name the score that chooses the best checkpoint, and say whether it is to be small or large."""
+        return ("val/fg_ari", "max") if has_masks else ("val/mse", "min")
 
     @classmethod
     def from_config(cls, name: str | Path, **settings: Any) -> Self:
@@ -210,22 +217,34 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Log the scores of the test."""
         self._log_scores("test")
 
-    def _score(self, split: str, batch: Batch) -> None:
-        found = self(batch["image"], **self.forward_options)
-        cast(SplitScores, self.scores[split]).update(found, batch["image"], batch.get("mask"))
+    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+        """Find the objects of a batch; and compute `own_scores` of each image, `(B,)` by their names."""
+        return self(batch["image"], **self.forward_options), {}
 
-    def _log_scores(self, split: str) -> None:
+    def _score(self, split: str, batch: Batch) -> Discovery:
+        found, own = self.evaluate(batch)
+        cast(SplitScores, self.scores[split]).update(found, batch["image"], batch.get("mask"), own)
+        return found
+
+    def _log_scores(self, split: str) -> dict[str, Tensor]:
         scores = cast(SplitScores, self.scores[split])
-        self.log_dict({f"{split}/{name}": value for name, value in scores.compute().items()}, sync_dist=False)
+        values = scores.compute()
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, sync_dist=False)
         scores.reset()
+        return values
 
     def configure_optimizers(self) -> Any:
         """Build Adam and its schedule over steps."""
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.params.lr, fused=fused)
+        groups, factors = zip(*self.parameter_groups(), strict=True)
+        optimizer = torch.optim.Adam(groups, lr=self.params.lr, fused=fused)
         self._total_steps = float(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, self.learning_rate_factor)
+        scheduler = LambdaLR(optimizer, list(factors))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+    def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
+        """Return groups of parameters as the optimiser takes them, each with its factor on the rate at a step."""
+        return [({"params": list(self.parameters())}, self.learning_rate_factor)]
 
     def learning_rate_factor(self, step: int) -> float:
         """Return what the peak learning rate is multiplied by at a step."""
@@ -246,4 +265,4 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Clip the norm of the gradient to `clip_norm`, unless the trainer was told otherwise."""
         value = self.params.clip_norm if gradient_clip_val is None else gradient_clip_val
         if value is not None:  # Lightning's own clipping refuses fused optimisers under autocast
-            nn.utils.clip_grad_norm_(self.parameters(), value)
+            nn.utils.clip_grad_norm_(self.parameters(), value, 2.0 if self.params.clip_type == "l2" else math.inf)

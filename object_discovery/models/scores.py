@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -35,17 +36,32 @@ class MeanScore(ImageMean):
 
 
 class SplitScores(nn.Module):
-    """Everything that is measured on a split, added up batch by batch on the device."""
+    """Everything that is measured on a split, added up batch by batch on the device.
 
-    def __init__(self) -> None:
+    Args:
+        own: Names of scores that only this model has.
+    """
+
+    def __init__(self, own: Sequence[str] = ()) -> None:
         super().__init__()
         self.segmentation = SegmentationScores()
-        names = ("mse", "active_slots", "duplicated_slots", "mask_entropy")
+        names = ("mse", "active_slots", "duplicated_slots", "mask_entropy", *own)
         self.means = nn.ModuleDict({name: MeanScore() for name in names})
+        self.sets = nn.ModuleDict()  # metrics of all images together, where a model has some
 
-    def update(self, found: Discovery, images: Tensor, masks: Tensor | None) -> None:
-        """Add a batch: what was found, the images `(B, 3, H, W)` and, if there are any, label maps `(B, H, W)`."""
+    def update(
+        self, found: Discovery, images: Tensor, masks: Tensor | None, own: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            found: What was found.
+            images: `(B, 3, H, W)`.
+            masks: Label maps `(B, H, W)`, if there are any.
+            own: The scores that only this model has, `(B,)` each.
+        """
         values = {
+            **(own or {}),
             "active_slots": active_slots(found.masks),
             "duplicated_slots": duplicated_slots(found.slots),
             "mask_entropy": mask_entropy(found.masks),
@@ -60,7 +76,7 @@ class SplitScores(nn.Module):
 
     def metrics(self) -> dict[str, Metric]:
         """Return the metrics that have seen images."""
-        every = {"segmentation": self.segmentation, **cast(dict[str, Metric], dict(self.means.items()))}
+        every = {"segmentation": self.segmentation, **cast(dict[str, Metric], {**self.means, **self.sets})}
         return {name: metric for name, metric in every.items() if metric.update_called}
 
     def compute(self) -> dict[str, Tensor]:
@@ -73,5 +89,5 @@ class SplitScores(nn.Module):
 
     def reset(self) -> None:
         """Start again at nothing."""
-        for metric in (self.segmentation, *self.means.values()):
+        for metric in (self.segmentation, *self.means.values(), *self.sets.values()):
             cast(Metric, metric).reset()

@@ -7,6 +7,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from object_discovery import TetrominoesDataModule
+from object_discovery.data.scene_datasets import Draw
 from object_discovery.models import MODELS, ObjectDiscoveryModel
 
 SIZE = 16
@@ -25,6 +26,28 @@ TINY: dict[str, dict[str, Any]] = {
         "decoder_strides": [2],
         "warmup_steps": 2,
     },
+    "set_prediction": {
+        "resolution": SIZE,
+        "num_slots": SLOTS,
+        "slot_size": 16,
+        "mlp_size": 16,
+        "head_size": 16,
+        "init": "learned",
+        "encoder_channels": [8],
+        "encoder_strides": [2],
+        "warmup_steps": 2,
+    },
+    "slate": {
+        "resolution": SIZE,
+        "num_slots": SLOTS,
+        "slot_size": 16,
+        "mlp_size": 16,
+        "vocabulary_size": 8,
+        "model_size": 16,
+        "decoder_blocks": 2,
+        "decoder_heads": 2,
+        "warmup_steps": 2,
+    },
 }
 """Settings of a small model of each type."""
 
@@ -38,10 +61,32 @@ def make_images(batch: int = 2) -> Tensor:
     return torch.rand(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
+def make_objects(batch: int = 2) -> Tensor:
+    """Describe the objects of scenes: one, two or none, and filling."""
+    generator = torch.Generator().manual_seed(2)
+    objects = torch.zeros(batch, SLOTS, 19)
+    objects[..., :3] = torch.rand(batch, SLOTS, 3, generator=generator)
+    for start, end in ((3, 5), (5, 7), (7, 10), (10, 18)):
+        place = torch.randint(start, end, (batch, SLOTS, 1), generator=generator)
+        objects.scatter_(2, place, 1)
+    objects[..., 18] = 1
+    return objects * (torch.arange(SLOTS) < (1 + torch.arange(batch)[:, None]) % 3)[..., None]
+
+
+class TinyData(TetrominoesDataModule):
+    """Tetrominoes with objects of a kind."""
+
+    @classmethod
+    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
+        draw = super()._drawing(seed, variant, counts)
+        assert draw is not None
+        return lambda indices: (*draw(indices)[:2], {"objects": make_objects(len(indices)).numpy()})
+
+
 def make_data(**settings: Any) -> TetrominoesDataModule:
     """Draw few scenes: two batches to train, two to validate, one to test."""
     sizes = {"batch_size": 4, "train_size": 8, "val_size": 6, "test_size": 4, "resolution": SIZE, "num_workers": 0}
-    return TetrominoesDataModule(**{**sizes, **settings})
+    return TinyData(**{**sizes, **settings})
 
 
 def make_trainer(max_steps: int, **settings: Any) -> Trainer:

@@ -1,0 +1,238 @@
+"""Set prediction with Slot Attention: one object with its properties from each slot, learned from true sets.
+
+Reference:
+    Locatello et al., Object-Centric Learning with Slot Attention, NeurIPS 2020, arXiv 2006.15055, sections 3.2 and 4.2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from object_discovery.discovery import Discovery
+from object_discovery.errors import UserError
+from object_discovery.layers.encoder import ConvEncoder
+from object_discovery.layers.initialization import keras_initialization
+from object_discovery.layers.slot_attention import SlotAttention
+from object_discovery.metrics import linear_assignment
+from object_discovery.metrics.average_precision import COLUMNS, AveragePrecision
+from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.scores import SplitScores
+from object_discovery.params import SetPredictionParams
+
+_COORDINATES = 3
+
+
+def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
+    """Choose channels and strides of the recommended encoder: at most 32 x 32 positions remain.
+
+    Returns:
+        Channels and strides of the convolutions.
+
+    Example:
+        >>> encoder_shape(64)
+        ([64, 64, 64, 64], [2, 1, 1, 1])
+    """
+    halvings = max(0, math.ceil(math.log2(resolution / 32)))
+    strides = [2] * halvings + [1] * max(2, 4 - halvings)
+    return [64] * len(strides), strides
+
+
+def match_objects(pred: Tensor, target: Tensor, coordinate_weight: float = 1.0) -> Tensor:
+    """Give each prediction one true row, all different, such that the loss is least.
+
+    Filling is added where there are more predictions than rows. Where there are fewer, filling is left out first, then
+    those objects that fit worst.
+
+    Args:
+        pred: Predicted rows, `(B, K, 19)`.
+        target: True rows, `(B, O, 19)`.
+        coordinate_weight: Weight of the coordinates, see `set_loss`.
+
+    Returns:
+        The row of each prediction, `(B, K, 19)`.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> target = torch.eye(19)[None, :2]
+        >>> match_objects(target.flip(1), target).argmax(-1).tolist()
+        [[1, 0]]
+    """
+    if pred.ndim != 3 or target.ndim != 3 or (len(target), target.shape[2]) != (len(pred), pred.shape[2]):
+        expected = f"(B, O, D) beside predictions of {tuple(pred.shape)}"
+        raise ValueError(f"Expected argument `target` to be of shape {expected}, but got {tuple(target.shape)}")
+    slots, rows = pred.shape[1], target.shape[1]
+    target = F.pad(target.float(), (0, 0, 0, max(0, slots - rows)))
+    with torch.no_grad():
+        cost = _huber(pred.float()[:, :, None], target[:, None], coordinate_weight)  # (B, K, N)
+        if rows > slots:  # nobody predicts the rows given to these slots; an object costs more there than anywhere else
+            dear = rows * cost.amax((1, 2), keepdim=True) + 1
+            nobody = dear * (target[:, None, :, -1] > 0)
+            cost = torch.cat([cost, nobody.expand(-1, rows - slots, -1)], dim=1)
+        row_of = linear_assignment(cost)[:, :slots]
+    return target.gather(1, row_of[..., None].expand(-1, -1, target.shape[2]))
+
+
+def set_loss(pred: Tensor, target: Tensor, coordinate_weight: float = 1.0) -> Tensor:
+    """Compute the distance of predicted sets from true ones, whatever their order.
+
+    It is the sum over matched pairs of Huber's loss, 0.5 e^2 for errors e of at most 1 and |e| - 0.5 above, averaged
+    over the 19 numbers.
+
+    Args:
+        pred: Predicted rows, `(B, K, 19)`.
+        target: True rows, `(B, O, 19)`; filling is 0.
+        coordinate_weight: What the loss of the three coordinates is multiplied by; 1 as published.
+
+    Returns:
+        A loss for each image, `(B,)`, float32.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> target = torch.zeros(1, 4, 19)
+        >>> target[0, 2, 18] = 1
+        >>> set_loss(torch.zeros(1, 4, 19), target) * 19
+        tensor([0.5000])
+    """
+    return _huber(pred.float(), match_objects(pred, target, coordinate_weight), coordinate_weight).sum(1)
+
+
+def _huber(pred: Tensor, target: Tensor, coordinate_weight: float) -> Tensor:
+    error = (pred - target).abs()
+    losses = torch.where(error <= 1, 0.5 * error.square(), error - 0.5)
+    weighted = coordinate_weight * losses[..., :_COORDINATES].sum(-1) + losses[..., _COORDINATES:].sum(-1)
+    return weighted / losses.shape[-1]
+
+
+class SetPrediction(ObjectDiscoveryModel[SetPredictionParams]):
+    """Predict the objects of a scene with their properties, in any order.
+
+    It learns from batches that have `objects` besides images: float `(B, O, 19)`, x, y and z scaled from [-3, 3] to
+    [0, 1], one-hot size (2), material (2), shape (3) and colour (8), and 1 for an object; filling is 0. Masks are the
+    attention of the slots. Validation and test log the average precision `ap_inf`, `ap_1`, `ap_0.5`, `ap_0.25` and
+    `ap_0.125`; `mask` is scored where a batch has it.
+
+    Args:
+        params: The hyperparameters.
+        **settings: Fields of `SetPredictionParams`, in place of `params`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Example:
+        >>> model = SetPrediction(resolution=64)
+        >>> images = torch.rand(2, 3, 64, 64)
+        >>> model.predict(images).shape  # all in [0, 1]
+        torch.Size([2, 10, 19])
+        >>> model(images).masks.shape
+        torch.Size([2, 10, 64, 64])
+    """
+
+    model_type: ClassVar[str] = "set_prediction"
+    params_class: ClassVar[type[SetPredictionParams]] = SetPredictionParams
+
+    def __init__(self, params: SetPredictionParams | None = None, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        p = self.params
+        channels, strides = encoder_shape(p.resolution)
+        self.encoder = ConvEncoder(
+            p.resolution,
+            p.encoder_channels or channels,
+            p.encoder_strides or strides,
+            kernel_size=p.encoder_kernel,
+            frequencies=p.position_frequencies,
+            norm_eps=p.norm_eps,
+        )
+        self.slot_attention = SlotAttention(
+            p.num_slots,
+            p.slot_size,
+            self.encoder.feature_size,
+            mlp_size=p.mlp_size,
+            num_iterations=p.num_iterations,
+            init=p.init,
+            gradient=p.gradient,
+            norm_eps=p.norm_eps,
+        )
+        self.head = nn.Sequential(
+            nn.Linear(p.slot_size, p.head_size), nn.ReLU(inplace=True), nn.Linear(p.head_size, COLUMNS)
+        )
+        if p.initialization != "torch":
+            self.apply(keras_initialization)
+        if p.initialization == "kmeans":
+            self.slot_attention.start_as_kmeans()
+
+    @classmethod
+    def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
+        """Choose the best checkpoint by the average precision within distance 1."""
+        return "val/ap_1", "max"
+
+    def forward(  # type: ignore[override]
+        self,
+        images: Tensor,
+        slots: Tensor | None = None,
+        *,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> Discovery:
+        """Find the objects in images.
+
+        Args:
+            images: `(B, 3, H, W)`, floats in [0, 1].
+            slots: Slots to start from, `(B, K, D)`. None: the model's own.
+            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
+            num_iterations: Iterations for this call. None: as trained.
+
+        Returns:
+            Slots, attention, and as masks the attention at image size; `properties` says what the slots are.
+
+        Raises:
+            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
+        """
+        size = self.params.resolution
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
+        slots, attention = self.slot_attention(
+            self.encoder(images * 2 - 1), slots, num_slots=num_slots, num_iterations=num_iterations
+        )
+        attention = attention.unflatten(2, (self.encoder.size,) * 2)
+        masks = F.interpolate(attention, (size, size), mode="bilinear", align_corners=False)
+        return Discovery(slots, masks, attention=attention)
+
+    def properties(self, slots: Tensor) -> Tensor:
+        """Turn slots `(B, K, D)` into rows of properties `(B, K, 19)`, float32 in [0, 1]."""
+        return self.head(slots).float().sigmoid()  # type: ignore[no-any-return]
+
+    def predict(self, images: Tensor, **options: Any) -> Tensor:
+        """Predict the objects in images `(B, 3, H, W)` as rows `(B, K, 19)`; takes the options of `forward`."""
+        return self.properties(self(images, **options).slots)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss of the predicted sets, see `set_loss`.
+
+        Raises:
+            UserError: If the batch has no `objects`.
+        """
+        if "objects" not in batch:
+            raise UserError(
+                f"Expected batches with `objects`, but got {', '.join(batch)}: set prediction learns from datasets "
+                "that describe their objects, such as scenes, clevr and clevr_with_masks"
+            )
+        pred = self.predict(batch["image"])
+        return {"loss": set_loss(pred, batch["objects"], self.params.coordinate_weight).mean()}
+
+    def _score(self, split: str, batch: Batch) -> Discovery:
+        found = super()._score(split, batch)
+        if "objects" in batch:
+            sets = cast(SplitScores, self.scores[split]).sets
+            if "average_precision" not in sets:
+                sets["average_precision"] = AveragePrecision().to(self.device)
+            cast(AveragePrecision, sets["average_precision"]).update(self.properties(found.slots), batch["objects"])
+        return found

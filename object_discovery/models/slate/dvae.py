@@ -1,0 +1,162 @@
+"""The discrete VAE of SLATE: an image becomes a grid of tokens, one for every 4 x 4 pixels, and back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+PATCH = 4
+"""Height and width in pixels of the patch that a token stands for."""
+_WIDTH = 64
+
+
+class ConvBlock(nn.Module):
+    """A convolution without bias, a normalisation over all channels and positions, and ReLU.
+
+    Args:
+        in_channels: Channels that come in.
+        out_channels: Channels that go out.
+        kernel_size: Height and width of the kernel; an odd one keeps the size of the image.
+        stride: Stride of the kernel.
+
+    Example:
+        >>> ConvBlock(3, 8, 4, stride=4)(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        padding = kernel_size // 2 if stride == 1 else 0
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = nn.GroupNorm(1, out_channels)
+        nn.init.kaiming_uniform_(self.convolution.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve `(B, C, H, W)`."""
+        return self.norm(self.convolution(features)).relu()  # type: ignore[no-any-return]
+
+
+def sample_tokens(logits: Tensor) -> Tensor:
+    """Draw one token for each position from the categorical distribution of its logits.
+
+    The inverse of the cumulative distribution at one random number: the same distribution as a hard Gumbel-softmax
+    sample, without a random number for each word of the vocabulary and without one-hots.
+
+    Args:
+        logits: `(..., V)`.
+
+    Returns:
+        Tokens `(...)`, int64 in [0, V).
+
+    Example:
+        >>> sample_tokens(torch.tensor([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0]]))
+        tensor([1, 0])
+    """
+    cumulated = logits.detach().float().softmax(-1).cumsum(-1)
+    total = cumulated[..., -1:]
+    found = torch.searchsorted(cumulated, torch.rand_like(total) * total, right=True)  # right: no word of chance 0
+    return found.squeeze(-1).clamp_max(logits.shape[-1] - 1)
+
+
+def gumbel_softmax(logits: Tensor, tau: float) -> Tensor:
+    """Draw a relaxed sample of each categorical distribution; it is differentiable.
+
+    Args:
+        logits: `(..., V)`.
+        tau: Temperature, above 0; the smaller, the nearer to one word.
+
+    Returns:
+        Weights `(..., V)`, in the dtype of `logits`, which sum to 1.
+
+    Reference:
+        Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, arXiv 1611.01144.
+
+    Example:
+        >>> bool((gumbel_softmax(torch.zeros(2, 5), tau=0.5).sum(-1) - 1).abs().max() < 1e-6)
+        True
+    """
+    # In float32, and kept from 0, whose logarithm would make the softmax NaN.
+    noise = torch.empty_like(logits, dtype=torch.float32).exponential_().clamp_min_(1e-30).log_()
+    return noise.neg_().add_(logits).div_(tau).softmax(-1).to(logits.dtype)
+
+
+class DiscreteVAE(nn.Module):
+    """Turn images into tokens of a vocabulary, and tokens into images.
+
+    Letters: B images, H W pixels, h = H / 4 and w = W / 4, N = h w tokens, V words.
+
+    Args:
+        vocabulary_size: V.
+
+    Reference:
+        Singh, Deng and Ahn 2022, section 2.1; Ramesh et al., Zero-Shot Text-to-Image Generation, 2021,
+        arXiv 2102.12092.
+
+    Example:
+        >>> dvae = DiscreteVAE(vocabulary_size=32)
+        >>> image, tokens = dvae(torch.rand(2, 3, 16, 16), tau=1.0)
+        >>> image.shape, tokens.shape
+        (torch.Size([2, 3, 16, 16]), torch.Size([2, 16]))
+    """
+
+    def __init__(self, vocabulary_size: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            ConvBlock(3, _WIDTH, PATCH, stride=PATCH), *(ConvBlock(_WIDTH, _WIDTH) for _ in range(6))
+        )
+        self.to_logits = nn.Linear(_WIDTH, vocabulary_size)  # a 1 x 1 convolution, with words last
+        self.words = nn.Linear(vocabulary_size, _WIDTH, bias=False)
+        self.norm = nn.GroupNorm(1, _WIDTH)
+        self.decoder = nn.Sequential(
+            *(layer for _ in range(2) for layer in _upsampling()),
+            nn.Conv2d(_WIDTH, 3, 1),
+        )
+        nn.init.xavier_uniform_(self.to_logits.weight)
+        nn.init.zeros_(self.to_logits.bias)
+        nn.init.kaiming_uniform_(self.words.weight)
+
+    def forward(self, images: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+        """Reconstruct images through relaxed tokens, and draw hard ones apart from them.
+
+        Args:
+            images: `(B, 3, H, W)` in [0, 1]; H and W are multiples of 4.
+            tau: Temperature of the relaxed tokens.
+
+        Returns:
+            The reconstruction `(B, 3, H, W)` and tokens `(B, N)`, through which no gradient flows.
+        """
+        logits = self.encode(images)
+        return self.decode(gumbel_softmax(logits, tau), images.shape[-2] // PATCH), sample_tokens(logits)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Compute the logits `(B, N, V)` of the tokens of images `(B, 3, H, W)`."""
+        return self.to_logits(rearrange(self.encoder(images), "b c h w -> b (h w) c"))  # type: ignore[no-any-return]
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Choose the likeliest tokens `(B, N)` of images `(B, 3, H, W)`."""
+        return self.encode(images).max(-1).indices  # several times as fast as argmax on the CPU
+
+    def decode(self, weights: Tensor, height: int) -> Tensor:
+        """Paint images `(B, 3, H, W)` of mixtures of words `(B, N, V)` in `height` rows."""
+        return self._paint(self.words(weights), height)
+
+    def decode_tokens(self, tokens: Tensor, height: int) -> Tensor:
+        """Paint images `(B, 3, H, W)` of tokens `(B, N)` in `height` rows."""
+        return self._paint(F.embedding(tokens, self.words.weight.T), height)
+
+    def _paint(self, features: Tensor, height: int) -> Tensor:
+        grid = rearrange(features, "b (h w) c -> b c h w", h=height)
+        return self.decoder(self.norm(grid).relu())  # type: ignore[no-any-return]
+
+
+def _upsampling() -> tuple[nn.Module, ...]:
+    """Make the layers that double the size."""
+    return (
+        ConvBlock(_WIDTH, _WIDTH, 3),
+        ConvBlock(_WIDTH, _WIDTH),
+        ConvBlock(_WIDTH, _WIDTH),
+        ConvBlock(_WIDTH, 4 * _WIDTH),
+        nn.PixelShuffle(2),
+    )

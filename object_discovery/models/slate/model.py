@@ -1,0 +1,266 @@
+"""The LightningModule of SLATE."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from object_discovery.discovery import Discovery
+from object_discovery.layers.initialization import keras_initialization
+from object_discovery.layers.slot_attention import SlotAttention
+from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.slate.dvae import PATCH, DiscreteVAE
+from object_discovery.models.slate.generation import generate_tokens
+from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
+from object_discovery.params import SLATEParams
+from object_discovery.schedules import Plateau, cosine_anneal
+
+
+class SLATE(ObjectDiscoveryModel[SLATEParams]):
+    """Find objects by writing the tokens of an image from slots; compose new images of slots.
+
+    Letters: B images, H W pixels, h w the grid of tokens, N = h w tokens, V words, K slots, D slot size.
+
+    `val/mse` and `Discovery.image` are of the discrete VAE's own reconstruction, which costs little and does not pass
+    through the slots; `reconstruct` paints what the slots hold. `val/cross_entropy` is summed over tokens, and
+    `val/loss` is that plus the squared error summed over pixels, as published.
+
+    Args:
+        params: The hyperparameters.
+        **settings: Fields of `SLATEParams`, in place of `params`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Reference:
+        Singh, Deng and Ahn, Illiterate DALL-E Learns to Compose, ICLR 2022, arXiv 2110.11405.
+
+    Example:
+        >>> model = SLATE(num_slots=3, resolution=16, vocabulary_size=32)
+        >>> found = model(torch.rand(2, 3, 16, 16))
+        >>> found.slots.shape, found.masks.shape  # masks sum to 1 over the slots
+        (torch.Size([2, 3, 192]), torch.Size([2, 3, 16, 16]))
+        >>> model.compose(torch.stack([found.slots[0, 0], found.slots[1, 2]])[None]).shape  # a scene of two slots
+        torch.Size([1, 3, 16, 16])
+    """
+
+    model_type: ClassVar[str] = "slate"
+    params_class: ClassVar[type[SLATEParams]] = SLATEParams
+    own_scores: ClassVar[tuple[str, ...]] = ("loss", "cross_entropy")
+
+    def __init__(self, params: SLATEParams | None = None, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        p = self.params
+        self.grid = -(-p.resolution // PATCH)
+        self.plateau = Plateau(p.patience) if p.patience else None
+        self.dvae = DiscreteVAE(p.vocabulary_size)
+        self.embedding = TokenEmbedding(p.vocabulary_size, self.grid**2, p.model_size, p.dropout)
+        self.features = nn.Sequential(
+            nn.LayerNorm(p.model_size),
+            nn.Linear(p.model_size, p.model_size),
+            nn.ReLU(),
+            nn.Linear(p.model_size, p.model_size),
+        )
+        self.slot_attention = SlotAttention(
+            p.num_slots,
+            p.slot_size,
+            p.model_size,
+            mlp_size=p.mlp_size,
+            num_iterations=p.num_iterations,
+            num_heads=p.num_heads,
+            init=p.init,
+            gradient=p.gradient,
+            neumann_terms=p.neumann_terms,
+        )
+        self.decoder = TransformerDecoder(
+            p.vocabulary_size,
+            p.slot_size,
+            p.model_size,
+            num_blocks=p.decoder_blocks,
+            num_heads=p.decoder_heads,
+            dropout=p.dropout,
+            attention_dropout=p.attention_dropout,
+        )
+        for part in (self.features, self.slot_attention):
+            part.apply(keras_initialization)
+        if p.init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
+            nn.init.xavier_uniform_(self.slot_attention.mu)
+            nn.init.xavier_uniform_(self.slot_attention.log_sigma)
+
+    def forward(  # type: ignore[override]
+        self,
+        images: Tensor,
+        slots: Tensor | None = None,
+        *,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> Discovery:
+        """Find the objects in images, by their likeliest tokens.
+
+        Args:
+            images: `(B, 3, H, W)`, floats in [0, 1].
+            slots: Slots to start from, `(B, K, D)`. None: the model's own.
+            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
+            num_iterations: Iterations for this call. None: as trained.
+
+        Returns:
+            Slots, masks, the discrete VAE's reconstruction, and the attention that the masks are made of.
+
+        Raises:
+            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
+        """
+        tokens = self.dvae.tokens(self._pad(images))
+        embedded, slots, attention = self._bind(tokens, slots, num_slots, num_iterations)
+        if self.params.mask_source == "decoder":
+            attention = self.decoder.attention(embedded[:, :-1], slots)
+        return self._discovery(tokens, slots, attention)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss of the discrete VAE and that of the decoder, both as means over images.
+
+        The former is the squared error summed over pixels, the latter the cross-entropy summed over tokens. No
+        gradient goes from it to the discrete VAE, since tokens are integers.
+        """
+        p, step, images = self.params, self.global_step, batch["image"]
+        tau = cosine_anneal(step, p.tau_start, p.tau_end, p.tau_steps)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (not p.dvae_steps or step < p.dvae_steps)):
+            painted, tokens = self.dvae(self._pad(images), tau)
+            mse = F.mse_loss(self._cut(painted).float(), images, reduction="sum") / len(images)
+        losses = {"loss": mse, "mse": mse, "tau": torch.full((), tau, device=mse.device)}
+        if p.dvae_steps and step < p.dvae_steps:
+            return losses
+        embedded, slots, _ = self._bind(tokens)
+        cross_entropy = self._cross_entropy(embedded, slots, tokens).sum() / len(images)
+        return {**losses, "loss": mse + cross_entropy, "cross_entropy": cross_entropy}
+
+    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+        """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
+        tokens = self.dvae.tokens(self._pad(batch["image"]))
+        embedded, slots, attention = self._bind(tokens, None, **self.forward_options)
+        if self.params.mask_source == "decoder":
+            attention = self.decoder.attention(embedded[:, :-1], slots)
+        found = self._discovery(tokens, slots, attention)
+        assert found.image is not None
+        squares = (found.image - batch["image"]).square().flatten(1).sum(1)
+        cross_entropy = self._cross_entropy(embedded, slots, tokens).sum(1)
+        return found, {"loss": squares + cross_entropy, "cross_entropy": cross_entropy}
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, *, temperature: float = 0.0, cached: bool = True) -> Tensor:
+        """Paint images `(B, 3, H, W)` anew from their slots alone, see `compose`."""
+        with self._evaluating():
+            slots = self(images).slots
+        return self.compose(slots, temperature=temperature, cached=cached)
+
+    @torch.no_grad()
+    def compose(self, slots: Tensor, *, temperature: float = 0.0, cached: bool = True) -> Tensor:
+        """Paint images of slots, which may come from different images: left out, added or exchanged.
+
+        Args:
+            slots: `(B, K, D)`; K need not be the number that was trained.
+            temperature: 0: the likeliest image. Above 0: drawn at random, with more variety the higher it is.
+            cached: Compute each token once. False: the published way, for comparisons.
+
+        Returns:
+            Images, `(B, 3, H, W)` in [0, 1], float32.
+
+        Raises:
+            ValueError: If the slots are of another shape or the temperature is negative.
+        """
+        size = self.params.slot_size
+        if slots.ndim != 3 or slots.shape[2] != size:
+            raise ValueError(f"Expected argument `slots` to be (B, K, {size}), but got {tuple(slots.shape)}")
+        with self._evaluating():
+            tokens = generate_tokens(self.decoder, self.embedding, slots, temperature=temperature, cached=cached)
+            return self._paint(tokens).clamp(0, 1)
+
+    def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
+        """Give the discrete VAE a learning rate of its own, without warm-up."""
+        dvae = list(self.dvae.parameters())
+        held = {id(parameter) for parameter in dvae}
+        main = [parameter for parameter in self.parameters() if id(parameter) not in held]
+        start = self.params.dvae_steps
+        return [
+            (
+                {"params": main, "name": "main"},
+                lambda step: self._plateau_factor() * self.learning_rate_factor(max(0, step - start)),
+            ),
+            ({"params": dvae, "name": "dvae", "lr": self.params.dvae_lr}, lambda step: self._plateau_factor()),
+        ]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of validation, and see whether the loss has stopped falling."""
+        values = self._log_scores("val")
+        in_run = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if self.plateau and in_run and self.global_step > self.params.dvae_steps:  # no loss to wait for until then
+            self.plateau.update(float(values["loss"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the halving of the learning rates has seen, for a resumed run to go on with."""
+        super().on_save_checkpoint(checkpoint)
+        if self.plateau:
+            checkpoint["plateau"] = dataclasses.asdict(self.plateau)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again, with the patience of this run."""
+        if self.plateau and "plateau" in checkpoint:
+            self.plateau = Plateau(**{**checkpoint["plateau"], "patience": self.plateau.patience})
+
+    def _plateau_factor(self) -> float:
+        return self.plateau.factor if self.plateau else 1.0
+
+    def _bind(
+        self,
+        tokens: Tensor,
+        slots: Tensor | None = None,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed tokens and find their slots: `(B, 1 + N, d)`, slots and attention `(B, K, N)`."""
+        embedded = self.embedding(tokens)
+        slots, attention = self.slot_attention(
+            self.features(embedded[:, 1:]), slots, num_slots=num_slots, num_iterations=num_iterations
+        )
+        return embedded, slots, attention
+
+    def _cross_entropy(self, embedded: Tensor, slots: Tensor, tokens: Tensor) -> Tensor:
+        """Compare what the decoder expects with each token, `(B, N)`."""
+        logits = self.decoder(embedded[:, :-1], slots)
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view(tokens.shape)
+
+    def _discovery(self, tokens: Tensor, slots: Tensor, attention: Tensor) -> Discovery:
+        grid = rearrange(attention, "b k (h w) -> b k h w", h=self.grid)
+        masks = F.interpolate(grid, scale_factor=PATCH, mode="nearest")
+        return Discovery(slots, self._cut(masks), self._paint(tokens), None, grid)
+
+    def _paint(self, tokens: Tensor) -> Tensor:
+        return self._cut(self.dvae.decode_tokens(tokens, self.grid)).float()
+
+    def _pad(self, images: Tensor) -> Tensor:
+        """Check images, and repeat their border until whole patches cover them."""
+        size = self.params.resolution
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
+        surplus = self.grid * PATCH - size
+        return F.pad(images, (0, surplus, 0, surplus), mode="replicate") if surplus else images
+
+    def _cut(self, maps: Tensor) -> Tensor:
+        """Undo `_pad`."""
+        return maps[..., : self.params.resolution, : self.params.resolution]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Switch dropout off for a while."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)

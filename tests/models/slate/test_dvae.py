@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from object_discovery.models.slate.dvae import ConvBlock, DiscreteVAE, gumbel_softmax, sample_tokens
+
+
+def make(vocabulary_size: int = 16) -> DiscreteVAE:
+    torch.manual_seed(0)
+    return DiscreteVAE(vocabulary_size)
+
+
+@pytest.mark.parametrize(("vocabulary_size", "count"), [(4096, 681_923), (1024, 681_923 - 3072 * 129)])
+def test_published_number_of_parameters(vocabulary_size: int, count: int) -> None:
+    assert sum(parameter.numel() for parameter in make(vocabulary_size).parameters()) == count
+
+
+def test_shapes() -> None:
+    dvae = make()
+    image, tokens = dvae(torch.rand(2, 3, 8, 12), tau=1.0)
+    assert image.shape == (2, 3, 8, 12)
+    assert tokens.shape == (2, 6)
+    assert dvae.encode(torch.rand(2, 3, 8, 12)).shape == (2, 6, 16)
+
+
+def test_tokens_are_of_the_patch_at_their_place() -> None:
+    dvae = make()
+    images = torch.rand(1, 3, 8, 12)
+    # The normalisation looks at the whole image; without it a patch alone gives the same features.
+    for module in dvae.modules():
+        if isinstance(module, ConvBlock):
+            module.norm = torch.nn.Identity()  # type: ignore[assignment]
+    whole = dvae.encode(images)[0]
+    patches = [dvae.encode(images[..., y : y + 4, x : x + 4])[0, 0] for y in (0, 4) for x in (0, 4, 8)]
+    torch.testing.assert_close(whole, torch.stack(patches))
+
+
+def test_tokens_paint_what_their_one_hots_paint() -> None:
+    dvae = make()
+    tokens = torch.randint(16, (2, 6))
+    expected = dvae.decode(F.one_hot(tokens, 16).float(), 2)
+    torch.testing.assert_close(dvae.decode_tokens(tokens, 2), expected)
+    assert expected.shape == (2, 3, 8, 12)
+
+
+def test_the_likeliest_tokens_are_taken() -> None:
+    dvae = make()
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(dvae.tokens(images), dvae.encode(images).argmax(-1))
+
+
+@pytest.mark.parametrize("tau", [0.1, 1.0, 3.0])
+def test_relaxed_samples_are_those_of_torch(tau: float) -> None:
+    logits = torch.randn(50, 7, requires_grad=True)
+    torch.manual_seed(3)
+    expected = F.gumbel_softmax(logits, tau)
+    torch.manual_seed(3)
+    found = gumbel_softmax(logits, tau)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(50, 7)
+    gradients = [torch.autograd.grad((sample * weights).sum(), logits)[0] for sample in (found, expected)]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_relaxed_samples_are_finite_in_bfloat16() -> None:
+    sample = gumbel_softmax(torch.randn(20_000, 64).bfloat16(), 0.1)
+    assert sample.dtype == torch.bfloat16
+    assert sample.isfinite().all()
+
+
+def test_tokens_are_drawn_by_their_probabilities() -> None:
+    torch.manual_seed(0)
+    logits = torch.tensor([2.0, -1.0, 0.5, -torch.inf, 1.0, -torch.inf])
+    tokens = sample_tokens(logits.expand(200_000, 6))
+    found = tokens.bincount(minlength=6) / 200_000
+    torch.testing.assert_close(found, logits.softmax(0), atol=4e-3, rtol=0)
+    assert found[3] == found[5] == 0
+
+
+def test_positions_are_drawn_apart() -> None:
+    torch.manual_seed(0)
+    tokens = sample_tokens(torch.zeros(30, 40, 8))
+    assert tokens.shape == (30, 40)
+    assert min(len(row.unique()) for row in tokens) > 4
+
+
+def test_no_gradient_flows_through_tokens() -> None:
+    image, tokens = make()(torch.rand(2, 3, 8, 8), tau=1.0)
+    assert image.requires_grad
+    assert not tokens.requires_grad
+
+
+def test_convolutions_have_no_bias_but_the_outermost() -> None:
+    dvae = make()
+    blocks = [module for module in dvae.modules() if isinstance(module, ConvBlock)]
+    assert len(blocks) == 7 + 8
+    assert all(block.convolution.bias is None for block in blocks)
+    assert dvae.words.bias is None
+    assert not dvae.to_logits.bias.any()

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from object_discovery.models.slate.generation import generate_tokens
+from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
+
+WORDS, TOKENS = 13, 12
+
+
+def make() -> tuple[TransformerDecoder, TokenEmbedding, torch.Tensor]:
+    torch.manual_seed(0)
+    decoder = TransformerDecoder(WORDS, 6, 16, num_blocks=3, num_heads=4)
+    embedding = TokenEmbedding(WORDS, TOKENS, 16)
+    return decoder.eval(), embedding.eval(), 3 * torch.randn(5, 3, 6)
+
+
+def test_cached_and_uncached_tokens_are_the_same() -> None:
+    parts = make()
+    tokens = generate_tokens(*parts)
+    assert tokens.shape == (5, TOKENS)
+    written = [tuple(row) for row in tokens.tolist()]
+    assert len(set(written)) == 5  # slots decide what is written
+    assert len({token for row in written for token in row}) > 3
+    assert torch.equal(generate_tokens(*parts, cached=False), tokens)
+
+
+def test_each_token_is_the_likeliest_after_those_before() -> None:
+    decoder, embedding, slots = make()
+    tokens = generate_tokens(decoder, embedding, slots)
+    assert torch.equal(decoder(embedding(tokens)[:, :-1], slots).argmax(-1), tokens)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_tokens_may_be_drawn(cached: bool) -> None:
+    decoder, embedding, slots = make()
+    slots = slots[:1].expand(2000, -1, -1)
+    torch.manual_seed(0)
+    tokens = generate_tokens(decoder, embedding, slots, temperature=2.0, cached=cached)
+    first = decoder(embedding(tokens[:1])[:, :-1], slots[:1])[0, 0]
+    found = tokens[:, 0].bincount(minlength=WORDS) / len(tokens)
+    torch.testing.assert_close(found, (first / 2).softmax(0).detach(), atol=0.04, rtol=0)
+    assert torch.equal(
+        generate_tokens(decoder, embedding, slots[:9], temperature=1e-4), generate_tokens(decoder, embedding, slots[:9])
+    )
+
+
+def test_negative_temperatures_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`temperature` to be at least 0, but got -0\.5"):
+        generate_tokens(*make(), temperature=-0.5)

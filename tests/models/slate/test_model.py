@@ -1,0 +1,353 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+import object_discovery
+from object_discovery import SLATE, Discovery, SLATEParams
+from object_discovery.models.base import Batch, read_config
+from tests.models.tiny import SIZE, TINY, make_data, make_images, make_trainer
+
+BATCH = {"image": make_images()}
+
+
+def make(cls: type[SLATE] = SLATE, **settings: Any) -> SLATE:
+    torch.manual_seed(0)
+    return cls(**{**TINY["slate"], **settings})
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_published_number_of_parameters() -> None:
+    model = SLATE.from_config("slate_clevr")
+    assert count(model.dvae) == 681_923
+    masks = 8 * 1024**2  # the published code counts its causal masks, which nobody trains
+    assert round((count(model) + masks) / 1e6, 1) == 16.1
+    assert model.decoder.attention(torch.zeros(1, 2, 192), torch.zeros(1, 11, 192)).shape == (1, 11, 2)
+
+
+PUBLISHED = {
+    "lr": 1e-4,
+    "dvae_lr": 3e-4,
+    "lr_schedule": "constant",
+    "warmup_steps": 30_000,
+    "patience": 4,
+    "clip_norm": 1.0,
+    "clip_type": "inf",
+    "batch_size": 50,
+    "tau_start": 1.0,
+    "tau_end": 0.1,
+    "tau_steps": 30_000,
+    "model_size": 192,
+    "slot_size": 192,
+    "mlp_size": 192,
+    "num_heads": 1,
+    "init": "gaussian",
+    "gradient": "full",
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "mask_source": "slots",
+    "dvae_steps": 0,
+    "precision": "32-true",
+}
+SIZES = {
+    "slate_shapes3d": (64, 3, 1024, 4, 4, 3, 160_000, 8000),
+    "slate_clevr": (128, 11, 4096, 8, 8, 7, 250_000, 1400),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_configs_are_the_published_settings(name: str) -> None:
+    names = (
+        *("resolution", "num_slots", "vocabulary_size", "decoder_blocks", "decoder_heads"),
+        *("num_iterations", "max_steps", "val_interval"),
+    )
+    expected = {**PUBLISHED, **dict(zip(names, SIZES[name], strict=True))}
+    config = read_config(name)
+    assert {key: config.get(key, "missing") for key in expected} == expected
+    assert config.keys() - expected.keys() <= {"model_type", "dataset", "val_size"}
+
+
+def test_no_gradient_goes_from_slots_and_decoder_to_the_discrete_vae() -> None:
+    model = make()
+    losses = model.losses(BATCH)
+    torch.testing.assert_close(losses["loss"], losses["mse"] + losses["cross_entropy"])
+    for name, reached in (("cross_entropy", False), ("mse", True)):
+        model.zero_grad()
+        losses[name].backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        for parameter, value in model.named_parameters():
+            assert (value.grad is not None) == (parameter.startswith("dvae.") == reached), parameter
+
+
+def test_the_model_is_its_parts_one_after_another() -> None:
+    model, images = make().eval(), make_images()
+    found = model(images)
+    tokens = model.dvae.encode(images).argmax(-1)
+    embedded = model.embedding(tokens)
+    slots, attention = model.slot_attention(model.features(embedded[:, 1:]))
+    torch.testing.assert_close(found.slots, slots)
+    grid = attention.view(2, 3, 4, 4)
+    torch.testing.assert_close(found.attention, grid)
+    torch.testing.assert_close(found.masks, grid.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    painted = model.dvae.decode(F.one_hot(tokens, 8).float(), 4)
+    torch.testing.assert_close(found.image, painted)
+    assert found.slot_images is None
+
+
+def test_validation_measures_the_likeliest_tokens() -> None:
+    model, images = make().eval(), make_images()
+    found, scores = model.evaluate({"image": images})
+    tokens = model.dvae.tokens(images)
+    log_chances = model.decoder(model.embedding(tokens)[:, :-1], found.slots).log_softmax(-1)
+    expected = -torch.stack([log_chances[b, range(16), tokens[b]].sum() for b in range(2)])
+    torch.testing.assert_close(scores["cross_entropy"], expected)
+    assert found.image is not None
+    torch.testing.assert_close(scores["loss"] - expected, ((found.image - images) ** 2).sum((1, 2, 3)))
+    whole = model(images)
+    for one, other in zip(found, whole, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert torch.equal(one, other)
+
+
+def test_losses_are_sums_over_pixels_and_tokens() -> None:
+    model = make(dropout=0.0)
+    torch.manual_seed(7)
+    losses = model.losses(BATCH)
+    torch.manual_seed(7)
+    painted, tokens = model.dvae(BATCH["image"], 1.0)
+    torch.testing.assert_close(losses["mse"], ((painted - BATCH["image"]) ** 2).sum() / 2)
+    embedded, slots, _ = model._bind(tokens)
+    chances = model.decoder(embedded[:, :-1], slots).softmax(-1)
+    expected = -(chances.log() * F.one_hot(tokens, 8)).sum() / 2
+    torch.testing.assert_close(losses["cross_entropy"], expected)
+
+
+def test_masks_may_be_those_of_the_decoder() -> None:
+    model, images = make(mask_source="decoder").eval(), make_images()
+    found = model(images)
+    other = make().eval()(images)
+    torch.testing.assert_close(found.slots, other.slots)
+    assert not torch.allclose(found.masks, other.masks)
+    torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
+    embedded = model.embedding(model.dvae.tokens(images))
+    expected = model.decoder.attention(embedded[:, :-1], found.slots).view(2, 3, 4, 4)
+    torch.testing.assert_close(found.attention, expected)
+    torch.testing.assert_close(model.evaluate({"image": images})[0].masks, found.masks)
+
+
+def test_images_need_not_be_whole_patches() -> None:
+    model, images = make(resolution=15).eval(), torch.rand(2, 3, 15, 15)
+    found = model(images)
+    assert found.image is not None
+    assert found.masks.shape == (2, 3, 15, 15)
+    assert found.image.shape == model.compose(found.slots).shape == (2, 3, 15, 15)
+    repeated = torch.cat([images, images[..., -1:]], 3)
+    whole = make().eval()
+    whole.load_state_dict(model.state_dict())
+    torch.testing.assert_close(whole(torch.cat([repeated, repeated[:, :, -1:]], 2)).slots, found.slots)
+    assert math.isfinite(float(model.losses({"image": images})["loss"].detach()))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 17), (2, 1, 16, 16), (3, 16, 16)])
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"`images` to be \(B, 3, 16, 16\), but got"):
+        make()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_reconstruction_goes_through_the_slots_without_dropout(training: bool) -> None:
+    model, images = make(dropout=0.5).train(training), make_images()
+    with torch.no_grad():
+        for module in (model.decoder.to_logits, model.decoder.from_slots):
+            module.weight *= 10
+    painted = model.reconstruct(images)
+    assert painted.shape == (2, 3, SIZE, SIZE)
+    assert 0 <= painted.min() <= painted.max() <= 1
+    assert all(module.training == training for module in model.modules())
+    assert torch.equal(model.reconstruct(images, cached=False), painted)
+    slots = model.eval()(images).slots
+    assert torch.equal(model.compose(slots), painted)
+
+
+def test_scenes_are_composed_of_slots_of_several_images() -> None:
+    model = make().eval()
+    with torch.no_grad():
+        model.decoder.to_logits.weight *= 10
+    slots = 5 * torch.randn(2, 3, 16)
+    exchanged = torch.stack([slots[0, 0], slots[0, 1], slots[1, 2]])[None]
+    assert not torch.equal(model.compose(exchanged), model.compose(slots[:1]))
+    assert model.compose(slots[:, :2]).shape == model.compose(torch.cat([slots, slots], 1)).shape == (2, 3, SIZE, SIZE)
+    torch.manual_seed(0)
+    drawn = model.compose(slots[:1].expand(4, -1, -1), temperature=5.0)
+    assert not torch.equal(drawn, drawn[:1].expand_as(drawn))
+
+
+@pytest.mark.parametrize("shape", [(3, 16), (1, 3, 17)])
+def test_slots_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"`slots` to be \(B, K, 16\), but got"):
+        make().compose(torch.zeros(shape))
+
+
+def test_slots_may_start_and_be_counted_otherwise() -> None:
+    model, images = make(init="gaussian", gradient="full").eval(), make_images()
+    assert model(images, num_slots=5).masks.shape == (2, 5, SIZE, SIZE)
+    start = torch.randn(2, 4, 16)
+    once = model(images, start, num_iterations=1).slots
+    torch.testing.assert_close(model(images, once, num_iterations=2).slots, model(images, start).slots)
+    assert model.slot_attention.mu.abs().max() <= math.sqrt(6 / 32)
+    assert make(num_heads=4).slot_attention.num_heads == 4
+
+
+class Stuck(SLATE):
+    """Its validation loss stays where it is."""
+
+    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+        found, scores = super().evaluate(batch)
+        return found, {**scores, "loss": torch.full_like(scores["loss"], 5.0)}
+
+
+class Record(Callback):
+    """Note what is scheduled, and whether dropout is on."""
+
+    def __init__(self) -> None:
+        self.rates: dict[int, list[float]] = {}
+        self.taus: dict[int, float] = {}
+        self.training: list[bool] = []
+        self.largest: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.rates[trainer.global_step] = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        self.training.append(all(module.training for module in pl_module.modules() if isinstance(module, nn.Dropout)))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self.taus[trainer.global_step - 1] = float(trainer.callback_metrics["train/tau"])
+        gradients = [float(p.grad.abs().max()) for p in pl_module.parameters() if p.grad is not None]
+        self.largest.append(max(gradients))
+
+
+SCHEDULE = {"lr": 1.0, "dvae_lr": 2.0, "warmup_steps": 4, "lr_schedule": "constant", "patience": 2, "tau_steps": 8}
+
+
+@pytest.mark.parametrize("stop", [3, 6])  # amid an epoch, and at the end of one with a halving
+def test_schedules_go_on_exactly_where_a_run_stopped(stop: int, tmp_path: Path) -> None:
+    def run(max_steps: int, record: Record, name: str, **settings: Any) -> SLATE:
+        model = make(Stuck, **SCHEDULE)
+        last = ModelCheckpoint(tmp_path / name, save_last=True)  # after each validation
+        trainer = make_trainer(max_steps, callbacks=[record, last], enable_checkpointing=True)
+        trainer.fit(model, make_data(), **settings)
+        if trainer.global_step % 2:
+            trainer.save_checkpoint(tmp_path / name / "last.ckpt")
+        return model
+
+    whole, resumed = Record(), Record()
+    expected = run(12, whole, "whole")
+    run(stop, Record(), "part")
+    found = run(12, resumed, "rest", ckpt_path=str(tmp_path / "part" / "last.ckpt"))
+    assert resumed.rates == {step: rates for step, rates in whole.rates.items() if step >= stop}
+    assert resumed.taus == {step: tau for step, tau in whole.taus.items() if step >= stop}
+    assert found.plateau == expected.plateau
+    # Two batches an epoch: the best loss at step 2, halved after 6 and 10, which acts from the next scheduling on.
+    halved = [0.25 if step > 10 else 0.5 if step > 6 else 1.0 for step in range(12)]
+    assert [whole.rates[step][0] for step in range(12)] == pytest.approx([min(1, s / 4) * halved[s] for s in range(12)])
+    assert [whole.rates[step][1] for step in range(12)] == pytest.approx([2 * factor for factor in halved])
+    cosine = [0.45 * math.cos(math.pi * min(step, 8) / 8) + 0.55 for step in range(12)]
+    assert [whole.taus[step] for step in range(12)] == pytest.approx(cosine)
+
+
+def test_only_validations_of_a_run_are_waited_for() -> None:
+    model = make(Stuck, patience=1)
+    trainer = make_trainer(1)
+    for _ in range(3):
+        trainer.validate(model, make_data(), verbose=False)
+    assert model.plateau is not None
+    assert model.plateau.halvings == 0
+
+
+def test_checkpoints_load_with_any_patience(tmp_path: Path) -> None:
+    model = make(Stuck, patience=1)
+    trainer = make_trainer(6)
+    trainer.fit(model, make_data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = object_discovery.load(tmp_path / "a.ckpt")
+    assert isinstance(loaded, SLATE)
+    assert loaded.plateau == model.plateau
+    assert loaded.plateau is not None
+    assert loaded.plateau.halvings == 2
+
+
+def test_dropout_stays_on_throughout_training() -> None:
+    record = Record()
+    make_trainer(6, callbacks=[record]).fit(make(), make_data())
+    assert record.training == [True] * 6
+
+
+def test_gradients_are_clipped_by_their_largest_entry() -> None:
+    settings: dict[str, Any] = {"warmup_steps": 0, "clip_type": "inf"}
+    clipped, free = Record(), Record()
+    make_trainer(3, callbacks=[clipped]).fit(make(clip_norm=0.01, **settings), make_data())
+    make_trainer(3, callbacks=[free]).fit(make(clip_norm=None, **settings), make_data())
+    assert clipped.largest == pytest.approx([0.01] * 3, rel=1e-3)
+    assert min(free.largest) > 0.02
+
+
+def test_the_discrete_vae_may_be_trained_first_and_frozen() -> None:
+    class Steps(Record):
+        """Note which of the two parts moves."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.moved: list[tuple[bool, bool]] = []
+            self.before: list[Tensor] = []
+
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            self.rates[trainer.global_step] = [group["lr"] for group in trainer.optimizers[0].param_groups]
+            self.before = [value.detach().clone() for value in self.parts(pl_module)]
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            pairs = zip(self.before, self.parts(pl_module), strict=True)
+            dvae, rest = (not torch.equal(old, new) for old, new in pairs)
+            self.moved.append((dvae, rest))
+
+        @staticmethod
+        def parts(model: LightningModule) -> list[Tensor]:
+            assert isinstance(model, SLATE)
+            return [model.dvae.to_logits.weight, model.decoder.to_logits.weight]
+
+    steps = Steps()
+    make_trainer(8, callbacks=[steps]).fit(
+        make(dvae_steps=3, lr=1e-2, warmup_steps=2, lr_schedule="constant"), make_data()
+    )
+    assert steps.moved == [(True, False)] * 3 + [(False, False)] + [(False, True)] * 4  # a rate of 0 begins the warm-up
+    assert [rates[0] for rates in steps.rates.values()] == pytest.approx([0, 0, 0, 0, 5e-3, 1e-2, 1e-2, 1e-2])
+
+
+def test_it_learns_both_losses() -> None:
+    model = make(dropout=0.0)
+    groups = [group for group, _ in model.parameter_groups()]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    optimizer = torch.optim.Adam(groups, lr=1e-2)
+    images = torch.zeros(2, 3, SIZE, SIZE)
+    images[0, 0, :8], images[1, 1, :, 8:] = 1, 1
+    history = []
+    for _ in range(120):
+        optimizer.zero_grad()
+        losses = model.losses({"image": images})
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        history.append({name: float(value.detach()) for name, value in losses.items()})
+    for name in ("mse", "cross_entropy"):
+        assert sum(step[name] for step in history[-10:]) < 0.5 * sum(step[name] for step in history[:10])
+
+
+def test_a_params_object_is_taken() -> None:
+    params = SLATEParams(**TINY["slate"])
+    assert SLATE(params).params is params

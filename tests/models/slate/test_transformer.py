@@ -1,0 +1,145 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from object_discovery.models.slate.transformer import Attention, KeyValueCache, TokenEmbedding, TransformerDecoder
+
+WORDS, SLOT, SIZE, TOKENS = 11, 6, 8, 7
+
+
+def make(num_blocks: int = 3, **settings: Any) -> TransformerDecoder:
+    torch.manual_seed(0)
+    return TransformerDecoder(WORDS, SLOT, SIZE, num_blocks=num_blocks, num_heads=2, **settings)
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, TOKENS, SIZE, generator=generator), torch.randn(2, 3, SLOT, generator=generator)
+
+
+@pytest.mark.parametrize("position", range(TOKENS))
+def test_a_token_changes_nothing_before_itself(position: int) -> None:
+    decoder, (tokens, slots) = make().eval(), inputs()
+    before = decoder(tokens, slots)
+    changed = tokens.clone()
+    changed[:, position] += torch.randn(SIZE)
+    after = decoder(changed, slots)
+    assert torch.equal(after[:, :position], before[:, :position])
+    assert all(not torch.allclose(after[:, later], before[:, later]) for later in range(position, TOKENS))
+
+
+def test_every_slot_is_read_and_their_order_does_not_matter() -> None:
+    decoder, (tokens, slots) = make().eval(), inputs()
+    expected = decoder(tokens, slots)
+    torch.testing.assert_close(decoder(tokens, slots[:, [2, 0, 1]]), expected)
+    for slot in range(3):
+        changed = slots.clone()
+        changed[:, slot] += 1
+        assert not torch.allclose(decoder(tokens, changed)[:, 0], expected[:, 0])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_is_that_of_torch(causal: bool) -> None:
+    torch.manual_seed(0)
+    ours, oracle = Attention(SIZE, 2), nn.MultiheadAttention(SIZE, 2, bias=False, batch_first=True)
+    with torch.no_grad():
+        oracle.in_proj_weight.copy_(torch.cat([ours.to_query.weight, ours.to_key.weight, ours.to_value.weight]))
+        oracle.out_proj.weight.copy_(ours.to_output.weight)
+    tokens, _ = inputs()
+    mask = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1) if causal else None
+    expected, weights = oracle(tokens, tokens, tokens, attn_mask=mask)
+    keys_values = ours.keys_values(tokens)
+    torch.testing.assert_close(ours(tokens, keys_values, causal=causal), expected)
+    if not causal:
+        torch.testing.assert_close(ours.weights(tokens, keys_values[0]), weights)
+
+
+def test_the_decoder_is_that_of_torch_but_for_its_first_residual() -> None:
+    # the published first block goes on from the normalised tokens
+    decoder, (tokens, slots) = make(num_blocks=2).eval(), inputs()
+    memory, state = decoder.from_slots(slots), tokens
+    mask = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1)
+    for index, block in enumerate(decoder._blocks()):
+        oracle = nn.TransformerDecoderLayer(SIZE, 2, 4 * SIZE, 0.0, batch_first=True, norm_first=True).eval()
+        pairs = ((block.self_attention, oracle.self_attn), (block.cross_attention, oracle.multihead_attn))
+        with torch.no_grad():
+            for ours, theirs in pairs:
+                weights = [ours.to_query.weight, ours.to_key.weight, ours.to_value.weight]
+                theirs.in_proj_weight.copy_(torch.cat(weights))
+                theirs.in_proj_bias.zero_()
+                theirs.out_proj.weight.copy_(ours.to_output.weight)
+                theirs.out_proj.bias.zero_()
+        hidden, _, output, _ = block.mlp
+        for name, part in (("linear1", hidden), ("linear2", output)):
+            getattr(oracle, name).load_state_dict(part.state_dict())
+        start = block.norm_self(state) if index == 0 else state
+        if index == 0:
+            oracle.norm1 = nn.Identity()  # type: ignore[assignment]
+        state = oracle(start, memory, tgt_mask=mask)
+    torch.testing.assert_close(decoder(tokens, slots), decoder.to_logits(decoder.norm(state)))
+
+
+def test_tokens_one_by_one_give_the_same_as_all_at_once() -> None:
+    decoder, (tokens, slots) = make().eval(), inputs()
+    memory = decoder.read(slots)
+    caches = [KeyValueCache(TOKENS) for _ in memory]
+    steps = [decoder.step(tokens[:, t : t + 1], memory, caches) for t in range(TOKENS)]
+    torch.testing.assert_close(torch.cat(steps, 1), decoder(tokens, slots))
+    assert {cache.length for cache in caches} == {TOKENS}
+
+
+def test_attention_to_slots_is_that_of_the_last_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, (tokens, slots) = make().eval(), inputs()
+    found = decoder.attention(tokens, slots)
+    assert found.shape == (2, 3, TOKENS)
+    torch.testing.assert_close(found.sum(1), torch.ones(2, TOKENS))
+    last = decoder._blocks()[-1].cross_attention
+    expected: list[Tensor] = []
+    last.register_forward_pre_hook(lambda _, args: expected.append(last.weights(args[0], args[1][0])))
+    decoder(tokens, slots)
+    torch.testing.assert_close(found, expected[0].transpose(1, 2))
+
+
+def test_outputs_begin_small() -> None:
+    decoder = make(num_blocks=4)
+    for block in decoder._blocks():
+        for layer in (block.self_attention.to_output, block.mlp[2]):
+            weight = layer.get_parameter("weight")
+            bound = (6 / sum(weight.shape)) ** 0.5 * 12**-0.5
+            assert 0.8 * bound < weight.abs().max() <= bound
+    assert not any(name.endswith("bias") and "to_" in name for name, _ in decoder.named_parameters())
+
+
+@pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"attention_dropout": 0.5}])
+def test_dropout_acts_in_training_only(settings: dict[str, Any]) -> None:
+    decoder, (tokens, slots) = make(**settings), inputs()
+    assert not torch.equal(decoder(tokens, slots), decoder(tokens, slots))
+    decoder.eval()
+    assert torch.equal(decoder(tokens, slots), decoder(tokens, slots))
+
+
+def test_embeddings_are_words_and_positions_after_the_beginning() -> None:
+    torch.manual_seed(0)
+    embedding = TokenEmbedding(WORDS, TOKENS, SIZE)
+    tokens = torch.randint(WORDS, (2, TOKENS))
+    tokens[0, 0], tokens[0, 1] = 0, WORDS - 1
+    words, places = embedding.words.weight, embedding.positions
+    found = embedding(tokens)
+    assert found.shape == (2, TOKENS + 1, SIZE)
+    torch.testing.assert_close(found[0, 0], words[0] + places[0])
+    torch.testing.assert_close(found[0, 1], words[1] + places[1])
+    torch.testing.assert_close(found[0, 2], words[WORDS] + places[2])
+    torch.testing.assert_close(embedding(tokens[:, :3]), found[:, :4])
+    one_by_one = [embedding.at(t, tokens[:, max(0, t - 1)][:, None]) for t in range(TOKENS + 1)]
+    torch.testing.assert_close(torch.cat(one_by_one, 1), found)
+
+
+def test_embeddings_begin_as_published() -> None:
+    embedding = TokenEmbedding(512, 64, 64, dropout=0.1)
+    assert embedding.positions.abs().max() <= 2
+    assert float(embedding.positions.detach().std()) == pytest.approx(0.8796, abs=0.02)  # of a normal cut off at 2
+    tokens = torch.zeros(1, 64, dtype=torch.long)
+    assert float((embedding(tokens) == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
+    assert not (embedding.eval()(tokens) == 0).any()
