@@ -1,6 +1,7 @@
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Where the benchmark puts its files, of which nothing may be left."""
     folder = tmp_path / "temporary"
     folder.mkdir()
+    get_temp_dir()  # loading processes keep their sockets elsewhere, at a path that is short enough for one
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
     assert list(folder.iterdir()) == []
