@@ -8,15 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
 
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the line and exit with status 2."""
-        self.exit(2, f"error: {message}\n")
+from object_discovery.script import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from object_discovery.models.base import read_config
 PACKAGE = Path(object_discovery.__file__).parent
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"layers", "metrics", "schedules", "discovery", "background", "palette", "files", "cli", "download"}
+LEAVES = {"layers", "metrics", "schedules", "discovery", "background", "palette", "files", "cli", "download", "script"}
 """What imports nothing of ours but errors (and within its own folder)."""
 LOW = {"layers", "metrics", "schedules", "discovery", "visualize", "errors", "files", "params"}
 """What models and data may import."""
