@@ -177,6 +177,16 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Compute the losses of a batch with floating-point images; the key `loss` is minimised, the others logged."""
         raise TypeError(f"{type(self).__name__} has no losses")
 
+    def check_images(self, images: Tensor) -> None:
+        """Refuse images of another shape than `(B, 3, H, W)` at the model's resolution.
+
+        Raises:
+            ValueError: If they are.
+        """
+        size = self.params.resolution
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
+
     def networks(self) -> Iterator[nn.Module]:
         """Go through the parts that can be compiled: every child that is no metric."""
         return (child for name, child in self.named_children() if name != "scores")

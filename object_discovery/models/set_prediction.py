@@ -196,14 +196,12 @@ class SetPrediction(ObjectDiscoveryModel[SetPredictionParams]):
         Raises:
             ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
         """
-        size = self.params.resolution
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
+        self.check_images(images)
         slots, attention = self.slot_attention(
             self.encoder(images * 2 - 1), slots, num_slots=num_slots, num_iterations=num_iterations
         )
         attention = attention.unflatten(2, (self.encoder.size,) * 2)
-        masks = F.interpolate(attention, (size, size), mode="bilinear", align_corners=False)
+        masks = F.interpolate(attention, images.shape[-2:], mode="bilinear", align_corners=False)
         return Discovery(slots, masks, attention=attention)
 
     def properties(self, slots: Tensor) -> Tensor:

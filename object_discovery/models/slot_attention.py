@@ -175,9 +175,7 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
         noise: float = 0.0,
     ) -> Discovery:
         """Do the work of `forward`, with images in the range that the network works in."""
-        size = self.params.resolution
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
+        self.check_images(images)
         features = self.encoder(self._colours(images))
         clusters = None
         if self.params.seeding and slots is None:

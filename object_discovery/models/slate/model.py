@@ -245,10 +245,8 @@ class SLATE(ObjectDiscoveryModel[SLATEParams]):
 
     def _pad(self, images: Tensor) -> Tensor:
         """Check images, and repeat their border until whole patches cover them."""
-        size = self.params.resolution
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
-        surplus = self.grid * PATCH - size
+        self.check_images(images)
+        surplus = self.grid * PATCH - self.params.resolution
         return F.pad(images, (0, surplus, 0, surplus), mode="replicate") if surplus else images
 
     def _cut(self, maps: Tensor) -> Tensor:
