@@ -152,23 +152,21 @@ class ModelParams:
 
 
 @dataclass
-class SlotAttentionParams(ModelParams):
-    """The autoencoder of Slot Attention."""
+class SlotParams(ModelParams):
+    """What every model with Slot Attention has."""
 
     slot_size: int = 64
     """Size of a slot vector."""
     mlp_size: int = 128
     """Hidden size of the residual MLP on slots."""
-    num_iterations: int = 1
-    """Iterations of Slot Attention; one suffices after `seeding` (published: 3)."""
+    num_iterations: int = 3
+    """Iterations of Slot Attention."""
     num_heads: int = 1
     """Heads of Slot Attention; the softmax runs over heads and slots together."""
     init: Literal["gaussian", "learned"] = "learned"
     """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
     gradient: Literal["full", "implicit", "bilevel"] = "bilevel"
     """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
-    seeding: bool = True
-    """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
     neumann_terms: int = 1
     """Terms of the Neumann series that the implicit and the bilevel gradient keep."""
     aggregation: Literal["mean", "sum", "batch"] = "mean"
@@ -177,6 +175,25 @@ class SlotAttentionParams(ModelParams):
     """In evaluation stop the iterations once slots move by no more than this. 0: never."""
     noise_steps: int = 0
     """Steps over which the noise on learned queries falls from 1 to 0 along a cosine. 0: no noise."""
+    norm_eps: float = 1e-5
+    """Epsilon of the layer normalisations; the original Slot Attention has 1e-3."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        super().__post_init__()
+        _at_least(self, 1, "slot_size", "mlp_size", "num_iterations", "num_heads", "neumann_terms")
+        _at_least(self, 0, "tolerance", "noise_steps")
+        _check(self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads)
+
+
+@dataclass
+class SlotAttentionParams(SlotParams):
+    """The autoencoder of Slot Attention."""
+
+    num_iterations: int = 1
+    """Iterations of Slot Attention; one suffices after `seeding` (published: 3)."""
+    seeding: bool = True
+    """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
     encoder_channels: list[int] | None = None
     """Channels of the encoder's convolutions. None: chosen by the resolution."""
     encoder_strides: list[int] | None = None
@@ -208,23 +225,19 @@ class SlotAttentionParams(ModelParams):
     initialization: Literal["torch", "keras", "kmeans"] = "kmeans"
     """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
     beginning as soft k-means."""
-    norm_eps: float = 1e-5
-    """Epsilon of the layer normalisations; the original models have 1e-3."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        _at_least(self, 1, "slot_size", "mlp_size", "num_iterations", "num_heads", "neumann_terms")
         _at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
         _at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
-        _at_least(self, 0, "tolerance", "noise_steps", "position_frequencies")
-        _check(self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads)
+        _at_least(self, 0, "position_frequencies")
         _check_layers(self, "encoder")
         _check_layers(self, "decoder")
 
 
 @dataclass
-class SLATEParams(ModelParams):
+class SLATEParams(SlotParams):
     """SLATE: a discrete VAE, Slot Attention on its tokens, and a transformer that writes them from the slots."""
 
     lr: float = 3e-4
@@ -251,16 +264,6 @@ class SLATEParams(ModelParams):
     """Size of a slot vector."""
     mlp_size: int = 192
     """Hidden size of the residual MLP on slots."""
-    num_iterations: int = 3
-    """Iterations of Slot Attention."""
-    num_heads: int = 1
-    """Heads of Slot Attention; the softmax runs over heads and slots together."""
-    init: Literal["gaussian", "learned"] = "learned"
-    """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
-    gradient: Literal["full", "implicit", "bilevel"] = "bilevel"
-    """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
-    neumann_terms: int = 1
-    """Terms of the Neumann series that the implicit and the bilevel gradient keep."""
     decoder_blocks: int = 4
     """Blocks of the transformer decoder."""
     decoder_heads: int = 4
@@ -275,20 +278,19 @@ class SLATEParams(ModelParams):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        _at_least(self, 1, "patience", "model_size", "slot_size", "mlp_size")
-        _at_least(self, 1, "num_iterations", "num_heads", "neumann_terms", "decoder_blocks", "decoder_heads")
+        _at_least(self, 1, "patience", "model_size", "decoder_blocks", "decoder_heads")
         _at_least(self, 2, "vocabulary_size")
         _at_least(self, 0, "tau_steps", "dvae_steps")
         for name in ("dvae_lr", "tau_start", "tau_end"):
             _check(getattr(self, name) > 0, name, "positive", getattr(self, name))
         for name in ("dropout", "attention_dropout"):
             _check(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
-        for heads, size in (("num_heads", self.slot_size), ("decoder_heads", self.model_size)):
-            _check(size % getattr(self, heads) == 0, heads, f"a divisor of {size}", getattr(self, heads))
+        fits = self.model_size % self.decoder_heads == 0
+        _check(fits, "decoder_heads", f"a divisor of {self.model_size}", self.decoder_heads)
 
 
 @dataclass
-class SetPredictionParams(ModelParams):
+class SetPredictionParams(SlotParams):
     """Set prediction: an object with its properties from each slot."""
 
     num_slots: int = 10
@@ -299,14 +301,8 @@ class SetPredictionParams(ModelParams):
     """Steps over which the learning rate rises linearly from 0."""
     coordinate_weight: float = 5.0
     """What the loss of the coordinates is multiplied by; 1 as published, which places objects less exactly."""
-    slot_size: int = 64
-    """Size of a slot vector."""
-    mlp_size: int = 128
-    """Hidden size of the residual MLP on slots."""
     head_size: int = 64
     """Hidden size of the MLP that reads the properties from a slot."""
-    num_iterations: int = 3
-    """Iterations of Slot Attention."""
     init: Literal["gaussian", "learned"] = "gaussian"
     """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
     gradient: Literal["full", "implicit", "bilevel"] = "full"
@@ -322,12 +318,10 @@ class SetPredictionParams(ModelParams):
     initialization: Literal["torch", "keras", "kmeans"] = "keras"
     """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
     beginning as soft k-means."""
-    norm_eps: float = 1e-5
-    """Epsilon of the layer normalisations; the original models have 1e-3."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        _at_least(self, 1, "slot_size", "mlp_size", "head_size", "num_iterations", "encoder_kernel")
+        _at_least(self, 1, "head_size", "encoder_kernel")
         _at_least(self, 0, "coordinate_weight", "position_frequencies")
         _check_layers(self, "encoder")

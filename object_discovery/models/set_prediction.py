@@ -11,17 +11,18 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
 from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.initialization import keras_initialization
-from object_discovery.layers.slot_attention import SlotAttention
 from object_discovery.metrics import linear_assignment
 from object_discovery.metrics.average_precision import COLUMNS, AveragePrecision
-from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.base import Batch
 from object_discovery.models.scores import SplitScores
+from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SetPredictionParams
 
 _COORDINATES = 3
@@ -112,7 +113,7 @@ def _huber(pred: Tensor, target: Tensor, coordinate_weight: float) -> Tensor:
     return weighted / losses.shape[-1]
 
 
-class SetPrediction(ObjectDiscoveryModel[SetPredictionParams]):
+class SetPrediction(SlotModel[SetPredictionParams]):
     """Predict the objects of a scene with their properties, in any order.
 
     It learns from batches that have `objects` besides images: float `(B, O, 19)`, x, y and z scaled from [-3, 3] to
@@ -151,16 +152,7 @@ class SetPrediction(ObjectDiscoveryModel[SetPredictionParams]):
             frequencies=p.position_frequencies,
             norm_eps=p.norm_eps,
         )
-        self.slot_attention = SlotAttention(
-            p.num_slots,
-            p.slot_size,
-            self.encoder.feature_size,
-            mlp_size=p.mlp_size,
-            num_iterations=p.num_iterations,
-            init=p.init,
-            gradient=p.gradient,
-            norm_eps=p.norm_eps,
-        )
+        self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.head = nn.Sequential(
             nn.Linear(p.slot_size, p.head_size), nn.ReLU(inplace=True), nn.Linear(p.head_size, COLUMNS)
         )
@@ -174,33 +166,16 @@ class SetPrediction(ObjectDiscoveryModel[SetPredictionParams]):
         """Choose the best checkpoint by the average precision within distance 1."""
         return "val/ap_1", "max"
 
-    def forward(  # type: ignore[override]
+    def discover(
         self,
         images: Tensor,
         slots: Tensor | None = None,
-        *,
         num_slots: int | None = None,
         num_iterations: int | None = None,
     ) -> Discovery:
-        """Find the objects in images.
-
-        Args:
-            images: `(B, 3, H, W)`, floats in [0, 1].
-            slots: Slots to start from, `(B, K, D)`. None: the model's own.
-            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
-            num_iterations: Iterations for this call. None: as trained.
-
-        Returns:
-            Slots, attention, and as masks the attention at image size; `properties` says what the slots are.
-
-        Raises:
-            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
-        """
-        self.check_images(images)
-        slots, attention = self.slot_attention(
-            self.encoder(images * 2 - 1), slots, num_slots=num_slots, num_iterations=num_iterations
-        )
-        attention = attention.unflatten(2, (self.encoder.size,) * 2)
+        """Do the work of `forward`: masks are the attention at image size; `properties` says what the slots are."""
+        slots, attention = self.bind(self.encoder(images * 2 - 1), slots, num_slots, num_iterations)
+        attention = rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         masks = F.interpolate(attention, images.shape[-2:], mode="bilinear", align_corners=False)
         return Discovery(slots, masks, attention=attention)
 

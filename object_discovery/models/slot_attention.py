@@ -10,6 +10,7 @@ import math
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from object_discovery.discovery import Discovery
@@ -18,10 +19,9 @@ from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.frames import slot_centres
 from object_discovery.layers.initialization import keras_initialization
-from object_discovery.layers.slot_attention import SlotAttention
-from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.base import Batch
+from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SlotAttentionParams
-from object_discovery.schedules import cosine_anneal
 
 _CLUSTER_GRID = 20
 
@@ -56,7 +56,7 @@ def decoder_shape(resolution: int) -> tuple[list[int], list[int], int]:
     return [32, 32, 32], [1, 1, 1] if resolution < 96 else [1, 2, 1], 4
 
 
-class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
+class SlotAttentionModel(SlotModel[SlotAttentionParams]):
     """Find objects by reconstructing the image slot by slot.
 
     Args:
@@ -91,20 +91,7 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             residual=p.encoder_residual,
             norm_eps=p.norm_eps,
         )
-        self.slot_attention = SlotAttention(
-            p.num_slots,
-            p.slot_size,
-            self.encoder.feature_size,
-            mlp_size=p.mlp_size,
-            num_iterations=p.num_iterations,
-            num_heads=p.num_heads,
-            init=p.init,
-            gradient=p.gradient,
-            neumann_terms=p.neumann_terms,
-            aggregation=p.aggregation,
-            tolerance=p.tolerance,
-            norm_eps=p.norm_eps,
-        )
+        self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
         if p.initialization != "torch":
             self.apply(keras_initialization)
@@ -131,28 +118,14 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
             frames=p.slot_frames,
         )
 
-    def forward(  # type: ignore[override]
+    def discover(
         self,
         images: Tensor,
         slots: Tensor | None = None,
-        *,
         num_slots: int | None = None,
         num_iterations: int | None = None,
     ) -> Discovery:
-        """Find the objects in images.
-
-        Args:
-            images: `(B, 3, H, W)`, floats in [0, 1].
-            slots: Slots to start from, `(B, K, D)`. None: the model's own.
-            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
-            num_iterations: Iterations for this call. None: as trained.
-
-        Returns:
-            Slots, masks, reconstruction, the slots' images, and attention.
-
-        Raises:
-            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
-        """
+        """Do the work of `forward`, on images whose shape has been checked."""
         found = self._discover(images, slots, num_slots, num_iterations)
         if self.params.image_range == "unit" or found.image is None or found.slot_images is None:
             return found
@@ -160,32 +133,30 @@ class SlotAttentionModel(ObjectDiscoveryModel[SlotAttentionParams]):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the reconstruction, in the range of colours that the network works in."""
-        noise_steps = self.params.noise_steps
-        noise = cosine_anneal(self.global_step, 1.0, 0.0, noise_steps) if noise_steps and self.training else 0.0
-        found = self._discover(batch["image"], None, None, None, noise)
+        images = batch["image"]
+        self.check_images(images)
+        found = self._discover(images)
         assert found.image is not None
-        return {"loss": F.mse_loss(found.image, self._colours(batch["image"]))}
+        return {"loss": F.mse_loss(found.image, self._colours(images))}
 
     def _discover(
         self,
         images: Tensor,
-        slots: Tensor | None,
-        num_slots: int | None,
-        num_iterations: int | None,
-        noise: float = 0.0,
+        slots: Tensor | None = None,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
     ) -> Discovery:
-        """Do the work of `forward`, with images in the range that the network works in."""
-        self.check_images(images)
+        """Do the work of `discover`, with colours in the range that the network works in."""
         features = self.encoder(self._colours(images))
         clusters = None
         if self.params.seeding and slots is None:
             clusters = self._clusters(images, self.params.num_slots if num_slots is None else num_slots)
-        slots, attention = self.slot_attention(
-            features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise, clusters=clusters
-        )
+        slots, attention = self.bind(features, slots, num_slots, num_iterations, clusters)
         centres = slot_centres(attention, self.encoder.size) if self.params.slot_frames else None
         image, slot_images, masks = self.decoder(slots, centres)
-        return Discovery(slots, masks, image, slot_images, attention.unflatten(2, (self.encoder.size,) * 2))
+        return Discovery(
+            slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
+        )
 
     def _clusters(self, images: Tensor, num_slots: int) -> Tensor:
         """Cluster the pixels on a grid of at most 20 x 20, whose square is compared with itself."""

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from object_discovery.discovery import Discovery
 from object_discovery.layers.initialization import keras_initialization
-from object_discovery.layers.slot_attention import SlotAttention
-from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.base import Batch
 from object_discovery.models.slate.dvae import PATCH, DiscreteVAE
 from object_discovery.models.slate.generation import generate_tokens
 from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
+from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SLATEParams
 from object_discovery.schedules import Plateau, cosine_anneal
 
 
-class SLATE(ObjectDiscoveryModel[SLATEParams]):
+class SLATE(SlotModel[SLATEParams]):
     """Find objects by writing the tokens of an image from slots; compose new images of slots.
 
     Letters: B images, H W pixels, h w the grid of tokens, N = h w tokens, V words, K slots, D slot size.
@@ -68,17 +68,7 @@ class SLATE(ObjectDiscoveryModel[SLATEParams]):
             nn.ReLU(),
             nn.Linear(p.model_size, p.model_size),
         )
-        self.slot_attention = SlotAttention(
-            p.num_slots,
-            p.slot_size,
-            p.model_size,
-            mlp_size=p.mlp_size,
-            num_iterations=p.num_iterations,
-            num_heads=p.num_heads,
-            init=p.init,
-            gradient=p.gradient,
-            neumann_terms=p.neumann_terms,
-        )
+        self.slot_attention = self.build_slot_attention(p.model_size)
         self.decoder = TransformerDecoder(
             p.vocabulary_size,
             p.slot_size,
@@ -94,28 +84,14 @@ class SLATE(ObjectDiscoveryModel[SLATEParams]):
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
 
-    def forward(  # type: ignore[override]
+    def discover(
         self,
         images: Tensor,
         slots: Tensor | None = None,
-        *,
         num_slots: int | None = None,
         num_iterations: int | None = None,
     ) -> Discovery:
-        """Find the objects in images, by their likeliest tokens.
-
-        Args:
-            images: `(B, 3, H, W)`, floats in [0, 1].
-            slots: Slots to start from, `(B, K, D)`. None: the model's own.
-            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
-            num_iterations: Iterations for this call. None: as trained.
-
-        Returns:
-            Slots, masks, the discrete VAE's reconstruction, and the attention that the masks are made of.
-
-        Raises:
-            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
-        """
+        """Do the work of `forward`, by the likeliest tokens; the image is the discrete VAE's reconstruction."""
         tokens = self.dvae.tokens(self._pad(images))
         embedded, slots, attention = self._bind(tokens, slots, num_slots, num_iterations)
         if self.params.mask_source == "decoder":
@@ -225,9 +201,7 @@ class SLATE(ObjectDiscoveryModel[SLATEParams]):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Embed tokens and find their slots: `(B, 1 + N, d)`, slots and attention `(B, K, N)`."""
         embedded = self.embedding(tokens)
-        slots, attention = self.slot_attention(
-            self.features(embedded[:, 1:]), slots, num_slots=num_slots, num_iterations=num_iterations
-        )
+        slots, attention = self.bind(self.features(embedded[:, 1:]), slots, num_slots, num_iterations)
         return embedded, slots, attention
 
     def _cross_entropy(self, embedded: Tensor, slots: Tensor, tokens: Tensor) -> Tensor:
