@@ -11,13 +11,14 @@ from object_discovery.errors import UserError
 
 
 @contextmanager
-def write_beside(path: str | Path) -> Iterator[Path]:
+def write_beside(path: str | Path, sync: bool = False) -> Iterator[Path]:
     """Give a path to write to, which becomes `path` at the end; after an error nothing is left of it.
 
     Folders that are missing are made.
 
     Args:
         path: The file to make or to replace.
+        sync: Wait until it is safe on the disk, so that it is whole also after the machine has stopped.
 
     Example:
         >>> import tempfile
@@ -32,6 +33,9 @@ def write_beside(path: str | Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         yield beside
+        if sync:
+            with open(beside, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

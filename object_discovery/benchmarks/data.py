@@ -45,7 +45,7 @@ class DataBenchmarkParams:
     """TFRecord file of CLEVR with masks. None: scenes of that size, drawn by the library."""
     num_scenes: int = 256
     """Scenes to read; of a file its first ones."""
-    num_written: int = 32
+    num_written: int = 64
     """Scenes to write in each repetition."""
     resolution: int = 128
     """Height and width that images are loaded at in pixels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from object_discovery.benchmarks.records import ENTITIES, HEIGHT, WIDTH, entity_masks
-from object_discovery.data.hdf5 import Scene, SceneFile, deflate, write_scenes
+from object_discovery.data.conversion import default_workers
+from object_discovery.data.hdf5 import Scene, SceneFile, pack_scene, write_scenes
 from object_discovery.data.scene_sets import Crop, count_pixels, label_map
 
 Features: TypeAlias = dict[str, NDArray[Any]]
@@ -38,7 +40,7 @@ def read_features(file: SceneFile, indices: Iterable[int]) -> list[Features]:
 
 
 def write_ours(path: str | os.PathLike[str], scenes: Sequence[Features]) -> int:
-    """Write scenes in the library's layout, one after the other in this process.
+    """Write scenes in the library's layout, as a conversion does: threads compress them, and one writes.
 
     Args:
         path: The file to write.
@@ -53,10 +55,11 @@ def write_ours(path: str | os.PathLike[str], scenes: Sequence[Features]) -> int:
         columns = {f"factors/{name}": value for name, value in features.items() if name not in ("image", "mask")}
         columns["counts/frame"] = count_pixels(labels, ENTITIES)
         columns["counts/crop"] = count_pixels(labels, ENTITIES, CROP)
-        return Scene(deflate(features["image"]), deflate(labels), columns)
+        return pack_scene(features["image"], labels, columns, CROP)
 
     attributes = {"dataset": "clevr_with_masks"}
-    write_scenes(path, map(encode, scenes), len(scenes), (HEIGHT, WIDTH, 3), attributes, CROP)
+    with ThreadPoolExecutor(default_workers()) as pool:
+        write_scenes(path, pool.map(encode, scenes), len(scenes), (HEIGHT, WIDTH, 3), attributes, CROP)
     return len(scenes)
 
 

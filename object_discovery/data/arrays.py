@@ -15,6 +15,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from object_discovery.data.damage import DAMAGE, damage, open_hdf5
+from object_discovery.data.scene_sets import Crop, cut
 from object_discovery.errors import CorruptFileError
 
 
@@ -98,15 +99,16 @@ class ArrayFile:
         """Return how many rows are decompressed to read one, at least 1."""
         return (self._array(name).chunks or (1,))[0]
 
-    def row(self, name: str, index: int) -> NDArray[Any]:
-        """Read one row of an array.
+    def row(self, name: str, index: int, crop: Crop | None = None) -> NDArray[Any]:
+        """Read one row of an array, or a part of it.
 
         Args:
             name: Name of the array.
             index: Number of the row.
+            crop: The part, of rows `(H, W, ...)`. None: all.
 
         Returns:
-            The row, with the array's type.
+            The row, with the array's type; how it lies in memory follows the chunks.
 
         Raises:
             IndexError: If there is no such row.
@@ -115,10 +117,8 @@ class ArrayFile:
         array = self._array(name)
         index = range(array.shape[0])[index]
         with damage(self.path, f"cannot read `{name}` of row {index}"):
-            if array.chunks and array.chunks[0] == 1:
-                row: NDArray[Any] = next(_pieces(array, index, 1))[0]
-                return row
-            return np.asarray(array.data[index])
+            row = _row(array, index, crop) if array.deflated and array.chunks and array.chunks[0] == 1 else None
+            return cut(np.asarray(array.data[index]), crop) if row is None else row
 
     def blocks(self, name: str, rows: int = 64) -> Iterator[NDArray[Any]]:
         """Read a whole array, decompressing every chunk once.
@@ -163,6 +163,31 @@ class ArrayFile:
         else:
             return _Array.of(array)
         raise CorruptFileError(f"{self.path}: expected {self.content} with `{name}` as {wanted}, but {got}")
+
+
+def _row(array: _Array, index: int, crop: Crop | None) -> NDArray[Any] | None:
+    """Decompress the chunks that a part of a row touches, with the axes outside that they cut into single places.
+
+    None: HDF5 itself must do it.
+    """
+    lengths, chunk = array.shape[1:], (array.chunks or ())[1:]
+    low, high = [0] * len(lengths), list(lengths)
+    if crop is not None:
+        low[:2], high[:2] = crop[:2], (crop[0] + crop[2], crop[1] + crop[3])
+    outer = sorted(range(len(lengths)), key=lambda axis: chunk[axis] > 1)
+    part: NDArray[Any] = np.empty([high[axis] - low[axis] for axis in outer], array.dtype).transpose(np.argsort(outer))
+    size = prod(chunk) * array.dtype.itemsize
+    starts = (range(a // step * step, b, step) for a, b, step in zip(low, high, chunk, strict=True))
+    try:
+        for place in product(*starts):
+            skipped, data = array.data.id.read_direct_chunk((index, *place))
+            block = np.frombuffer(data if skipped else isal_zlib.decompress(data, 15, size), array.dtype).reshape(chunk)
+            ends = [(max(a, p), min(b, p + n)) for a, b, p, n in zip(low, high, place, chunk, strict=True)]
+            there = tuple(slice(a - start, b - start) for (a, b), start in zip(ends, low, strict=True))
+            part[there] = block[tuple(slice(a - p, b - p) for (a, b), p in zip(ends, place, strict=True))]
+    except DAMAGE:  # a chunk that was never written, or a damaged one, of which HDF5 then says what is wrong
+        return None
+    return part
 
 
 def _pieces(array: _Array, start: int, rows: int) -> Iterator[NDArray[Any]]:

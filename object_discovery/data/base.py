@@ -88,16 +88,21 @@ class SceneDataModule(LightningDataModule):
         self._sets: dict[str, SceneDataset] = {}
         self._counts: dict[tuple[int, Crop | None], NDArray[np.int64]] = {}
 
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """The splits of the dataset at `data_root` before filters; none of a dataset that is drawn."""
+        return self._find_splits(self.params.data_root) if self.params.data_root else {}
+
     @property
     def variant(self) -> str | None:
         """The variant asked for, else that of the file, else the dataset's first."""
-        held = {split.source.variant for split in self._splits.values()}
+        held = {split.source.variant for split in self.splits.values()}
         return self.params.variant or next(iter(held), None) or next(iter(self.variants), None)
 
     @property
     def has_masks(self) -> bool:
         """Whether the scenes have label maps, without which only the reconstruction can be scored."""
-        source = next((split.source for split in self._splits.values()), None)
+        source = next((split.source for split in self.splits.values()), None)
         return source is None or "mask" in source.maps(0)
 
     @property
@@ -158,20 +163,22 @@ class SceneDataModule(LightningDataModule):
     def describe(self) -> str:
         """Say in a few lines where the scenes come from and how they were split and filtered."""
         root, seed = self.params.data_root, self.params.data_seed
-        layout = next((split.source.layout for split in self._splits.values()), None)
+        layout = next((split.source.layout for split in self.splits.values()), None)
         source = f"{root}, {layout}" if layout else f"drawn by the library, seed {seed}"
         lines = [f"{self.name}{f' ({self.variant})' if self.variant else ''}: {source}"]
         for split, scenes in self._sets.items():
             low, high = self._limits(split)
-            limits = f", {low} to {high} objects" if high < sys.maxsize else f", at least {low} objects" if low else ""
-            rule = self._splits[split].rule if self._splits else "drawn when asked for"
+            limits = f", {low} to {high} objects" if high < sys.maxsize else f", {low} or more objects" if low else ""
+            rule = self.splits[split].rule if self.splits else "drawn when asked for"
             size = scenes.resolution
             lines.append(f"  {split}: {len(scenes):,} scenes of {size} x {size} pixels ({rule}{limits})")
         return "\n".join(lines)
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
+    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
         """Return what draws scenes with `counts` objects (least, most), or None if there are no such scenes.
+
+        Scenes drawn at another size than `resolution` are resized.
 
         Raises:
             DatasetNotFoundError: If the dataset cannot be drawn, with what to do instead; so unless overridden.
@@ -192,13 +199,10 @@ class SceneDataModule(LightningDataModule):
             return inner_square((0, 0, frame[0], frame[1]))
         return None if self.params.fit == "squash" else crop
 
-    @cached_property
-    def _splits(self) -> dict[str, Split]:
-        return self._find_splits(self.params.data_root) if self.params.data_root else {}
-
     def _find_splits(self, root: str) -> dict[str, Split]:
         """Find the splits of the dataset at `data_root`; those of HDF5 files unless overridden."""
-        return find_splits(root, self.name, self.params.variant, self.published)
+        default = next(iter(self.variants), None)
+        return find_splits(root, self.name, self.params.variant, self.published, default)
 
     def _limits(self, split: str) -> tuple[int, int]:
         """Return the least and the largest number of objects of a split."""
@@ -220,7 +224,7 @@ class SceneDataModule(LightningDataModule):
         return self._sets[split]
 
     def _draw(self, split: str) -> SceneDataset:
-        draw = self._drawing(self.params.data_seed, self.variant, self._limits(split))
+        draw = self._drawing(self.params.data_seed, self.variant, self._limits(split), self.params.resolution)
         if draw is None:
             raise self._nothing_left(split)
         wanted: int | None = getattr(self.params, f"{split}_size")
@@ -228,10 +232,10 @@ class SceneDataModule(LightningDataModule):
         return DrawnScenes(draw, start, wanted or _DRAWN_SIZE[split], self.params.resolution)
 
     def _read(self, split: str) -> SceneDataset:
-        if split not in self._splits:
-            held = ", ".join(self._splits)
+        if split not in self.splits:
+            held = ", ".join(self.splits)
             raise DatasetNotFoundError(f"Expected a {split} split in {self.params.data_root}, but it has {held} only")
-        source, indices, _ = self._splits[split]
+        source, indices, _ = self.splits[split]
         if not len(indices):
             raise self._nothing_left(split)
         crop = self._crop(source.image(int(indices[0])).shape[:2])

@@ -102,6 +102,10 @@ class CLEVRSource(SceneSource):
             order = np.argsort(self.annotations.numbers)
             self.rows = order[np.searchsorted(self.annotations.numbers, self.numbers, sorter=order)]
 
+    def image_files(self) -> list[Path]:
+        """Return the files of the images."""
+        return [self._path(int(number)) for number in self.numbers]
+
     def __len__(self) -> int:
         return len(self.numbers)
 

@@ -103,6 +103,10 @@ class ClevrTexSource(SceneSource):
     def __len__(self) -> int:
         return len(self.index.stems)
 
+    def image_files(self) -> list[Path]:
+        """Return the files of the images."""
+        return [self._path(index, ".png") for index in range(len(self))]
+
     def _path(self, index: int, suffix: str) -> Path:
         return self.folder / f"{self.index.stems[index]}{suffix}"
 

@@ -17,7 +17,8 @@ from object_discovery.data.base import SceneDataModule
 from object_discovery.data.cache import Arrays, cached_arrays
 from object_discovery.data.image_files import read_image
 from object_discovery.data.photographs import Fit, PhotographSource, check_size
-from object_discovery.data.scene_sets import IGNORED
+from object_discovery.data.run_lengths import count_visible, unpack_runs
+from object_discovery.data.scene_sets import IGNORED, count_labels, inner_square
 from object_discovery.data.splits import PublishedSplit, Split, split_indices
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
@@ -25,6 +26,7 @@ NUM_VALIDATION = 5_000
 """How many of the training images validate."""
 _MOST = IGNORED - 1  # labels that a map can hold
 _FAR = 100_000  # pixels
+_BLOCK = 1 << 17  # characters of run lengths that are unpacked at once
 
 
 def index_annotations(path: Path) -> Arrays:
@@ -74,7 +76,8 @@ def _index(content: dict[str, Any]) -> Arrays:
         held = annotations.get(annotation["image_id"])
         if held is not None and annotation["segmentation"]:
             runs = _pack(annotation["segmentation"], sizes[annotation["image_id"]])
-            held.append((classes[annotation["category_id"]], int(annotation.get("iscrowd", 0)), runs))
+            if runs is not None:
+                held.append((classes[annotation["category_id"]], int(annotation.get("iscrowd", 0)), runs))
     flat = [one for held in annotations.values() for one in held]
     ends = np.cumsum([0, *(len(runs) for *_, runs in flat)], dtype=np.int64)
     return {
@@ -92,12 +95,17 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no coordinate")
 
 
-def _pack(segmentation: Any, size: tuple[int, int]) -> bytes:
-    """Turn polygons, or run lengths of either kind, into packed run lengths; pycocotools checks nothing by itself."""
+def _pack(segmentation: Any, size: tuple[int, int]) -> bytes | None:
+    """Turn polygons, or run lengths of either kind, into packed run lengths; pycocotools checks nothing by itself.
+
+    Polygons of fewer than three corners are left out; if there are no others, None.
+    """
     if not isinstance(segmentation, dict):
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-        if not polygons or not all(-_FAR < corner < _FAR for polygon in polygons for corner in polygon):
-            raise ValueError("expected polygons of at least three corners near the image")
+        if not all(-_FAR < corner < _FAR for polygon in polygons for corner in polygon):
+            raise ValueError("expected polygons near the image")
+        if not polygons:
+            return None
         return bytes(rle.merge(rle.frPyObjects(polygons, *size))["counts"])
     counts = segmentation["counts"]
     packed = not isinstance(counts, list)
@@ -198,6 +206,10 @@ class COCOSource(PhotographSource):
             self._opened = cached_arrays(self.annotations, "index", 1, lambda: index_annotations(self.annotations))
         return self._opened
 
+    def image_files(self) -> list[Path]:
+        """Return the files of the images."""
+        return [self.images / name.decode() for name in self._index["files"]]
+
     def _size(self, index: int) -> tuple[int, int]:
         height, width = self._index["sizes"][index].tolist()
         return height, width
@@ -209,6 +221,12 @@ class COCOSource(PhotographSource):
         return image
 
     def _maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+        return self._compose(index)
+
+    def _scored_maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+        return self._compose(index, crowds=False)
+
+    def _compose(self, index: int, crowds: bool = True) -> dict[str, NDArray[np.uint8]]:
         held, size = self._index, self._size(index)
         first, last = held["first"][index : index + 2].tolist()
         starts = held["starts"][first : last + 1].tolist()
@@ -216,11 +234,35 @@ class COCOSource(PhotographSource):
         packed = [runs[start - starts[0] : end - starts[0]] for start, end in pairwise(starts)]
         masks = [rle.decode({"size": list(size), "counts": counts}).T for counts in packed]  # columns are contiguous
         classes, crowd = held["classes"][first:last].tolist(), held["crowd"][first:last].tolist()
+        kept = [number for number, is_crowd in enumerate(crowd) if crowds or not is_crowd]
+        masks, classes, crowd = ([values[number] for number in kept] for values in (masks, classes, crowd))
         maps = compose_maps(masks, classes, crowd, size[::-1])
         return {key: np.ascontiguousarray(values.T) for key, values in maps.items()}
 
     def _counted(self) -> tuple[Path, object]:
         return self.annotations, None
+
+    def _count(self) -> NDArray[np.int64]:
+        """Count the objects from the run lengths, many images at once: a few times as fast as label by label."""
+        first, starts = self._index["first"], self._index["starts"]
+        ends = np.searchsorted(starts[first], np.arange(_BLOCK, starts[-1] + _BLOCK, _BLOCK))
+        blocks = [*np.unique(np.append(0, ends.clip(max=len(self)))).tolist(), len(self)]
+        counts = np.concatenate([self._count_block(start, end) for start, end in pairwise(blocks)])
+        objects = np.append(0, np.cumsum(self._index["crowd"] == 0))[first]
+        for index in np.flatnonzero(np.diff(objects) > _MOST).tolist():  # not all of them have a label
+            counts[index] = count_labels(self._fitted(self._maps(index)["mask"]))
+        return counts
+
+    def _count_block(self, start: int, end: int) -> NDArray[np.int64]:
+        """Count the objects of the images from `start` to before `end`."""
+        held = self._index
+        first = held["first"][start : end + 1]
+        starts = held["starts"][first[0] : first[-1] + 1]
+        runs, masks = unpack_runs(held["runs"][starts[0] : starts[-1]], starts - starts[0])
+        images, sizes = np.repeat(np.arange(end - start), np.diff(first)), held["sizes"][start:end]
+        whole = [(0, 0, height, width) for height, width in sizes.tolist()]
+        crops = np.array([inner_square(frame) for frame in whole] if self.fit == "crop" else whole).reshape(-1, 4)
+        return count_visible(runs, masks, held["crowd"][first[0] : first[-1]], images, sizes, crops)
 
 
 class COCODataModule(SceneDataModule):

@@ -24,15 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from object_discovery.data.hdf5 import VERSION, Scene, deflate, write_scenes
+from object_discovery.data.hdf5 import VERSION, Scene, pack_scene, write_scenes
 from object_discovery.data.scene_sets import SCENE_SETS, SceneSet, count_pixels, find_scene_set, label_map
 from object_discovery.data.tfrecord import Record, read_records
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.files import write_beside
 
 PART_BYTES = 1 << 26
 """Uncompressed size of a part of the result."""
 _BLOCK_BYTES = 1 << 20  # records given to a thread at once: one of CLEVR, many small ones
 _FINISHED = "finished.h5"
+_PARTS = 2  # how the parts are laid out; those of another number are not gone on with
 _NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # of a feature, which becomes the name of an array
 
 
@@ -71,7 +73,7 @@ def convert(
         job.discard_leftovers()
         raise UserError(f"{job.target} exists already; choose another name or allow it to be overwritten")
     try:
-        return job.run(workers or min(4, os.cpu_count() or 1), progress)
+        return job.run(workers or default_workers(), progress)
     except CorruptFileError:
         shutil.rmtree(job.folder, ignore_errors=True)
         raise
@@ -80,6 +82,11 @@ def convert(
         job.discard_leftovers()
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"Cannot write {job.target}: {reason}") from None
+
+
+def default_workers() -> int:
+    """Return how many threads parse and compress unless it is said: one a core, at most four."""
+    return min(4, os.cpu_count() or 1)
 
 
 def _check_arguments(dataset: str | None, limit: int | None, workers: int | None) -> None:
@@ -138,7 +145,7 @@ class _Encoder:
         columns["counts/frame"] = count_pixels(labels, self.labels)
         if self.scene_set.crop:
             columns["counts/crop"] = count_pixels(labels, self.labels, self.scene_set.crop)
-        return Scene(deflate(features["image"]), deflate(labels), columns)
+        return pack_scene(features["image"].reshape(self.scene_set.image), labels, columns, self.scene_set.crop)
 
     def _labels(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         shape = list(self.scene_set.image[:2])
@@ -193,8 +200,8 @@ class _Job:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def discard_unfinished(self) -> None:
-        """Remove what a run was writing when it ended."""
-        for unfinished in self.folder.glob("*.new"):
+        """Remove what a run was writing when it was killed."""
+        for unfinished in self.folder.glob(".*"):
             unfinished.unlink()
 
     def _prepare(self) -> None:
@@ -208,6 +215,7 @@ class _Job:
                 self.limit,
                 self.dataset,
                 PART_BYTES,
+                _PARTS,
                 VERSION,
             ]
         )
@@ -216,7 +224,8 @@ class _Job:
             shutil.rmtree(self.folder)
         if not self.folder.exists():
             self.folder.mkdir()
-            _write_beside(note, lambda path: path.write_text(key))
+            with write_beside(note, sync=True) as beside:
+                beside.write_text(key)
         self.discard_unfinished()
         sound = True
         for part in sorted(self.folder.glob("*.h5")):
@@ -236,7 +245,8 @@ class _Job:
 
     def _write(self, path: Path, encoder: _Encoder, scenes: Iterable[Scene], num_scenes: int) -> None:
         known, attributes = encoder.scene_set, self._attributes(encoder)
-        _write_beside(path, lambda new: write_scenes(new, scenes, num_scenes, known.image, attributes, known.crop))
+        with write_beside(path, sync=True) as beside:
+            write_scenes(beside, scenes, num_scenes, known.image, attributes, known.crop)
 
     def _write_parts(self, encoder: _Encoder, workers: int, progress: bool) -> None:
         height, width, channels = encoder.scene_set.image
@@ -276,15 +286,6 @@ def _part_name(number: int) -> str:
     return f"part_{number:06}.h5"
 
 
-def _write_beside(path: Path, write: Any) -> None:
-    """Let `write` write a new file, and put it in place when it is safe on the disk."""
-    new = path.with_name(path.name + ".new")
-    write(new)
-    with open(new, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(new, path)
-
-
 def _is_sound(part: Path) -> bool:
     try:
         return _num_scenes(part) > 0
@@ -308,8 +309,10 @@ def _stored_scenes(parts: Iterable[Path]) -> Iterator[Scene]:
                 for name, data in file[group].items()
             }
             images, masks = file["image"].id, file["mask"].id
+            strips = range(0, images.shape[2], file["image"].chunks[2])
             for index in range(images.shape[0]):
-                image, mask = (images.read_direct_chunk((index, 0, 0, 0))[1], masks.read_direct_chunk((index, 0, 0))[1])
+                image = tuple(images.read_direct_chunk((index, 0, left, 0))[1] for left in strips)
+                mask = masks.read_direct_chunk((index, 0, 0))[1]
                 yield Scene(image, mask, {name: values[index] for name, values in columns.items()})
 
 

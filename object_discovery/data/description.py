@@ -105,7 +105,7 @@ def describe(
             f"Expected {root} to hold a dataset, but its layout is not known: give `--dataset` with one of {names}"
         )
     data = DATASETS[known](DataParams(dataset=known, data_root=str(root), variant=variant, fit="squash"))
-    splits = {split: found for split, found in data._splits.items() if len(found.indices)}
+    splits = {split: found for split, found in data.splits.items() if len(found.indices)}
     if not splits:
         raise DatasetNotFoundError(f"Expected images of {known} in {root}, but there are none")
     return _describe_splits(root, (known, data.variant), splits, num, sample)

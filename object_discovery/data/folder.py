@@ -53,6 +53,10 @@ class FolderSource(PhotographSource):
     def __len__(self) -> int:
         return len(self.names)
 
+    def image_files(self) -> list[Path]:
+        """Return the files of the images."""
+        return [self.images / name for name in self.names]
+
     def _mask(self, name: str) -> Path:
         assert self.masks is not None
         return (self.masks / name).with_suffix(".png")
@@ -113,7 +117,7 @@ class FolderDataModule(SceneDataModule):
     @property
     def has_masks(self) -> bool:
         """Whether the validation images have label maps, without which only the reconstruction can be scored."""
-        split = self._splits.get("val") or next(iter(self._splits.values()), None)
+        split = self.splits.get("val") or next(iter(self.splits.values()), None)
         return split is not None and "mask" in split.source.maps(0)
 
     def _find_splits(self, root: str) -> dict[str, Split]:

@@ -4,7 +4,8 @@ Our layout, version 1, which any HDF5 library reads without a plugin:
 
 - attributes `format` (`object_discovery`), `version`, `dataset`, `variant`, `source`, `source_size`;
 - `image` uint8 `(N, H, W, C)` and `mask` uint8 `(N, H, W)`, a label map: 0 is the background, k the k-th object, 255 a
-  pixel that no entity covers; one chunk a scene, deflate;
+  pixel that no entity covers; deflated, one chunk a scene, but images with a published crop in strips of columns, see
+  `strip_width`, so that the crop is read without the rest;
 - `counts/frame` int32 `(N, E)`, the pixels of each label in the frame, and `counts/crop` within the dataset's published
   crop, which its attribute `crop` gives as top, left, height and width;
 - `factors/<name>`, what the source says besides, under its names there, `(N, ...)`.
@@ -22,13 +23,13 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from object_discovery.data.cache import Arrays, cached_arrays
 from object_discovery.data.damage import damage, open_hdf5
-from object_discovery.data.scene_sets import IGNORED, Crop, count_pixels, find_scene_set, label_map
+from object_discovery.data.scene_sets import IGNORED, Crop, count_pixels, cut, find_scene_set, label_map
 from object_discovery.data.source import SceneSource
+from object_discovery.data.strips import Strips, deflate, deflate_strips, strip_width
 from object_discovery.errors import CorruptFileError
 
 FORMAT = "object_discovery"
@@ -39,24 +40,29 @@ _BLOCK_BYTES = 1 << 25  # masks read at once when objects are counted
 class Scene(NamedTuple):
     """A scene as the file stores it."""
 
-    image: bytes
-    """The image, deflated."""
+    image: tuple[bytes, ...]
+    """The strips of the image, deflated."""
     mask: bytes
     """The label map, deflated."""
     columns: dict[str, NDArray[Any]]
     """A row of each small dataset, by its path in the file, such as `counts/frame`."""
 
 
-def deflate(array: NDArray[np.uint8]) -> bytes:
-    """Compress an array as HDF5's deflate filter does, at its fastest level.
+def pack_scene(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], columns: dict[str, NDArray[Any]], crop: Crop | None = None
+) -> Scene:
+    """Compress a scene.
 
     Args:
-        array: Any array of bytes.
+        image: The image `(H, W, C)`.
+        labels: The label map `(H, W)`.
+        columns: What else to store, see `Scene`.
+        crop: The published crop of the dataset.
 
     Returns:
-        The ZLIB stream.
+        The scene as the file stores it.
     """
-    return isal_zlib.compress(np.ascontiguousarray(array), 1)
+    return Scene(deflate_strips(image, strip_width(image.shape[1], crop)), deflate(labels), columns)
 
 
 def write_scenes(
@@ -75,16 +81,19 @@ def write_scenes(
         num_scenes: How many of them to write, N; at least 1.
         image: Height, width and channels.
         attributes: The file's attributes besides `format` and `version`.
-        crop: What the column `counts/crop` counts in.
+        crop: The published crop of the dataset, in which the column `counts/crop` counts.
     """
     options: dict[str, Any] = {"dtype": "u1", "compression": "gzip", "compression_opts": 1, "track_times": False}
     with h5py.File(path, "w", libver=("earliest", "v110")) as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
-        images = file.create_dataset("image", (num_scenes, *image), chunks=(1, *image), **options)
+        width = strip_width(image[1], crop)
+        chunks = (1, image[0], width, image[2])
+        images = file.create_dataset("image", (num_scenes, *image), chunks=chunks, **options)
         masks = file.create_dataset("mask", (num_scenes, *image[:2]), chunks=(1, *image[:2]), **options)
         columns: dict[str, NDArray[Any]] = {}
         for index, scene in zip(range(num_scenes), scenes, strict=False):
-            images.id.write_direct_chunk((index, 0, 0, 0), scene.image)
+            for number, strip in enumerate(scene.image):
+                images.id.write_direct_chunk((index, 0, number * width, 0), strip)
             masks.id.write_direct_chunk((index, 0, 0), scene.mask)
             for name, row in scene.columns.items():
                 if index == 0:
@@ -128,7 +137,8 @@ class _Contents:
             got = f"{self.mask.shape} beside images of {self.image.shape}"
             raise CorruptFileError(f"{path}: expected `mask` to have a map for each image, but got {got}")
         self._recognise(ours)
-        self.direct = {data for data in (self.image, self.mask) if _one_deflated_chunk_each(data)}
+        self.size = int(self.image.shape[0])
+        self.strips = {"image": Strips.of(self.image), "mask": Strips.of(self.mask)}
 
     def _recognise(self, ours: bool) -> None:
         file, known, root = self.file, None, self.file
@@ -180,12 +190,6 @@ def _entity_axis(row: tuple[int, ...], frame: tuple[int, int]) -> int | None:
     return None
 
 
-def _one_deflated_chunk_each(data: h5py.Dataset) -> bool:
-    filters = data.id.get_create_plist()
-    deflated = filters.get_nfilters() == 1 and filters.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE
-    return bool(deflated and data.chunks == (1, *data.shape[1:]) and data.dtype == np.uint8)
-
-
 def _count_block(contents: _Contents, block: NDArray[Any], crop: Crop) -> NDArray[np.int64]:
     pixels = np.stack([count_pixels(contents.labels(row), IGNORED, crop) for row in block])
     return _count_objects(pixels)
@@ -223,7 +227,11 @@ class SceneFile(SceneSource):
         return {"path": self.path, "_opened": None}
 
     def __len__(self) -> int:
-        return int(self._contents.image.shape[0])
+        return self._contents.size
+
+    def image_files(self) -> list[Path]:
+        """Return the file."""
+        return [self.path]
 
     @property
     def _contents(self) -> _Contents:
@@ -257,7 +265,10 @@ class SceneFile(SceneSource):
         Returns:
             Colours `(H, W, 3)`; an image of one channel is repeated.
         """
-        image = self._read(self._contents.image, index)
+        return self._image(index, None)
+
+    def _image(self, index: int, crop: Crop | None) -> NDArray[np.uint8]:
+        image = self._part("image", index, crop)
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
     def mask(self, index: int) -> NDArray[np.uint8]:
@@ -269,11 +280,29 @@ class SceneFile(SceneSource):
         Returns:
             Labels `(H, W)`: 0 is the background, 255 is ignored.
         """
-        return self._contents.labels(self._read(self._contents.mask, index))
+        return self._mask(index, None)
+
+    def _mask(self, index: int, crop: Crop | None) -> NDArray[np.uint8]:
+        contents = self._contents
+        if contents.entity_axis is None:
+            return contents.labels(self._part("mask", index, crop))
+        return cut(contents.labels(self._part("mask", index, None)), crop)
 
     def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
         """Read the label map of a scene, under the key `mask`."""
         return {"mask": self.mask(index)}
+
+    def scene(self, index: int, crop: Crop | None = None) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+        """Read a part of an image and of its label map; of our files that part only.
+
+        Args:
+            index: Number of the scene.
+            crop: The part, inside the frame. None: the frame.
+
+        Returns:
+            Colours `(h, w, 3)`, and the label map `(h, w)` under the key `mask`.
+        """
+        return self._image(index, crop), {"mask": self._mask(index, crop)}
 
     def factors(self, index: int) -> dict[str, NDArray[Any]]:
         """Read what else the file says about a scene.
@@ -323,14 +352,18 @@ class SceneFile(SceneSource):
         for start in range(0, len(self), rows):
             yield self._read(mask, slice(start, start + rows))
 
+    def _part(self, name: str, index: int, crop: Crop | None) -> NDArray[np.uint8]:
+        """Read a part of a scene's `image` or `mask`."""
+        contents = self._contents
+        strips = contents.strips[name]
+        if strips is None:
+            return cut(self._read(contents.image if name == "image" else contents.mask, index), crop)
+        index = range(contents.size)[index]
+        with damage(self.path, f"cannot read `/{name}` of scene {index}"):
+            return strips.read(index, crop)
+
     def _read(self, data: h5py.Dataset, index: int | slice) -> NDArray[Any]:
         if not isinstance(index, slice):
             index = range(len(self))[index]
         with damage(self.path, f"cannot read `{data.name}` of scene {index}"):
-            if isinstance(index, int) and data in self._contents.direct:
-                skipped, chunk = data.id.read_direct_chunk((index,) + (0,) * (data.ndim - 1))
-                if not skipped:
-                    size = int(np.prod(data.shape[1:]))
-                    values: NDArray[Any] = np.frombuffer(isal_zlib.decompress(chunk, 15, size), np.uint8)
-                    return np.array(values.reshape(data.shape[1:]))
             return np.asarray(data[index])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class EvalBatches(DistributedSampler[list[int]]):
 class TrainScenes(DistributedSampler[int]):
     """The shuffled scenes of an epoch, of which a resumed run leaves out those that it has seen.
 
+    Of scenes with several views one is taken at random, by the seed, the epoch and the process.
+
     Attributes:
         start: Scenes of this process to leave out of the next epoch that is begun.
     """
@@ -72,7 +74,14 @@ class TrainScenes(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         start, self.start = self.start, 0
-        return islice(super().__iter__(), start, None)
+        return islice(self._views(super().__iter__()), start, None)
+
+    def _views(self, order: Iterator[int]) -> Iterator[int]:
+        scenes = cast(SceneDataset, self.dataset)
+        if scenes.views == 1:
+            return order
+        chosen = np.random.default_rng((self.seed, self.epoch, self.rank)).integers(0, scenes.views, len(self))
+        return (index + len(scenes) * int(view) for index, view in zip(order, chosen, strict=True))
 
 
 class SceneLoader(DataLoader[Batch]):

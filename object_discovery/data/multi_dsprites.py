@@ -199,7 +199,7 @@ class MultiDSpritesDataModule(SceneDataModule):
     variants: ClassVar[tuple[str, ...]] = tuple(VARIANTS)
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
+    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
         assert variant is not None
         least, most = max(counts[0], VARIANTS[variant].least), min(counts[1], VARIANTS[variant].most)
         if least > most:

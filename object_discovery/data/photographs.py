@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from object_discovery.data.cache import cached_arrays
-from object_discovery.data.scene_sets import Crop, inner_square
+from object_discovery.data.scene_sets import Crop, count_labels, inner_square
 from object_discovery.data.source import SceneSource
 from object_discovery.errors import CorruptFileError
 
@@ -35,6 +36,28 @@ def central_square(pixels: NDArray[Any]) -> NDArray[Any]:
     """
     top, left, side, _ = inner_square((0, 0, *pixels.shape[:2]))
     return pixels[top : top + side, left : left + side]
+
+
+def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a label map to the nearest pixel.
+
+    Args:
+        labels: `(H, W)`.
+        size: Height and width to bring it to.
+
+    Returns:
+        A label map of that size.
+
+    Example:
+        >>> resize_labels(np.array([[1, 2, 3, 4, 5, 6]], np.uint8), (1, 2)).tolist()
+        [[2, 5]]
+    """
+    rows, columns = (
+        ((np.arange(to) + 0.5) * (side / to)).astype(np.int64).clip(max=side - 1)
+        for to, side in zip(size, labels.shape, strict=True)
+    )
+    resized: NDArray[np.uint8] = labels[rows[:, None], columns]
+    return resized
 
 
 def check_size(path: Path, shape: tuple[int, ...], expected: tuple[int, int], what: str) -> None:
@@ -91,16 +114,46 @@ class PhotographSource(SceneSource):
         """Read the label maps of a photograph, of the size of its image."""
         return {key: self._fitted(values) for key, values in self._maps(index).items()}
 
+    def maps_at(self, index: int, size: int) -> dict[str, NDArray[np.uint8]]:
+        """Read the label maps of a photograph as published protocols score them, `(size, size)` each.
+
+        Maps are resized to the nearest pixel so that their short side has the size, then the central square is cut
+        out; or squashed. Crowds are left out: their pixels are background, or the object that lies there.
+        """
+        return {key: self._sized(values, size) for key, values in self._scored_maps(index).items()}
+
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Count the objects of every photograph that are left in the square, `(N,)`; counted once and kept."""
         if crop is not None:
             return super().object_counts(crop)
         path, state = self._counted()
-        count = super().object_counts
-        return np.array(cached_arrays(path, "counts", (self.fit, state), lambda: {"counts": count()})["counts"])
+        return np.array(cached_arrays(path, "counts", (self.fit, state), lambda: {"counts": self._count()})["counts"])
+
+    def _count(self) -> NDArray[np.int64]:
+        """Count the objects that are left of every photograph; several are read at a time."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            counts = pool.map(lambda index: count_labels(self._fitted(self._instances(index))), range(len(self)))
+            return np.array(list(counts), np.int64)
+
+    def _instances(self, index: int) -> NDArray[np.uint8]:
+        """Read the label map `mask` of a whole photograph."""
+        return self._maps(index)["mask"]
 
     def _fitted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return central_square(pixels) if self.fit == "crop" else pixels
+
+    def _sized(self, labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+        height, width = labels.shape
+        if self.fit == "squash":
+            return resize_labels(labels, (size, size))
+        short = min(height, width)
+        resized = resize_labels(labels, (height * size // short, width * size // short))
+        top, left = (round((side - size) / 2) for side in resized.shape)
+        return np.ascontiguousarray(resized[top : top + size, left : left + size])
+
+    def _scored_maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+        """Read the label maps of a whole photograph without its crowds."""
+        return self._maps(index)
 
     @abstractmethod
     def _image(self, index: int) -> NDArray[np.uint8]:

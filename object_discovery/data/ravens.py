@@ -57,6 +57,10 @@ class RavensFile(SceneSource):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.file = ArrayFile(path, "RAVENS", _ARRAYS)
 
+    def image_files(self) -> list[Path]:
+        """Return the file."""
+        return [self.file.path]
+
     def __len__(self) -> int:
         color, segm, scenes = (self.file.length(name) for name in _ARRAYS)
         same_frame = self.file.row_shape("color")[:2] == self.file.row_shape("segm")
@@ -87,7 +91,14 @@ class RavensFile(SceneSource):
 
     def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
         """Read the label maps `mask` (objects) and `entities` (whatever is not background)."""
-        labels = self._labels(index)
+        return self._maps(index, None)
+
+    def scene(self, index: int, crop: Crop | None = None) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+        """Read a part of an image and of its label maps (None: all)."""
+        return self.file.row("color", index, crop), self._maps(index, crop)
+
+    def _maps(self, index: int, crop: Crop | None) -> dict[str, NDArray[np.uint8]]:
+        labels = self._labels(index, crop)
         mask = labels - np.uint8(self.first_object - 1)
         mask[labels < self.first_object] = 0
         return {"mask": mask, "entities": labels}
@@ -105,8 +116,8 @@ class RavensFile(SceneSource):
 
         return np.array(cached_arrays(self.file.path, "counts", (top, left, height, width), count)["counts"])
 
-    def _labels(self, index: int) -> NDArray[np.uint8]:
-        return self._checked(self.file.row("segm", index), index)
+    def _labels(self, index: int, crop: Crop | None = None) -> NDArray[np.uint8]:
+        return self._checked(self.file.row("segm", index, crop), index)
 
     def _checked(self, labels: NDArray[Any], index: int) -> NDArray[np.uint8]:
         if labels.dtype != np.uint8:

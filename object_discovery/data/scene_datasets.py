@@ -67,6 +67,9 @@ class SceneDataset(Dataset[Batch]):
         resolution: Height and width of the images in pixels. Scenes of another size are resized, see `resize`.
     """
 
+    views: int = 1
+    """Views of each scene; training takes one at random. Index `n + v * len(scenes)` is view v of scene n."""
+
     def __init__(self, size: int, resolution: int) -> None:
         self.size = size
         self.resolution = resolution
@@ -144,7 +147,7 @@ class StoredScenes(SceneDataset):
 
     def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
         numbers = [int(number) for number in self.indices[indices]]
-        scenes = [self._cropped(number) for number in numbers]
+        scenes = [self.cropped(number) for number in numbers]
         if len({image.shape for image, _ in scenes}) == 1:
             maps = {key: np.stack([held[key] for _, held in scenes]) for key in scenes[0][1]}
             batch = self._resized(np.stack([image for image, _ in scenes]), maps)
@@ -154,11 +157,9 @@ class StoredScenes(SceneDataset):
         batch["image"] = batch["image"].contiguous()
         return {**batch, **default_collate([self.source.targets(number) for number in numbers])}
 
-    def _cropped(self, number: int) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.uint8]]]:
-        image, maps = self.source.image(number), self.source.maps(number)
-        top, left, height, width = self.crop or (0, 0, *image.shape[:2])
-        part = (slice(top, top + height), slice(left, left + width))
-        return image[part], {key: values[part] for key, values in maps.items()}
+    def cropped(self, number: int) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.uint8]]]:
+        """Read the image and the label maps of a scene of the source, and crop them."""
+        return self.source.scene(number, self.crop)
 
     def _resized(self, images: npt.NDArray[np.uint8], maps: dict[str, npt.NDArray[np.uint8]]) -> Batch:
         return resize(_tensors(images, maps), self.resolution, self.antialias)

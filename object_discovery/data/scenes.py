@@ -32,7 +32,7 @@ COUNTS = (3, MAX_OBJECTS)
 SIZE = 128
 """Height and width of a scene in pixels, unless another resolution is asked for."""
 
-_SMALL = 64  # resolution at which it is decided what can be seen
+_SMALL = 64  # resolution at which it is decided what can be seen, so that it is the same at all
 _LEAST_PIXELS = 10
 _ROUNDS = 32
 _CHUNKS = {"cpu": 32}  # what fits into the caches; 1024 elsewhere
@@ -56,14 +56,14 @@ def draw_scenes(
     seed: int = 0,
     variant: str = "plain",
     counts: tuple[int, int] = COUNTS,
-    resolution: int = 128,
+    resolution: int = SIZE,
     device: torch.device | str = "cpu",
 ) -> RenderedScenes:
     """Draw rooms with spheres, cubes and cylinders of rubber and metal, which cast shadows and hide each other.
 
     Camera, lights, shapes, sizes, colours and the frame are those of CLEVR after the published crop. Objects stand
-    apart from each other, and each shows at least ten pixels of a label map of 64 x 64. The scenes of both variants
-    and of any resolution are the same.
+    apart from each other, and each shows at least 10 / 64^2 of the frame: 10 pixels at 64 x 64, 40 at 128 x 128. The
+    scenes of both variants and of any resolution are the same.
 
     Args:
         indices: Numbers of the scenes, `(B,)`, at least 0.
@@ -166,7 +166,7 @@ class ScenesDataModule(SceneDataModule):
     """Rooms with spheres, cubes and cylinders (see `SceneDataModule` for files, splits and filters).
 
     The variants are `plain` (the default) and `textured`. Without `data_root` the scenes are drawn, see `draw_scenes`,
-    at 128 x 128 pixels, and resized if `resolution` is another; the object filters narrow the numbers that are drawn.
+    at `resolution`; the object filters narrow the numbers that are drawn.
     Drawn scenes have `objects` `(10, 19)` float32 for set prediction, see `set_prediction_targets`.
     A file that was written in the order of CLEVR with masks is split as that: the first 70,000 scenes to train, the
     next 320 to test, the rest to validate.
@@ -192,9 +192,9 @@ class ScenesDataModule(SceneDataModule):
     variants: ClassVar[tuple[str, ...]] = VARIANTS
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
+    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
         assert variant is not None
         least, most = max(counts[0], COUNTS[0]), min(counts[1], COUNTS[1])
         if least > most:
             return None
-        return partial(_draw_arrays, seed=seed, variant=variant, counts=(least, most), resolution=SIZE)
+        return partial(_draw_arrays, seed=seed, variant=variant, counts=(least, most), resolution=resolution)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from object_discovery.data.arrays import ArrayFile, Rows
 from object_discovery.data.base import SceneDataModule
 from object_discovery.data.cache import cached_file
-from object_discovery.data.hdf5 import deflate
 from object_discovery.data.scene_sets import Crop
 from object_discovery.data.source import SceneSource
 from object_discovery.data.splits import Split
+from object_discovery.data.strips import deflate
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
@@ -53,6 +53,10 @@ class Shapes3DFile(SceneSource):
         self.file = ArrayFile(path, "3D Shapes", _ARRAYS)
         self._images: ArrayFile | None = None
         self._factors: NDArray[np.float32] | None = None
+
+    def image_files(self) -> list[Path]:
+        """Return the file."""
+        return [self.file.path]
 
     def __len__(self) -> int:
         size = self.file.length("images")

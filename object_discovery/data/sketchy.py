@@ -50,13 +50,20 @@ class SketchyImages(SceneSource):
         self.folder = Path(folder)
         self.names = _list(self.folder)
 
+    def image_files(self) -> list[Path]:
+        """Return the files of the images."""
+        return [self._path(index) for index in range(len(self))]
+
     def __len__(self) -> int:
         return len(self.names)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read an image: colours `(H, W, 3)`."""
-        name = self.names[index].decode()
-        return read_image(self.folder / name.split("_")[0] / name)
+        return read_image(self._path(index))
+
+    def _path(self, index: int) -> Path:
+        name: str = self.names[index].decode()
+        return self.folder / name.split("_")[0] / name
 
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Refuse to count objects, which nothing tells.

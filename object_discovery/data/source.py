@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.scene_sets import Crop
+from object_discovery.data.scene_sets import Crop, count_labels, cut
 
 
 class SceneSource(ABC):
@@ -34,6 +35,10 @@ class SceneSource(ABC):
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read the image of a scene: colours `(H, W, 3)`; the size may differ from scene to scene."""
 
+    def image_files(self) -> list[Path]:
+        """Return the files that images are read from, by which it is told whether they have changed."""
+        return []
+
     def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
         """Read the label maps of a scene `(H, W)`, of the same size as its image.
 
@@ -42,17 +47,14 @@ class SceneSource(ABC):
         """
         return {}
 
+    def scene(self, index: int, crop: Crop | None = None) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+        """Read a part of an image and of its label maps (None: all); faster than all of them, where it can be."""
+        return cut(self.image(index), crop), {key: cut(values, crop) for key, values in self.maps(index).items()}
+
     def targets(self, index: int) -> dict[str, NDArray[Any]]:
         """Read what else is known of a scene, of the same shape for all scenes, such as `objects` `(O, 19)`."""
         return {}
 
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Count the objects of every scene that have a pixel in a part of the frame (None: in the frame), `(N,)`."""
-        counts = []
-        for index in range(len(self)):
-            mask = self.maps(index)["mask"]
-            if crop is not None:
-                mask = mask[crop[0] : crop[0] + crop[2], crop[1] : crop[1] + crop[3]]
-            labels = np.unique(mask)
-            counts.append(int(((labels > 0) & (labels < 255)).sum()))
-        return np.array(counts, np.int64)
+        return np.array([count_labels(cut(self.maps(index)["mask"], crop)) for index in range(len(self))], np.int64)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from object_discovery.data.hdf5 import SceneFile
 from object_discovery.data.source import SceneSource
-from object_discovery.errors import DatasetNotFoundError, UserError
+from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 
 SPLITS = ("train", "val", "test")
 """The names of the splits."""
@@ -73,18 +73,22 @@ def split_indices(size: int, published: PublishedSplit) -> tuple[dict[str, npt.N
     return {"train": train, "val": val, "test": test}, "in file order, 70 / 15 / 15 % to train, validate and test"
 
 
-def find_splits(root: str | Path, name: str, variant: str | None, published: PublishedSplit) -> dict[str, Split]:
+def find_splits(
+    root: str | Path, name: str, variant: str | None, published: PublishedSplit, default: str | None = None
+) -> dict[str, Split]:
     """Find the splits of a dataset in a file or a folder.
 
     A file is split by `split_indices`. In a folder, files whose names begin with `train`, `val` and `test` are taken
     at their word; without one for validation, the last 15 % of the training file validate. Else the only
-    file of the folder is used, or the only one whose name holds that of the variant or dataset.
+    file of the folder is used, or the only one whose name, or failing that its content, is of the variant, or whose
+    name holds that of the dataset.
 
     Args:
         root: An HDF5 file, or a folder that holds some (`.h5`, `.hdf5`).
         name: Name of the dataset.
         variant: Variant of the dataset.
         published: The published split.
+        default: Variant to take if there are files of several and none is asked for.
 
     Returns:
         The splits there are: a folder with a training file and no test file has no `test`.
@@ -99,12 +103,32 @@ def find_splits(root: str | Path, name: str, variant: str | None, published: Pub
     if root.is_dir() and any(by_split.values()):
         chosen = {split: _only(found, root) for split, found in by_split.items() if found}
         return _split_by_name({split: _open(file, name, variant) for split, file in chosen.items()})
-    if len(files) > 1:
-        files = [file for file in files if (variant or name) in file.stem] or files
-    path = _only(files, root)
+    path = _only(_of_variant(files, name, variant or default), root)
     file = _open(path, name, variant)
     indices, rule = split_indices(len(file), published)
     return {split: Split(file, scenes, f"{path.name}, {rule}") for split, scenes in indices.items()}
+
+
+def _of_variant(files: list[Path], name: str, variant: str | None) -> list[Path]:
+    """Choose among several files those of a variant by their names, else by what they hold; else those of the name."""
+    if len(files) < 2:
+        return files
+    named = [file for file in files if name in file.stem] or files
+    if len(named) < 2 or variant is None:
+        return named
+    same = [file for file in files if variant in file.stem]
+    return same or [file for file in named if _holds(file, variant)] or named
+
+
+def _holds(path: Path, variant: str) -> bool:
+    """Whether a file says that it is of a variant."""
+    file = SceneFile(path)
+    try:
+        return file.variant == variant
+    except (CorruptFileError, DatasetNotFoundError):  # said when it is used
+        return False
+    finally:
+        file.close()
 
 
 def _split_by_name(files: dict[str, SceneFile]) -> dict[str, Split]:

@@ -134,6 +134,6 @@ class TetrominoesDataModule(SceneDataModule):
     published: ClassVar[PublishedSplit] = PublishedSplit(train=60_000, test=320)
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
+    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
         fits = counts[0] <= _PIECES_IN_SCENE <= counts[1]
         return partial(draw_tetrominoes, seed=seed) if fits else None

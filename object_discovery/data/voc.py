@@ -42,6 +42,10 @@ class VOCSource(PhotographSource):
     def __len__(self) -> int:
         return len(self.names)
 
+    def image_files(self) -> list[Path]:
+        """Return the files of the images."""
+        return [self._path(index) for index in range(len(self))]
+
     def _path(self, index: int) -> Path:
         return self.root / "JPEGImages" / f"{self.names[index]}.jpg"
 
@@ -51,6 +55,9 @@ class VOCSource(PhotographSource):
     def _maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
         size = read_image_size(self._path(index), exif=False)
         return {"mask": self._map(index, size, _INSTANCES), "classes": self._map(index, size, *_CLASSES)}
+
+    def _instances(self, index: int) -> NDArray[np.uint8]:
+        return self._map(index, read_image_size(self._path(index), exif=False), _INSTANCES)
 
     def _map(self, index: int, size: tuple[int, int], *folders: str) -> NDArray[np.uint8]:
         """Read a label map from the first folder that has it."""

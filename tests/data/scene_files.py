@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from object_discovery.data.hdf5 import Scene, deflate, write_scenes
+from object_discovery.data.hdf5 import Scene, pack_scene, write_scenes
 
 Bytes = npt.NDArray[np.uint8]
 Crop = tuple[int, int, int, int]
@@ -52,7 +52,7 @@ def write_own(
         if crop is not None:
             top, left, height, width = crop
             columns["counts/crop"] = count(label_map[top : top + height, left : left + width])
-        return Scene(deflate(image), deflate(label_map), columns)
+        return pack_scene(image, label_map, columns, crop)
 
     attributes = {"dataset": dataset} | ({"variant": variant} if variant else {})
     scenes = map(scene, images, labels)

@@ -205,7 +205,7 @@ def test_describe_says_where_the_scenes_come_from(root: str) -> None:
     assert data.describe().splitlines() == [
         f"tetrominoes: {root}, HDF5",
         "  train: 6 scenes of 35 x 35 pixels (the whole of train.h5, 1 to 2 objects)",
-        "  val: 10 scenes of 35 x 35 pixels (the whole of val.h5, at least 1 objects)",
+        "  val: 10 scenes of 35 x 35 pixels (the whole of val.h5, 1 or more objects)",
     ]
 
 

@@ -87,7 +87,7 @@ def test_what_is_not_known_has_no_key(root: Path) -> None:
 def test_splits_are_the_folders(root: Path) -> None:
     data = load(root)
     for split in SPLITS:
-        source, indices, rule = data._splits[split]
+        source, indices, rule = data.splits[split]
         assert [source.image(int(i))[0, 0].tolist() for i in indices] == [
             stored(root, split, number)[0, 0].tolist() for number in range(SIZES[split])
         ]
@@ -106,7 +106,7 @@ def test_filters_count_the_objects_whose_centre_is_in_the_crop(root: Path) -> No
     counts = np.array([sum(110 <= x < 360 and 30 <= y < 280 for x, y in places) for places in centres])
     whole = np.array([len(places) for places in centres])
     assert (counts != whole).any()
-    source = load(root)._splits["train"].source
+    source = load(root).splits["train"].source
     np.testing.assert_array_equal(source.object_counts(CROP), counts)
     np.testing.assert_array_equal(source.object_counts(), whole)
     for settings, expected in (({}, counts), ({"fit": "squash"}, whole)):
@@ -135,7 +135,7 @@ def test_images_may_be_fewer_than_scenes_in_any_order(root: Path) -> None:
 
 
 def test_sources_can_be_pickled(root: Path) -> None:
-    source = load(root)._splits["train"].source
+    source = load(root).splits["train"].source
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copy.image(3), source.image(3))
     np.testing.assert_array_equal(copy.targets(3)["objects"], source.targets(3)["objects"])

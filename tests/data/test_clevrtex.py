@@ -73,18 +73,18 @@ def test_splits_by_number_are_disjoint_and_complete(tmp_path: Path) -> None:
     numbers = [*range(990, 1010), 5, 49_999]
     data = load(write_clevrtex(tmp_path, numbers=numbers))
     order = sorted(numbers)
-    splits = {split: data._splits[split].indices.tolist() for split in SPLITS}
+    splits = {split: data.splits[split].indices.tolist() for split in SPLITS}
     assert splits == {"test": [0, 1], "val": [2, 3], "train": list(range(4, 22))}
-    source = data._splits["train"].source
+    source = data.splits["train"].source
     for index, number in enumerate(order):
         np.testing.assert_array_equal(source.image(index), stored(tmp_path, number))
-    assert "10 % to validate, the rest to train; published are 50,000 scenes, here are 22" in data._splits["val"].rule
+    assert "10 % to validate, the rest to train; published are 50,000 scenes, here are 22" in data.splits["val"].rule
 
 
 @pytest.mark.parametrize("size", [3, 9, 19, 20])
 def test_small_sets_have_all_splits(tmp_path: Path, size: int) -> None:
     data = load(write_clevrtex(tmp_path, "camo", range(size)), variant="camo")
-    splits = [data._splits[split].indices.tolist() for split in ("test", "val", "train")]
+    splits = [data.splits[split].indices.tolist() for split in ("test", "val", "train")]
     assert [scene for scenes in splits for scene in scenes] == list(range(size))
     assert [len(split) for split in splits[:2]] == [2, 2] if size == 20 else [1, 1]
 

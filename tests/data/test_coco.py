@@ -118,7 +118,7 @@ def test_squashing_is_the_resize_of_pil(root: Path) -> None:
 
 
 def test_splits_are_disjoint_and_complete(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = data(root)._splits
+    splits = data(root).splits
     assert {name: split.indices.tolist() for name, split in splits.items()} == {
         "train": list(range(12)),
         "val": [12, 13],
@@ -128,7 +128,7 @@ def test_splits_are_disjoint_and_complete(root: Path, monkeypatch: pytest.Monkey
     assert splits["test"].source is not splits["train"].source
     assert splits["train"].rule == "train2017 without the last 2"
     monkeypatch.setattr(coco, "NUM_VALIDATION", 1)
-    assert data(root)._splits["val"].indices.tolist() == [13]
+    assert data(root).splits["val"].indices.tolist() == [13]
 
 
 def test_images_are_in_the_order_of_their_ids(root: Path) -> None:
@@ -138,12 +138,12 @@ def test_images_are_in_the_order_of_their_ids(root: Path) -> None:
 
 def test_one_folder_alone(root: Path) -> None:
     (root / "val2017").rename(root / "elsewhere")
-    train = data(root)._splits
+    train = data(root).splits
     assert sorted(np.concatenate([split.indices for split in train.values()]).tolist()) == list(range(14))
     assert [len(split.indices) for split in train.values()] == [10, 2, 2]
     (root / "elsewhere").rename(root / "val2017")
     (root / "train2017").rename(root / "elsewhere")
-    assert list(data(root)._splits) == ["test"]
+    assert list(data(root).splits) == ["test"]
     with pytest.raises(DatasetNotFoundError, match=r"Expected a train split in .*, but it has test only"):
         data(root).setup("fit")
 
@@ -158,7 +158,7 @@ def test_images_may_lie_in_a_folder_of_their_own(root: Path) -> None:
 def test_filters_count_objects_after_the_crop(root: Path) -> None:
     """Image k has k % 3 objects; ids 1 to 12 train."""
     filtered = data(root, min_objects=1, max_objects=1)
-    assert filtered._splits["train"].source.object_counts().tolist() == [k % 3 for k in range(1, 15)]
+    assert filtered.splits["train"].source.object_counts().tolist() == [k % 3 for k in range(1, 15)]
     assert len(filtered.train_set) == 4
     source = write_one(root, [{"segmentation": [polygon(2, left, 3, 2)], "category_id": 1} for left in (0, 10, 29)])
     assert source.object_counts().tolist() == [3]
@@ -263,6 +263,45 @@ def test_annotations_that_may_not_be_read(root: Path, monkeypatch: pytest.Monkey
         data(root).setup()
 
 
+def test_polygons_of_fewer_than_three_corners_are_left_out(tmp_path: Path) -> None:
+    """They are points or lines; where an annotation has nothing else, it is left out, not the file."""
+    square = polygon(2, 2, 6, 6)
+    annotations = [
+        {"segmentation": [[1, 2, 3, 4]], "category_id": 1},
+        {"segmentation": [square, [9, 9, 20, 9]], "category_id": 18},
+        {"segmentation": [[], [5, 5]], "category_id": 90},
+    ]
+    source = write_one(tmp_path, annotations)
+    expected = rle.decode(rle.merge(rle.frPyObjects([square], 24, 32)))
+    np.testing.assert_array_equal(source.maps(0)["mask"], expected)
+    assert source.object_counts().tolist() == [1]
+
+
+def test_counts_are_those_of_the_label_maps(root: Path) -> None:
+    annotations = root / "annotations" / "instances_train2017.json"
+    for fit in ("crop", "squash"):
+        source = COCOSource(root / "train2017", annotations, fit)
+        expected = [len(set(source.maps(k)["mask"].ravel().tolist()) - {0, 255}) for k in range(len(source))]
+        assert source.object_counts().tolist() == expected
+
+
+def test_objects_without_a_label_are_not_counted(tmp_path: Path) -> None:
+    """One pixel each, of which the last is the largest of all; a label map has place for 254."""
+    runs = [{"size": [24, 32], "counts": [2 * k, 1, 767 - 2 * k]} for k in range(260)] + [
+        run_lengths(20, 22, 2, 2, (24, 32))
+    ]
+    source = write_one(tmp_path, [{"segmentation": one, "category_id": 1} for one in runs])
+    assert source.object_counts().tolist() == [254]
+
+
+def test_counts_do_not_depend_on_how_many_images_are_read_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations = root / "annotations" / "instances_train2017.json"
+    expected = COCOSource(root / "train2017", annotations)._count()
+    for block in (1, 20, 50):
+        monkeypatch.setattr(coco, "_BLOCK", block)
+        np.testing.assert_array_equal(COCOSource(root / "train2017", annotations)._count(), expected)
+
+
 GOOD = {
     "images": [{"id": 1, "file_name": "1.jpg", "height": 4, "width": 4}],
     "annotations": [{"image_id": 1, "segmentation": [polygon(0, 0, 2, 2)], "category_id": 1}],
@@ -285,7 +324,6 @@ def segmented(segmentation: Any) -> dict[str, Any]:
         json.dumps({**GOOD, "categories": CATEGORIES[1:]}),
         json.dumps({**GOOD, "categories": [{"id": number} for number in range(255)]}),
         json.dumps(segmented(5)),
-        json.dumps(segmented([[1, 2, 3, 4]])),
         json.dumps(segmented([list("abcdef")])),
         json.dumps(segmented([[0, 0, 1, 0, float("nan"), 1]])),
         json.dumps(segmented([[0, 0, 1, 0, 1e9, 1]])),

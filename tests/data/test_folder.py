@@ -36,7 +36,7 @@ def test_images_and_label_maps(tmp_path: Path) -> None:
 
 
 def test_splits_are_disjoint_and_complete(tmp_path: Path) -> None:
-    splits = data(write_folder(tmp_path))._splits
+    splits = data(write_folder(tmp_path)).splits
     assert np.concatenate([splits[name].indices for name in ("train", "val", "test")]).tolist() == list(range(14))
     assert [len(splits[name].indices) for name in ("train", "val", "test")] == [10, 2, 2]
     assert splits["train"].rule == "in file order, 70 / 15 / 15 % to train, validate and test"
@@ -59,7 +59,7 @@ def test_images_alone(tmp_path: Path) -> None:
     write_images(tmp_path, 3, first=6)
     folder = data(tmp_path)
     assert not folder.has_masks
-    assert [len(folder._splits[name].indices) for name in ("train", "val", "test")] == [7, 1, 1]
+    assert [len(folder.splits[name].indices) for name in ("train", "val", "test")] == [7, 1, 1]
     (batch,) = folder.val_dataloader()
     assert set(batch) == {"image"}
     assert batch["image"].shape == (1, 3, 16, 16)
@@ -67,7 +67,7 @@ def test_images_alone(tmp_path: Path) -> None:
 
 def test_images_beside_their_label_maps(tmp_path: Path) -> None:
     write_images(tmp_path, 5, tmp_path / "masks")
-    source = data(tmp_path)._splits["train"].source
+    source = data(tmp_path).splits["train"].source
     assert len(source) == 5
     np.testing.assert_array_equal(source.maps(1)["mask"], scene(3)[1][:, 4:20])
 
@@ -77,7 +77,7 @@ def test_named_splits(tmp_path: Path) -> None:
     write_images(tmp_path / "val", 2)
     write_images(tmp_path / "test" / "images", 3, tmp_path / "test" / "masks")
     folder = data(tmp_path)
-    assert {name: len(split.indices) for name, split in folder._splits.items()} == {"train": 6, "val": 2, "test": 3}
+    assert {name: len(split.indices) for name, split in folder.splits.items()} == {"train": 6, "val": 2, "test": 3}
     assert [set(folder._split(name)[0]) for name in ("train", "val", "test")] == [
         {"image", "mask"},
         {"image"},
@@ -88,7 +88,7 @@ def test_named_splits(tmp_path: Path) -> None:
 
 def test_part_of_the_training_images_validates_where_none_are_named(tmp_path: Path) -> None:
     write_images(tmp_path / "train", 7)
-    splits = data(tmp_path)._splits
+    splits = data(tmp_path).splits
     assert {name: split.indices.tolist() for name, split in splits.items()} == {"train": [*range(6)], "val": [6]}
     assert splits["val"].rule == "the last 15 % of train"
     with pytest.raises(DatasetNotFoundError, match=r"Expected a test split in .*, but it has train, val only"):
@@ -120,13 +120,13 @@ def test_images_are_turned_with_their_label_maps_in_mind(tmp_path: Path) -> None
 
 def test_filters_count_objects_after_the_crop(tmp_path: Path) -> None:
     folder = data(write_folder(tmp_path), min_objects=2)
-    assert folder._splits["train"].source.object_counts().tolist() == [number % 3 for number in ORDER]
+    assert folder.splits["train"].source.object_counts().tolist() == [number % 3 for number in ORDER]
     assert len(folder.train_set) == sum(number % 3 == 2 for number in ORDER[:10])
     labels = np.zeros((16, 24), np.uint8)
     labels[0, 3], labels[0, 4], labels[0, 5] = 1, 2, 255
     Image.fromarray(labels).save(tmp_path / "masks" / "01.png")
     os.utime(tmp_path / "masks" / "01.png", ns=(1, 1))
-    assert data(tmp_path)._splits["train"].source.object_counts()[0] == 1
+    assert data(tmp_path).splits["train"].source.object_counts()[0] == 1
 
 
 def test_objects_cannot_be_counted_without_label_maps(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from object_discovery.data import hdf5
-from object_discovery.data.hdf5 import Scene, SceneFile, deflate, write_scenes
+from object_discovery.data.hdf5 import SceneFile, pack_scene, write_scenes
 from object_discovery.data.scene_sets import count_pixels, find_scene_set, label_map
+from object_discovery.data.strips import deflate
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 from .tfrecord_writer import Features, draw, reference_labels
@@ -44,7 +45,7 @@ def write_ours(path: Path, scenes: list[Features], dataset: str, crop: Any = Non
         columns["counts/frame"] = np.bincount(labels.ravel(), minlength=256)[:12].astype(np.int32)
         if crop:
             columns["counts/crop"] = np.full(12, 7, np.int32)  # told apart from counting
-        rows.append(Scene(deflate(scene["image"]), deflate(labels), columns))
+        rows.append(pack_scene(scene["image"], labels, columns, crop))
     height, width, channels = scenes[0]["image"].shape
     write_scenes(path, rows, len(rows), (height, width, channels), {"dataset": dataset, **attributes}, crop)
     return path

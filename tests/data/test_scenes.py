@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from object_discovery.data import scenes
 from object_discovery.data.raycast.layout import DISTANCE, SIZES
@@ -96,6 +97,31 @@ def test_the_data_module_draws_scenes_of_the_recommended_size() -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (3, 3, 128, 128)
     assert 3 <= int(batch["mask"].max()) <= 6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("resolution", [20, 33, 64])
+def test_the_data_module_draws_at_the_resolution_asked_for(variant: str, resolution: int) -> None:
+    data = ScenesDataModule(num_workers=0, variant=variant, resolution=resolution, data_seed=2, train_size=4)
+    batch = data.train_set[[0, 3]]
+    layout = draw_visible_layouts(np.array([0, 3]), seed=2, counts=(3, 6))
+    assert torch.equal(batch["mask"], cast_primary(make_geometry(layout), resolution)[0])
+    drawn = draw_scenes([0, 3], seed=2, variant=variant, counts=(3, 6), resolution=resolution)
+    assert torch.equal(batch["image"], drawn.image.permute(0, 3, 1, 2))
+    full = draw_scenes([0, 3], seed=2, variant=variant, counts=(3, 6))
+    assert torch.equal(batch["objects"], full.objects)
+    size = (resolution, resolution)
+    small = F.interpolate(full.image.permute(0, 3, 1, 2).float(), size, mode="bilinear", antialias=True)
+    assert (small - batch["image"].float()).abs().mean() < 6  # grey levels
+
+
+def test_what_an_object_shows_grows_with_the_resolution() -> None:
+    masks = {resolution: draw_scenes(np.arange(40), resolution=resolution).mask for resolution in (64, 128, 192)}
+    for resolution, mask in masks.items():
+        pixels = torch.stack([mask.flatten(1).eq(label).sum(1) for label in range(1, 11)], dim=1)
+        least = pixels[pixels > 0].min()
+        assert least * (64 / resolution) ** 2 >= 7  # ten, to within what falls between the pixels
+        assert torch.equal(pixels > 0, torch.arange(10) < masks[64].flatten(1).amax(1)[:, None])
 
 
 def test_drawn_scenes_come_with_their_objects() -> None:

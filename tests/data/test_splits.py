@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from object_discovery.data.hdf5 import SceneFile
+from object_discovery.data.multi_dsprites import VARIANTS, MultiDSpritesDataModule
 from object_discovery.data.splits import PublishedSplit, find_splits, split_indices
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from tests.data.scene_files import make_scenes, write_own, write_published
@@ -135,6 +136,35 @@ def test_another_dataset_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "scenes.h5", 5)
     with pytest.raises(UserError, match=r"hold multi_dsprites, but it holds tetrominoes: give `--dataset tetrominoes`"):
         found(tmp_path, "multi_dsprites")
+
+
+def _write_variants(folder: Path, names: dict[str, str]) -> None:
+    images, labels = make_scenes([1] * 4, 64, 64)
+    for name, variant in names.items():
+        write_own(folder / f"{name}.h5", images, labels, "multi_dsprites", 5, variant=variant)
+
+
+@pytest.mark.parametrize("prefix", ["multi_dsprites_", ""])
+@pytest.mark.parametrize("variant", [None, *VARIANTS])
+def test_a_folder_of_all_variants_holds_each(tmp_path: Path, prefix: str, variant: str | None) -> None:
+    _write_variants(tmp_path, {f"{prefix}{name}": name for name in VARIANTS})
+    data = MultiDSpritesDataModule(data_root=str(tmp_path), variant=variant)
+    expected = variant or "colored_on_grayscale"  # the first is the default
+    assert data.splits["train"].source.variant == data.variant == expected
+
+
+def test_files_with_other_names_are_chosen_by_what_they_hold(tmp_path: Path) -> None:
+    _write_variants(tmp_path, {f"{number}": name for number, name in enumerate(VARIANTS)})
+    (tmp_path / "notes.h5").write_bytes(b"damaged")
+    for variant in VARIANTS:
+        splits = find_splits(tmp_path, "multi_dsprites", variant, PUBLISHED)
+        assert splits["train"].source.variant == variant
+
+
+def test_several_files_of_one_variant_are_ambiguous(tmp_path: Path) -> None:
+    _write_variants(tmp_path, {"a": "binarized", "b": "binarized", "c": "colored_on_colored"})
+    with pytest.raises(UserError, match=r"Expected one file, but .* holds a\.h5, b\.h5: give the one to use"):
+        find_splits(tmp_path, "multi_dsprites", "binarized", PUBLISHED)
 
 
 def test_another_variant_is_refused(tmp_path: Path) -> None:

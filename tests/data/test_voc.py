@@ -30,7 +30,7 @@ def data(root: Path, **settings: Any) -> VOCDataModule:
 
 def names(data: VOCDataModule) -> dict[str, list[str]]:
     return {
-        name: list(split.source.names) for name, split in data._splits.items() if isinstance(split.source, VOCSource)
+        name: list(split.source.names) for name, split in data.splits.items() if isinstance(split.source, VOCSource)
     }
 
 
@@ -57,11 +57,11 @@ def test_the_central_square_is_cut_out(root: Path) -> None:
 def test_splits_are_disjoint_and_complete(root: Path, folder: str) -> None:
     held = names(data(root / folder))
     assert held == {"train": TRAIN[:7] + EXTRA, "val": TRAIN[7:], "test": VAL}
-    assert all(len(split.indices) == len(held[name]) for name, split in data(root)._splits.items())
+    assert all(len(split.indices) == len(held[name]) for name, split in data(root).splits.items())
 
 
 def test_rules_say_which_lists(root: Path) -> None:
-    rules = {name: split.rule for name, split in data(root)._splits.items()}
+    rules = {name: split.rule for name, split in data(root).splits.items()}
     assert rules == {
         "train": "trainaug.txt without the last image of trainaug.txt with instances",
         "val": "the last image of trainaug.txt with instances",
@@ -70,7 +70,7 @@ def test_rules_say_which_lists(root: Path) -> None:
     (root / LISTS / "trainaug.txt").unlink()
     splits = data(root)
     assert names(splits) == {"train": TRAIN[:7], "val": TRAIN[7:], "test": VAL}
-    assert splits._splits["val"].rule == "the last image of train.txt with instances"
+    assert splits.splits["val"].rule == "the last image of train.txt with instances"
 
 
 def test_test_images_never_train(root: Path) -> None:
@@ -97,7 +97,7 @@ def test_without_some_lists(root: Path) -> None:
 
 
 def test_images_without_instances_train_with_everything_ignored(root: Path) -> None:
-    source = data(root)._splits["train"].source
+    source = data(root).splits["train"].source
     for index, name in enumerate(EXTRA, start=7):
         maps = source.maps(index)
         assert maps["mask"].shape == source.image(index).shape[:2]
@@ -118,7 +118,7 @@ def test_batches_have_the_same_keys(root: Path) -> None:
 
 
 def test_filters_count_objects_after_the_crop(root: Path) -> None:
-    source = data(root)._splits["train"].source
+    source = data(root).splits["train"].source
     assert source.object_counts().tolist() == [1, 2, 1, 2, 1, 2, 1, 0, 0, 0, 0]
     assert len(data(root, min_objects=2).train_set) == 3
     assert len(data(root, min_objects=1, max_objects=1).train_set) == 4
@@ -126,8 +126,8 @@ def test_filters_count_objects_after_the_crop(root: Path) -> None:
     instances[:] = 0
     instances[3, 0] = 1
     Image.fromarray(instances).save(root / "SegmentationObject" / f"{TRAIN[1]}.png")
-    assert data(root)._splits["train"].source.object_counts().tolist()[:3] == [1, 0, 1]
-    assert data(root, fit="squash")._splits["train"].source.object_counts().tolist()[:3] == [1, 1, 1]
+    assert data(root).splits["train"].source.object_counts().tolist()[:3] == [1, 0, 1]
+    assert data(root, fit="squash").splits["train"].source.object_counts().tolist()[:3] == [1, 1, 1]
 
 
 def test_sources_are_small_to_send(root: Path) -> None:
