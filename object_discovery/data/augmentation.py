@@ -14,7 +14,8 @@ def augment(
 ) -> Batch:
     """Mirror and crop each image of a batch at random, and its label maps in the same way.
 
-    Anything else is left as it is. Random numbers come from the CPU: a seed gives the same crops on every device.
+    `objects` are dropped where pixels move: their coordinates no longer fit. Anything else is left as it is. Random
+    numbers come from the CPU: a seed gives the same crops on every device.
 
     Args:
         batch: Images uint8 `(B, 3, H, W)` under `image`, and any label maps uint8 `(B, H, W)`.
@@ -47,7 +48,8 @@ def augment(
     if flip:
         mirrored = numbers[3] < 0.5
         pixels = {key: _mirror(value, mirrored) for key, value in pixels.items()}
-    return {**batch, **pixels}
+    moved = flip or (crop is not None and crop < 1)
+    return {key: value for key, value in {**batch, **pixels}.items() if not (moved and key == "objects")}
 
 
 def _is_label_map(value: Tensor, image: Tensor) -> bool:

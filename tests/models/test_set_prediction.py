@@ -11,6 +11,7 @@ from torch import Tensor
 from object_discovery import SetPrediction
 from object_discovery.data.clevr_objects import ATTRIBUTES, NUM_COLUMNS
 from object_discovery.errors import UserError
+from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.metrics import average_precision
 from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES, COLUMNS, THRESHOLDS
 from object_discovery.models.base import read_config
@@ -47,6 +48,7 @@ def test_the_config_is_the_published_settings() -> None:
         "half_life": 50_000,
         "clip_norm": None,
         "coordinate_weight": 1.0,
+        "property_loss": "huber",
         "slot_size": 64,
         "mlp_size": 128,
         "head_size": 64,
@@ -56,6 +58,7 @@ def test_the_config_is_the_published_settings() -> None:
         "encoder_channels": [64] * 4,
         "encoder_strides": [1, 2, 2, 1],
         "encoder_kernel": 5,
+        "encoder_residual": False,
         "position_frequencies": 0,
         "initialization": "keras",
         "norm_eps": 1e-3,
@@ -75,9 +78,11 @@ def test_data_and_metric_agree_on_the_columns() -> None:
     assert (math.inf, 1, 0.5, 0.25, 0.125) == THRESHOLDS
 
 
-@pytest.mark.parametrize(("resolution", "strides"), [(16, [1] * 4), (35, [2, 1, 1, 1]), (128, [2, 2, 1, 1])])
-def test_recommended_encoder(resolution: int, strides: list[int]) -> None:
-    assert encoder_shape(resolution) == ([64] * 4, strides)
+@pytest.mark.parametrize(("resolution", "size"), [(16, 4), (35, 9), (64, 16), (128, 32), (240, 30)])
+def test_recommended_encoder(resolution: int, size: int) -> None:
+    channels, strides = encoder_shape(resolution)
+    assert ConvEncoder(resolution, channels, strides).size == size
+    assert strides.count(1) == 4
 
 
 @pytest.mark.parametrize("weight", [1.0, 7.5])
@@ -90,6 +95,30 @@ def test_the_loss_is_hubers_of_the_pairs_that_scipy_matches(weight: float) -> No
         cost = (weights * F.huber_loss(*pairs, reduction="none", delta=1.0)).mean(-1)
         expected.append(cost[linear_sum_assignment(cost)].sum())
     torch.testing.assert_close(set_loss(pred, target, weight), torch.stack(expected))
+
+
+def test_with_cross_entropy_filling_counts_by_its_presence_only() -> None:
+    pred, target = rows(6, 5), make_objects(6)[:, :2].repeat(1, 2, 1)
+    filled = F.pad(target, (0, 0, 0, 1))
+    expected = []
+    for predicted, true in zip(pred, filled, strict=True):
+        pairs = predicted[:, None].expand(-1, 5, -1), true[None].expand(5, -1, -1)
+        places = 7.5 * 0.5 * (pairs[0] - pairs[1])[..., :3].square().sum(-1)
+        entropy = F.binary_cross_entropy(*pairs, reduction="none")
+        cost = (true[:, -1] * (places + entropy[..., 3:18].sum(-1)) + entropy[..., 18]) / 19
+        expected.append(cost[linear_sum_assignment(cost)].sum())
+    torch.testing.assert_close(set_loss(pred, target, 7.5, "cross_entropy"), torch.stack(expected))
+
+
+def test_cross_entropy_of_sure_predictions_is_finite_and_zero_where_they_are_right() -> None:
+    target = make_objects(2)
+    assert set_loss(target, target, property_loss="cross_entropy").abs().max() < 1e-4
+    wrong = (1 - target).requires_grad_()
+    loss = set_loss(wrong, target, property_loss="cross_entropy").sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss > 1
+    assert wrong.grad is not None
+    assert torch.isfinite(wrong.grad).all()
 
 
 def test_huber_by_hand() -> None:
@@ -163,7 +192,7 @@ def test_data_without_objects_are_refused() -> None:
 def test_the_loss_of_the_model_is_the_mean_over_images() -> None:
     model = make(init="learned", coordinate_weight=3.0)
     images, objects = make_images(), make_objects()
-    expected = set_loss(model.predict(images), objects, 3.0).mean()
+    expected = set_loss(model.predict(images), objects, 3.0, model.params.property_loss).mean()
     torch.testing.assert_close(model.losses({"image": images, "objects": objects})["loss"], expected)
 
 
