@@ -1,189 +1,38 @@
 """Every hyperparameter of the library, in one tree of dataclasses.
 
-The tree has two levels. :class:`DataParams`, :class:`TrainerParams` and :class:`ModelParams` hold what every run
-shares; a subclass of :class:`ModelParams` for each model adds that model's own. The command line is the union of
-the three, flat: each field below is a flag of the same name, and a key of the YAML files.
+The tree has two levels. :class:`DataParams`, :class:`TrainerParams`, :class:`ModelParams` and :class:`SlotParams` (in
+`shared_params`) hold what runs and models share; below stands what each model adds. The command line is the union of
+the data's, the trainer's and one model's, flat: each field is a flag of the same name, and a key of the YAML files.
 
 The defaults are the recommended recipe. The settings of the papers are in `object_discovery/configs`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
+from object_discovery.shared_params import (
+    DataParams,
+    ModelParams,
+    SlotParams,
+    TrainerParams,
+    at_least,
+    check,
+    check_layers,
+)
 
-def _check(ok: bool, name: str, expected: str, value: object) -> None:
-    if not ok:
-        raise ValueError(f"Expected argument `{name}` to be {expected}, but got {value!r}")
-
-
-def _at_least(params: Any, minimum: float, *names: str) -> None:
-    for name in names:
-        value = getattr(params, name)
-        _check(value is None or value >= minimum, name, f"at least {minimum}", value)
-
-
-def _check_layers(params: Any, part: str) -> None:
-    channels, strides = getattr(params, f"{part}_channels"), getattr(params, f"{part}_strides")
-    same = (channels is None and strides is None) or (channels and strides and len(channels) == len(strides))
-    _check(bool(same), f"{part}_strides", f"as long as {part}_channels {channels}", strides)
-    _check(min((channels or [1]) + (strides or [1])) >= 1, f"{part}_channels", "at least 1 each", channels)
-
-
-@dataclass
-class DataParams:
-    """Which images, how large, and how they are loaded; shared by every dataset."""
-
-    dataset: str = "tetrominoes"
-    """Name of the dataset (a key of `object_discovery.data.DATASETS`)."""
-    data_root: str | None = None
-    """File or folder with the data. None: scenes drawn by the library, where the dataset can be drawn."""
-    variant: str | None = None
-    """Variant of the dataset, such as `colored_on_colored` of multi_dsprites. None: the dataset's first."""
-    resolution: int = 35
-    """Height and width of the images in pixels."""
-    fit: Literal["crop", "squash"] | None = None
-    """How images that are not square become so: by their central square, or squashed. None: as published."""
-    random_flip: bool = False
-    """Mirror training images left to right, every other at random, with their label maps."""
-    random_crop: float | None = None
-    """Smallest share of its area that a random square crop of a training image keeps, in (0, 1]. None: no crop."""
-    max_objects: int | None = None
-    """Keep training scenes with at most this many objects, as CLEVR6 does. None: all."""
-    min_objects: int | None = None
-    """Keep scenes with at least this many objects. None: all."""
-    eval_max_objects: int | None = None
-    """Keep validation and test scenes with at most this many objects. None: as `max_objects`; 0: no limit."""
-    train_size: int | None = None
-    """Use the first scenes of the training split only. None: all."""
-    val_size: int | None = 320
-    """Use the first scenes of the validation split only. None: all."""
-    test_size: int | None = None
-    """Use the first scenes of the test split only. None: all."""
-    batch_size: int = 32
-    """Images in a batch, on each device."""
-    num_workers: int | None = None
-    """Loading processes. None: half the cores, at most eight, none on two cores; 0: load in the main process."""
-    data_seed: int = 0
-    """Seed of the scenes drawn by the library; the same seed draws the same scenes on any machine."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        _at_least(self, 1, "resolution", "batch_size", "train_size", "val_size", "test_size")
-        _at_least(self, 0, "max_objects", "min_objects", "eval_max_objects", "num_workers", "data_seed")
-        _check(self.random_crop is None or 0 < self.random_crop <= 1, "random_crop", "in (0, 1]", self.random_crop)
-
-
-@dataclass
-class TrainerParams:
-    """How long, where and how precisely to train; shared by every model."""
-
-    max_steps: int = 4000
-    """Optimiser steps. The dataset's own recommendation where it has one."""
-    max_time: str | None = None
-    """Stop after this time, as `DD:HH:MM:SS`. None: no limit."""
-    seed: int = 0
-    """Seed of the weights and of the order of the batches."""
-    precision: str = "auto"
-    """Lightning's precision. auto: `bf16-mixed` where the hardware multiplies bfloat16, else `32-true`."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
-    accelerator: str = "auto"
-    """Lightning's accelerator: auto, cpu, gpu, ..."""
-    devices: str = "auto"
-    """Lightning's devices: a number, a list such as `0,2`, or auto."""
-    num_nodes: int = 1
-    """Number of machines."""
-    strategy: str = "auto"
-    """Lightning's strategy, such as `ddp`."""
-    val_interval: int = 1000
-    """Steps between two validations."""
-    log_interval: int = 50
-    """Steps between two lines of the training log."""
-    num_pictures: int = 8
-    """Validation images drawn in the picture grid. 0: no pictures."""
-    logger: Literal["csv", "tensorboard", "wandb"] = "csv"
-    """Where metrics go besides `metrics.csv`, which is always written."""
-    wandb_offline: bool = False
-    """Keep Weights & Biases runs on this machine; `wandb sync` uploads them later."""
-    resume: str | None = None
-    """Checkpoint to continue from, or `auto` for the last one in `out`. None: start afresh."""
-    out: str = "runs/{model_type}_{dataset}"
-    """Folder of the run; `{model_type}`, `{dataset}` and `{seed}` are filled in."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        _at_least(self, 1, "max_steps", "num_nodes", "val_interval", "log_interval")
-        _at_least(self, 0, "seed", "num_pictures")
-        _check(self.seed < 2**32, "seed", "below 2**32", self.seed)
-
-
-@dataclass
-class ModelParams:
-    """What every model has: the size of its input, its slots and its optimiser."""
-
-    resolution: int = 128
-    """Height and width of the images in pixels."""
-    num_slots: int = 7
-    """Number of slots; the largest number of objects plus one for the background."""
-    lr: float = 2e-3
-    """Peak learning rate of Adam."""
-    warmup_steps: int = 200
-    """Steps over which the learning rate rises linearly from 0."""
-    lr_schedule: Literal["cosine", "exponential", "constant"] = "cosine"
-    """How the learning rate falls: along a cosine to 0 at `decay_steps`, by half every `half_life`, or not."""
-    decay_steps: int | None = None
-    """Step at which the cosine reaches 0. None: the trainer's `max_steps`."""
-    half_life: int = 100_000
-    """Steps over which the exponential schedule halves the learning rate (it also decays during warm-up)."""
-    clip_norm: float | None = 1.0
-    """Largest norm of the gradient. None: no clipping."""
-    clip_type: Literal["l2", "inf"] = "l2"
-    """Which norm that is: the Euclidean one, or the largest absolute entry."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        _at_least(self, 1, "resolution", "num_slots", "half_life", "decay_steps")
-        _check(self.num_slots <= 254, "num_slots", "at most 254", self.num_slots)
-        _at_least(self, 0, "warmup_steps")
-        _check(self.lr > 0, "lr", "positive", self.lr)
-        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive or None", self.clip_norm)
-
-
-@dataclass
-class SlotParams(ModelParams):
-    """What every model with Slot Attention has."""
-
-    slot_size: int = 64
-    """Size of a slot vector."""
-    mlp_size: int = 128
-    """Hidden size of the residual MLP on slots."""
-    num_iterations: int = 3
-    """Iterations of Slot Attention."""
-    num_heads: int = 1
-    """Heads of Slot Attention; the softmax runs over heads and slots together."""
-    init: Literal["gaussian", "learned"] = "learned"
-    """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
-    gradient: Literal["full", "implicit", "bilevel"] = "bilevel"
-    """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
-    neumann_terms: int = 1
-    """Terms of the Neumann series that the implicit and the bilevel gradient keep."""
-    aggregation: Literal["mean", "sum", "batch"] = "mean"
-    """How a slot sums up its inputs: weighted mean, weighted sum, or batch-normalised sum."""
-    tolerance: float = 0.0
-    """In evaluation stop the iterations once slots move by no more than this. 0: never."""
-    noise_steps: int = 0
-    """Steps over which the noise on learned queries falls from 1 to 0 along a cosine. 0: no noise."""
-    norm_eps: float = 1e-5
-    """Epsilon of the layer normalisations; the original Slot Attention has 1e-3."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        super().__post_init__()
-        _at_least(self, 1, "slot_size", "mlp_size", "num_iterations", "num_heads", "neumann_terms")
-        _at_least(self, 0, "tolerance", "noise_steps")
-        _check(self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads)
+__all__ = [
+    "DINOSAURParams",
+    "DataParams",
+    "GNMParams",
+    "ModelParams",
+    "SLATEParams",
+    "SetPredictionParams",
+    "SlotAttentionParams",
+    "SlotParams",
+    "TrainerParams",
+]
 
 
 @dataclass
@@ -223,17 +72,17 @@ class SlotAttentionParams(SlotParams):
     image_range: Literal["unit", "signed"] = "signed"
     """What the network sees and paints: colours in [0, 1], where black costs nothing to paint, or in [-1, 1]."""
     initialization: Literal["torch", "keras", "kmeans"] = "kmeans"
-    """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
-    beginning as soft k-means."""
+    """How weights are drawn: PyTorch's defaults (and a wide Gaussian of slots), the larger ones of the original models,
+    or these with Slot Attention beginning as soft k-means."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        _at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
-        _at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
-        _at_least(self, 0, "position_frequencies")
-        _check_layers(self, "encoder")
-        _check_layers(self, "decoder")
+        at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
+        at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
+        at_least(self, 0, "position_frequencies")
+        check_layers(self, "encoder")
+        check_layers(self, "decoder")
 
 
 @dataclass
@@ -278,15 +127,15 @@ class SLATEParams(SlotParams):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        _at_least(self, 1, "patience", "model_size", "decoder_blocks", "decoder_heads")
-        _at_least(self, 2, "vocabulary_size")
-        _at_least(self, 0, "tau_steps", "dvae_steps")
+        at_least(self, 1, "patience", "model_size", "decoder_blocks", "decoder_heads")
+        at_least(self, 2, "vocabulary_size")
+        at_least(self, 0, "tau_steps", "dvae_steps")
         for name in ("dvae_lr", "tau_start", "tau_end"):
-            _check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+            check(getattr(self, name) > 0, name, "positive", getattr(self, name))
         for name in ("dropout", "attention_dropout"):
-            _check(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+            check(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
         fits = self.model_size % self.decoder_heads == 0
-        _check(fits, "decoder_heads", f"a divisor of {self.model_size}", self.decoder_heads)
+        check(fits, "decoder_heads", f"a divisor of {self.model_size}", self.decoder_heads)
 
 
 @dataclass
@@ -299,29 +148,147 @@ class SetPredictionParams(SlotParams):
     """Peak learning rate of Adam."""
     warmup_steps: int = 1000
     """Steps over which the learning rate rises linearly from 0."""
-    coordinate_weight: float = 5.0
+    property_loss: Literal["huber", "cross_entropy"] = "cross_entropy"
+    """Loss of all but the coordinates; huber as published, which tells objects apart after many more steps."""
+    coordinate_weight: float = 20.0
     """What the loss of the coordinates is multiplied by; 1 as published, which places objects less exactly."""
-    head_size: int = 64
+    head_size: int = 128
     """Hidden size of the MLP that reads the properties from a slot."""
-    init: Literal["gaussian", "learned"] = "gaussian"
-    """Where slots start: samples of one Gaussian (any number of slots), or a learned query for each slot."""
     gradient: Literal["full", "implicit", "bilevel"] = "full"
     """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
     encoder_channels: list[int] | None = None
     """Channels of the encoder's convolutions. None: chosen by the resolution."""
     encoder_strides: list[int] | None = None
-    """Strides of the encoder's convolutions. None: chosen so that at most 32 x 32 features remain."""
-    encoder_kernel: int = 5
+    """Strides of the encoder's convolutions. None: chosen so that a quarter of the resolution remains."""
+    encoder_kernel: int = 3
     """Kernel size of the encoder's convolutions."""
-    position_frequencies: int = 0
+    encoder_residual: bool = True
+    """Residual convolutions, see `ConvEncoder`. Not published."""
+    feature_size: int | None = None
+    """Size of the encoder's features. None: the channels of its last convolution, as published."""
+    position_frequencies: int = 4
     """Octaves of sines in the position embedding. 0: the published linear ramps alone."""
-    initialization: Literal["torch", "keras", "kmeans"] = "keras"
+    initialization: Literal["torch", "keras", "kmeans"] = "torch"
     """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
     beginning as soft k-means."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        _at_least(self, 1, "head_size", "encoder_kernel")
-        _at_least(self, 0, "coordinate_weight", "position_frequencies")
-        _check_layers(self, "encoder")
+        at_least(self, 1, "head_size", "encoder_kernel", "feature_size")
+        at_least(self, 0, "coordinate_weight", "position_frequencies")
+        check_layers(self, "encoder")
+
+
+@dataclass
+class GNMParams(ModelParams):
+    """GNM: objects in the cells of a grid and a background, all expected by a latent of the whole scene."""
+
+    num_slots: int = 17
+    """Slots that are returned: the objects that show most, and the background; never more than cells plus 1."""
+    lr: float = 3e-4
+    """Peak learning rate."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """The optimiser; published with RMSprop."""
+    sigma: float = 0.2
+    """Standard deviation of colours around the reconstruction; the less, the more it counts besides the latents."""
+    grid: int = 4
+    """Rows and columns of cells, each of which holds at most one object."""
+    hidden_size: int = 128
+    """Channels of the features of a cell."""
+    glimpse_size: int | None = None
+    """Height and width that objects are painted at, a power of two. None: half the image's."""
+    what_size: int = 64
+    """Size of what an object looks like."""
+    background_size: int = 10
+    """Size of the latent of the background."""
+    global_size: int = 32
+    """Size of a step of the latent of the whole scene."""
+    global_steps: int = 4
+    """Steps of the latent of the whole scene."""
+    scale_prior: float = -1.5
+    """Logit of the size that objects are expected to have, as a share of the image's."""
+    presence_bound: float = 8.8
+    """Largest log-odds that an object is there; near it the presence hardly learns any more."""
+    covered_steps: int = 500
+    """Steps at the start in which nine tenths of the background are hidden, so that objects are used."""
+    tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 1000, 20_000])
+    """Temperature of the presence of objects: from, to, from step, to step, in a straight line; so for those below."""
+    presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 0, 4000])
+    """Probability of an object in a cell that the auxiliary prior expects."""
+    global_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 100_000])
+    """Weight of the divergence of the latent of the whole scene."""
+    where_weight: list[float] = field(default_factory=lambda: [10.0, 1.0, 0, 500])
+    """Weight of the auxiliary divergence of where objects are."""
+    background_weight: list[float] = field(default_factory=lambda: [50.0, 1.0, 0, 50_000])
+    """Weight of the auxiliary divergence of the background."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        super().__post_init__()
+        at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
+        at_least(self, 0, "covered_steps")
+        for name in ("sigma", "presence_bound"):
+            check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        size = self.glimpse_size
+        check(size is None or (size >= 4 and not size & (size - 1)), "glimpse_size", "a power of two from 4 on", size)
+        for name in ("tau", "presence_prior", "global_weight", "where_weight", "background_weight"):
+            value = getattr(self, name)
+            check(len(value) == 4 and value[2] <= value[3], name, "[start, end, first step, last step]", value)
+            check(min(value) >= 0, name, "at least 0 throughout", value)
+        check(min(self.tau[:2]) > 0, "tau", "above 0", self.tau)
+        chances = self.presence_prior[:2]
+        check(min(chances) > 0 and max(chances) < 1, "presence_prior", "between 0 and 1", self.presence_prior)
+
+
+@dataclass
+class DINOSAURParams(SlotParams):
+    """DINOSAUR: slots of the features of a frozen network, which are decoded from them."""
+
+    resolution: int = 224
+    """Height and width of the images in pixels; a multiple of the encoder's patches."""
+    lr: float = 4e-4
+    """Peak learning rate of Adam."""
+    warmup_steps: int = 1000
+    """Steps over which the learning rate rises linearly from 0."""
+    slot_size: int = 256
+    """Size of a slot vector."""
+    mlp_size: int = 1024
+    """Hidden size of the residual MLP on slots."""
+    encoder: str = "dinov2_s14"
+    """The frozen network: dino_s8, dino_s16, dino_b8, dino_b16, dinov2_s14, dinov2_b14 (also with `_reg`), dinov3_s16,
+    dinov3_b16, or any name of timm's."""
+    encoder_weights: str = "hub"
+    """Where its weights come from: `hub` (fetched once), a file, or `none` (random, for tests)."""
+    encoder_block: int | None = None
+    """Its block (of a convolutional network its stage) whose output is taken, from 1. None: the last."""
+    encoder_norm: bool = False
+    """Normalise that output by the encoder's last layer; published: not."""
+    encoder_seed: int = 0
+    """Seed of random weights."""
+    encoder_scaling: bool = True
+    """Give the encoder colours of the mean and deviation that it was trained on, not colours in [0, 1]."""
+    decoder: Literal["mlp", "transformer", "broadcast"] = "mlp"
+    """What features are decoded by: an MLP for each patch and slot, or a transformer patch after patch; or, in their
+    place, the pixels by broadcasting each slot."""
+    painted_size: int = 128
+    """Height and width of the images that broadcast slots paint."""
+    decoder_size: int = 2048
+    """Hidden size of the MLP."""
+    decoder_top_k: int | None = 3
+    """Slots that the MLP decodes at a patch, those that attend to it most. None: all, as published, but slower."""
+    decoder_blocks: int = 4
+    """Blocks of the transformer."""
+    decoder_heads: int = 4
+    """Heads of each of its attentions."""
+    patch_order: Literal["raster", "permuted"] = "raster"
+    """Order in which the transformer is trained to predict patches: as one reads, or one of nine at random (SPOT)."""
+    mask_source: Literal["slots", "decoder"] = "decoder"
+    """What the masks are: the MLP's opacities or the transformer's attention to the slots; or the slots' attention."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        super().__post_init__()
+        at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
+        at_least(self, 1, "painted_size")
+        at_least(self, 0, "encoder_seed")

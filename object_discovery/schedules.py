@@ -25,11 +25,30 @@ def cosine_anneal(step: int, start: float, end: float, steps: int) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def linear_anneal(step: int, start: float, end: float, first: float, last: float) -> float:
+    """Stay at `start` until step `first`, go to `end` in a straight line until step `last`, then stay.
+
+    Args:
+        step: Steps done, at least 0.
+        start: Value until step `first`.
+        end: Value from step `last` on.
+        first: Where the line begins.
+        last: Where it ends; no less than `first`.
+
+    Example:
+        >>> [linear_anneal(step, 1.0, 0.5, 100, 200) for step in (0, 100, 150, 300)]
+        [1.0, 1.0, 0.75, 0.5]
+    """
+    if step >= last:
+        return end
+    return start if step <= first else start + (end - start) * (step - first) / (last - first)
+
+
 def learning_rate_factor(
     step: int,
     *,
     warmup_steps: int,
-    schedule: Literal["cosine", "exponential", "constant"],
+    schedule: Literal["cosine", "exponential", "delayed_exponential", "constant"],
     decay_steps: int,
     half_life: int,
 ) -> float:
@@ -39,13 +58,13 @@ def learning_rate_factor(
         step: Steps done; the first step of the optimiser is step 0.
         warmup_steps: Steps of a linear rise from 0 to 1.
         schedule: `exponential`: the published `min(1, step / warmup_steps) * 0.5 ** (step / half_life)`, which also
-            decays during the warm-up. `cosine`: after the warm-up along half a cosine to 0 at `decay_steps`.
-            `constant`: 1 after the warm-up.
+            decays during the warm-up. `delayed_exponential`: it decays from the end of the warm-up on. `cosine`: after
+            the warm-up along half a cosine to 0 at `decay_steps`. `constant`: 1 after the warm-up.
         decay_steps: End of the cosine.
         half_life: Steps over which the exponential halves.
 
     Reference:
-        Locatello et al. 2020, section 4 (exponential).
+        Locatello et al. 2020, section 4 (exponential); Seitzer et al. 2023 (delayed exponential).
 
     Example:
         >>> round(learning_rate_factor(
@@ -57,6 +76,8 @@ def learning_rate_factor(
         return float(warm * 0.5 ** (step / half_life))
     if schedule == "constant" or step < warmup_steps:
         return warm
+    if schedule == "delayed_exponential":
+        return float(0.5 ** ((step - warmup_steps) / half_life))
     return cosine_anneal(step - warmup_steps, 1.0, 0.0, decay_steps - warmup_steps)
 
 

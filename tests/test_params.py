@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from object_discovery import params
+from object_discovery import params, shared_params
 from object_discovery.params import (
     DataParams,
+    GNMParams,
     ModelParams,
     SetPredictionParams,
     SLATEParams,
@@ -19,6 +20,7 @@ from object_discovery.params import (
 CLASSES = [value for value in vars(params).values() if inspect.isclass(value) and dataclasses.is_dataclass(value)]
 
 AT_LEAST_ONE: dict[type[Any], list[str]] = {
+    GNMParams: ["grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps"],
     SLATEParams: [
         "patience",
         "slot_size",
@@ -47,6 +49,7 @@ AT_LEAST_ONE: dict[type[Any], list[str]] = {
     ],
 }
 AT_LEAST_ZERO: dict[type[Any], list[str]] = {
+    GNMParams: ["covered_steps"],
     SLATEParams: ["tau_steps", "dvae_steps"],
     SetPredictionParams: ["coordinate_weight", "position_frequencies"],
     DataParams: ["max_objects", "min_objects", "eval_max_objects", "num_workers", "data_seed"],
@@ -147,8 +150,8 @@ def test_values_are_plain_and_defaults_are_in_range(cls: type[Any]) -> None:
 
 
 def test_every_hyperparameter_has_a_sentence() -> None:
-    tree = ast.parse(Path(params.__file__).read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    texts = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (shared_params, params)]
+    classes = [node for text in texts for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     assert {node.name for node in classes} == {cls.__name__ for cls in CLASSES}
     for node in classes:
         for field, following in zip(node.body, [*node.body[1:], None], strict=True):

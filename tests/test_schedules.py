@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from object_discovery.schedules import Plateau, cosine_anneal, learning_rate_factor
+from object_discovery.schedules import Plateau, cosine_anneal, learning_rate_factor, linear_anneal
 
 
 def published(step: int) -> float:
@@ -93,3 +93,18 @@ def test_a_loss_that_is_nan_is_no_new_best() -> None:
     plateau = Plateau(patience=1)
     plateau.update(math.nan)
     assert (plateau.best, plateau.halvings) == (math.inf, 1)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (50, 0.5), (100, 1.0), (300, 0.5), (500, 0.25)])
+def test_the_delayed_exponential_decays_from_the_end_of_the_warmup_on(step: int, expected: float) -> None:
+    found = learning_rate_factor(step, warmup_steps=100, schedule="delayed_exponential", decay_steps=0, half_life=200)
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 3.0), (10, 3.0), (11, 2.9), (15, 2.5), (20, 2.0), (10**12, 2.0)])
+def test_a_line_from_step_to_step(step: int, expected: float) -> None:
+    assert linear_anneal(step, 3.0, 2.0, 10, 20) == pytest.approx(expected)
+
+
+def test_a_line_of_no_length_is_its_end() -> None:
+    assert [linear_anneal(step, 3.0, 2.0, 5, 5) for step in (4, 5, 6)] == [3.0, 2.0, 2.0]

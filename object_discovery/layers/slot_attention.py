@@ -130,9 +130,17 @@ class SlotAttention(nn.Module):
             for start in (self.mu, self.log_sigma) if init == "gaussian" else (self.queries,):
                 start.requires_grad_(False)
 
-    def reset_slots(self) -> None:
-        """Draw the parameters of the initial slots anew."""
-        if self.init == "gaussian":
+    @torch.no_grad()
+    def reset_slots(self, *, wide: bool = False) -> None:
+        """Draw the parameters of the initial slots anew.
+
+        Args:
+            wide: Draw those of the Gaussian from N(0, 1), the mean, and U(0, 1), the logarithm of the deviation.
+        """
+        if wide and self.init == "gaussian":
+            nn.init.normal_(self.mu)
+            nn.init.uniform_(self.log_sigma)
+        elif self.init == "gaussian":
             bound = math.sqrt(6 / (1 + self.slot_size))  # Glorot's, for one input and D outputs, as in the original
             nn.init.uniform_(self.mu, -bound, bound)
             nn.init.uniform_(self.log_sigma, -bound, bound)

@@ -10,6 +10,7 @@ from object_discovery.metrics.mean import ImageMean
 from object_discovery.metrics.overlap import CorLoc, MeanBestOverlap, MeanIoU, corloc, mean_best_overlap, mean_iou
 from object_discovery.metrics.reconstruction import ReconstructionError, reconstruction_error
 from object_discovery.metrics.segmentation import SegmentationScores, segmentation_metrics
+from object_discovery.metrics.slots import SlotCosine, SlotCovariance, slot_cosine, slot_covariance
 
 __all__ = [
     "ARI",
@@ -22,6 +23,8 @@ __all__ = [
     "MeanIoU",
     "ReconstructionError",
     "SegmentationScores",
+    "SlotCosine",
+    "SlotCovariance",
     "active_slots",
     "adjusted_rand_index",
     "average_precision",
@@ -37,4 +40,6 @@ __all__ = [
     "mean_iou",
     "reconstruction_error",
     "segmentation_metrics",
+    "slot_cosine",
+    "slot_covariance",
 ]

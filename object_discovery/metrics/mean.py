@@ -12,20 +12,33 @@ from torchmetrics import Metric
 from object_discovery.metrics.contingency import off_mps
 
 
-class ImageMean(Metric):
+class FullPrecision(Metric):
+    """A metric whose state follows it to a device but never changes its type: half-precision training leaves it alone.
+
+    Apple's MPS has no float64: there the state stays on the CPU.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
+        def move(tensor: Tensor) -> Tensor:
+            device = fn(torch.empty(0, device=tensor.device)).device
+            return off_mps(tensor) if device.type == "mps" else tensor.to(device)
+
+        return super()._apply(move, exclude_state)
+
+
+class ImageMean(FullPrecision):
     """Mean over images of one score or several; subclasses compute the scores and call `add`.
 
-    The state is a sum in float64 and two counts, however many images are seen, and is added up over processes. It
-    follows the metric to a device but never changes its type, so half-precision training does not touch it. (Apple's
-    MPS has no float64: there the state stays on the CPU.)
+    The state is a sum in float64 and two counts, however many images are seen, and is added up over processes.
 
     Args:
         num_scores: Scores of each image. None: one, a scalar.
         kwargs: Arguments of `torchmetrics.Metric`.
     """
 
-    full_state_update = False
-    is_differentiable = False
     total: Tensor
     count: Tensor
     n_skipped: Tensor
@@ -57,10 +70,3 @@ class ImageMean(Metric):
             The mean, float64; NaN if no image could be scored.
         """
         return self.total / self.count
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        def move(tensor: Tensor) -> Tensor:
-            device = fn(torch.empty(0, device=tensor.device)).device
-            return off_mps(tensor) if device.type == "mps" else tensor.to(device)
-
-        return super()._apply(move, exclude_state)

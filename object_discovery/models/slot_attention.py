@@ -93,8 +93,11 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         )
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
-        if p.initialization != "torch":
-            self.apply(keras_initialization)
+        if p.initialization == "torch":
+            self.slot_attention.reset_slots(wide=True)
+        else:
+            for part in (self.encoder, self.slot_attention, self.decoder):
+                part.apply(keras_initialization)
         if p.initialization == "kmeans":
             self.slot_attention.start_as_kmeans()
         if p.encoder_residual:
@@ -137,7 +140,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         self.check_images(images)
         found = self._discover(images)
         assert found.image is not None
-        return {"loss": F.mse_loss(found.image, self._colours(images))}
+        return self.regularize({"loss": F.mse_loss(found.image, self._colours(images))}, found.slots)
 
     def _discover(
         self,

@@ -1,24 +1,35 @@
-"""What the models with Slot Attention share: the core built from their hyperparameters, and `forward`."""
+"""What the models with Slot Attention share: the core, `forward`, the losses on slots and the scores of slots."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from object_discovery.discovery import Discovery
+from object_discovery.layers.regularizers import SlotRegularizer, Term
 from object_discovery.layers.slot_attention import SlotAttention
-from object_discovery.models.base import ObjectDiscoveryModel
+from object_discovery.metrics import SlotCosine, SlotCovariance
+from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.scores import SplitScores
 from object_discovery.params import SlotParams
-from object_discovery.schedules import cosine_anneal
+from object_discovery.schedules import cosine_anneal, linear_anneal
 
 S = TypeVar("S", bound=SlotParams)
 
 
 class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
-    """A model around one Slot Attention, `slot_attention`; subclasses build it and give `discover` and `losses`."""
+    """A model around one Slot Attention, `slot_attention`; subclasses build it and give `discover` and `losses`.
+
+    `losses` ends with `regularize`, which adds the losses on slots that the hyperparameters ask for.
+    """
 
     slot_attention: SlotAttention
+
+    def __init__(self, params: S | None = None, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self.regularizer = self._build_regularizer()
 
     def forward(  # type: ignore[override]
         self,
@@ -91,3 +102,64 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         return self.slot_attention(  # type: ignore[no-any-return]
             features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise, clusters=clusters
         )
+
+    def regularize(self, losses: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+        """Add the losses on slots that are asked for, in training.
+
+        Args:
+            losses: The model's own losses; `loss` is minimised.
+            slots: `(B, K, D)`.
+
+        Returns:
+            The same with the weighted sum as `loss`, what was `loss` before as `unregularized_loss`, and each loss on
+            slots without its weight: `covariance_loss`, `variance_loss` and `cosine_loss`.
+        """
+        if self.regularizer is None or not self.training:
+            return losses
+        terms: dict[str, Tensor] = self.regularizer(slots)
+        weights, total = self._regularizer_weights(), losses["loss"]
+        for name, value in terms.items():
+            total = total + weights[name] * value  # out of place: `loss` is logged as it was, too
+        logged = {f"{name}_loss": value for name, value in terms.items()}
+        return {**losses, "loss": total, "unregularized_loss": losses["loss"], **logged}
+
+    def _regularizer_weights(self) -> dict[str, float]:
+        """Return the weight of each loss on slots at this step."""
+        p, step = self.params, self.global_step
+        return {
+            "covariance": linear_anneal(step, 0.0, p.covariance_weight, 0, p.covariance_warmup),
+            "variance": p.variance_weight,
+            "cosine": linear_anneal(step, 0.0, p.cosine_weight, 0, p.cosine_warmup),
+        }
+
+    def _build_regularizer(self) -> SlotRegularizer | None:
+        """Build what the losses on slots need, without changing the random numbers that other weights are drawn of."""
+        p = self.params
+        terms: dict[Term, float] = {
+            "covariance": p.covariance_weight,
+            "variance": p.variance_weight,
+            "cosine": p.cosine_weight,
+        }
+        if not any(terms.values()):
+            return None
+        with torch.random.fork_rng(devices=[]):
+            return SlotRegularizer(
+                p.num_slots,
+                p.slot_size,
+                [name for name, weight in terms.items() if weight],
+                covariance_of=p.covariance_of,
+                projection_size=p.projection_size,
+                projection_norm=p.projection_norm,
+                divide_by_square=p.covariance_divisor == "square",
+                variance_target=p.variance_target,
+            )
+
+    def _score(self, split: str, batch: Batch) -> Discovery:
+        found = super()._score(split, batch)
+        sets = cast(SplitScores, self.scores[split]).sets
+        if "slot_cosine" not in sets:
+            sets["slot_covariance"] = SlotCovariance(found.slots.shape[2]).to(self.device)
+            sets["slot_cosine"] = SlotCosine().to(self.device)
+        for name in ("slot_covariance", "slot_cosine"):
+            cast(SlotCosine, sets[name]).update(found.slots)
+        return found

@@ -1,0 +1,258 @@
+"""The losses on slots and the scores of slots, of every model with Slot Attention."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import object_discovery
+from object_discovery.layers.regularizers import cosine_loss, covariance_loss, slot_covariance_loss, variance_loss
+from object_discovery.metrics import slot_cosine, slot_covariance
+from object_discovery.models import MODELS, read_config
+from object_discovery.models.slot_model import SlotModel
+from tests.models.tiny import SLOTS, make_data, make_images, make_model, make_objects, make_trainer
+
+slot_models = pytest.mark.parametrize(
+    "model_type", sorted(name for name, cls in MODELS.items() if issubclass(cls, SlotModel))
+)
+EVERY = {"covariance_weight": 2.0, "variance_weight": 0.5, "cosine_weight": 4.0}
+HEAD = {"projection_size": 12}
+
+
+def make(model_type: str, **settings: Any) -> SlotModel[Any]:
+    model = make_model(model_type, **settings)
+    assert isinstance(model, SlotModel)
+    return model
+
+
+def make_batch() -> dict[str, Tensor]:
+    return {"image": make_images(), "objects": make_objects()}
+
+
+def losses(model: SlotModel[Any]) -> dict[str, Tensor]:
+    torch.manual_seed(3)  # where slots start from samples, words are drawn and features dropped
+    return model.losses(make_batch())
+
+
+@slot_models
+def test_by_default_there_is_nothing_of_it(model_type: str) -> None:
+    model = make(model_type)
+    assert model.regularizer is None
+    found = losses(model)
+    assert not {name for name in found if name.endswith("_loss")}
+
+
+@slot_models
+def test_what_is_minimised_is_the_weighted_sum(model_type: str) -> None:
+    plain, found = losses(make(model_type)), losses(make(model_type, **EVERY, variance_target=3.0))
+    added = {"covariance": 2.0, "variance": 0.5, "cosine": 4.0}
+    assert found.keys() - plain.keys() == {"unregularized_loss", *(f"{name}_loss" for name in added)}
+    torch.testing.assert_close(found["unregularized_loss"], plain["loss"])
+    for name in plain.keys() - {"loss"}:
+        torch.testing.assert_close(found[name], plain[name])
+    extra = sum((weight * found[f"{name}_loss"] for name, weight in added.items()), torch.zeros(()))
+    assert extra > 0
+    torch.testing.assert_close(found["loss"], plain["loss"] + extra)
+
+
+@slot_models
+@pytest.mark.parametrize("settings", [{}, HEAD, {"covariance_of": "slots"}])
+def test_the_gradient_reaches_the_slots_and_every_part_of_the_head(model_type: str, settings: dict[str, Any]) -> None:
+    model = make(model_type, **EVERY, **settings, variance_target=3.0)
+    slots = torch.randn(2, SLOTS, model.params.slot_size, requires_grad=True)
+    model.regularize({"loss": torch.zeros(())}, slots)["loss"].backward()  # type: ignore[no-untyped-call]
+    assert slots.grad is not None
+    assert slots.grad.abs().sum(2).all()
+    assert model.regularizer is not None
+    gradients = [parameter.grad for parameter in model.regularizer.parameters()]
+    assert len(gradients) == (10 if settings == HEAD else 0)
+    assert all(gradient is not None for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "function"),
+    [
+        ({"covariance_weight": 1.0}, "covariance_loss", covariance_loss),
+        (
+            {"covariance_weight": 1.0, "covariance_divisor": "square"},
+            "covariance_loss",
+            lambda slots: covariance_loss(slots, divide_by_square=True),
+        ),
+        ({"covariance_weight": 1.0, "covariance_of": "slots"}, "covariance_loss", slot_covariance_loss),
+        ({"variance_weight": 1.0}, "variance_loss", variance_loss),
+        (
+            {"variance_weight": 1.0, "variance_target": 5.0, "covariance_of": "slots"},
+            "variance_loss",
+            lambda slots: variance_loss(slots, target=5.0, of="slots"),
+        ),
+        ({"cosine_weight": 1.0}, "cosine_loss", cosine_loss),
+    ],
+)
+def test_every_hyperparameter_reaches_the_losses(settings: dict[str, Any], name: str, function: Any) -> None:
+    slots = torch.randn(4, SLOTS, 16, generator=torch.Generator().manual_seed(0))
+    found = make("sa", **settings).regularize({"loss": torch.zeros(())}, slots)
+    assert found.keys() == {"loss", "unregularized_loss", name}
+    torch.testing.assert_close(found[name], function(slots))
+
+
+@pytest.mark.parametrize(("norm", "width"), [("batch", SLOTS), ("layer", 12)])
+def test_the_head_has_the_size_and_norm_asked_for(norm: str, width: int) -> None:
+    regularizer = make("sa", cosine_weight=1.0, projection_size=12, projection_norm=norm).regularizer
+    assert regularizer is not None
+    shapes = [tuple(parameter.shape) for parameter in regularizer.parameters()]
+    assert shapes == [(12, 16), (12,), (width,), (width,), (12, 12), (12,), (width,), (width,), (12, 12), (12,)]
+
+
+@pytest.mark.parametrize(
+    ("step", "covariance", "cosine"), [(0, 0.0, 0.0), (1, 0.25, 0.1), (4, 1.0, 0.4), (5, 1.0, 0.5), (100, 1.0, 1.0)]
+)
+def test_weights_rise_in_a_straight_line(
+    step: int, covariance: float, cosine: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make("sa", **EVERY, covariance_warmup=4, cosine_warmup=10, variance_target=3.0)
+    monkeypatch.setattr(type(model), "global_step", step)
+    found = losses(model)
+    expected = (
+        found["unregularized_loss"]
+        + 2.0 * covariance * found["covariance_loss"]
+        + 0.5 * found["variance_loss"]
+        + 4.0 * cosine * found["cosine_loss"]
+    )
+    torch.testing.assert_close(found["loss"], expected)
+
+
+@slot_models
+def test_in_evaluation_nothing_is_added(model_type: str) -> None:
+    model, plain = make(model_type, **EVERY, **HEAD).eval(), make(model_type).eval()
+    found, expected = losses(model), losses(plain)
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(found["loss"], expected["loss"])
+
+
+@slot_models
+def test_the_other_weights_start_as_they_would_without_it(model_type: str) -> None:
+    plain, found = make(model_type).state_dict(), make(model_type, **EVERY, **HEAD).state_dict()
+    assert {name for name in found if name not in plain} == {
+        f"regularizer.head.{name}" for name in torch.nn.Sequential(*HEAD_LAYERS).state_dict()
+    }
+    assert all(torch.equal(found[name], value) for name, value in plain.items())
+    without_head = make(model_type, **EVERY).state_dict()
+    assert without_head.keys() == plain.keys()
+
+
+HEAD_LAYERS = (
+    torch.nn.Linear(2, 2),
+    torch.nn.BatchNorm1d(2),
+    torch.nn.ReLU(),
+    torch.nn.Linear(2, 2),
+    torch.nn.BatchNorm1d(2),
+    torch.nn.ReLU(),
+    torch.nn.Linear(2, 2),
+)
+
+
+@slot_models
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"covariance_weight": 1.0, **HEAD},
+        {"covariance_weight": 1.0, "covariance_of": "slots", "variance_weight": 1.0},
+        {"cosine_weight": 1.0, "cosine_warmup": 2},
+    ],
+)
+def test_a_step_of_each_trains_and_is_logged(model_type: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    model = make(model_type, **settings)
+    trainer = make_trainer(1, limit_val_batches=1)
+    trainer.fit(model, make_data())
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    expected = {f"train/{name.removesuffix('_weight')}_loss" for name in settings if name.endswith("_weight")}
+    assert expected | {"train/unregularized_loss"} <= logged.keys()
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = object_discovery.load(tmp_path / "last.ckpt")
+    assert loaded.params == model.params
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+
+
+@slot_models
+def test_validation_scores_the_slots_of_the_whole_split(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = make(model_type), []
+    evaluate = model.evaluate
+
+    def noted(batch: dict[str, Tensor]) -> Any:
+        found, own = evaluate(batch)
+        seen.append(found.slots)
+        return found, own
+
+    monkeypatch.setattr(model, "evaluate", noted)
+    scores = make_trainer(1).validate(model, make_data(batch_size=4), verbose=False)[0]
+    slots = torch.cat(seen)
+    assert [len(part) for part in seen] == [3, 3]
+    assert scores["val/slot_covariance"] == pytest.approx(slot_covariance(slots).item(), rel=1e-6)
+    assert scores["val/slot_cosine"] == pytest.approx(slot_cosine(slots).mean().item(), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["covariance_weight", "covariance_warmup", "variance_weight", "variance_target", "cosine_weight"]
+)
+def test_weights_and_warm_ups_are_not_negative(name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` to be at least 0, but got -1"):
+        make("sa", **{name: -1})
+
+
+def test_choices_are_checked() -> None:
+    with pytest.raises(ValueError, match="`projection_size` to be at least 1, but got 0"):
+        make("sa", projection_size=0)
+    with pytest.raises(ValueError, match="`cosine_warmup` to be at least 0, but got -1"):
+        make("sa", cosine_warmup=-1)
+    with pytest.raises(ValueError, match="`covariance_of` to be of features, slots, but got 'no_such'"):
+        make("sa", covariance_weight=1.0, covariance_of="no_such")
+
+
+COVARIANCE = {
+    "covariance_weight": 1.0,
+    "covariance_of": "features",
+    "covariance_divisor": "square",
+    "covariance_warmup": 0,
+    "variance_weight": 0.0,
+    "variance_target": 0.0,
+    "projection_size": 1024,
+    "projection_norm": "layer",
+}
+COSINE = {"cosine_weight": 0.01, "cosine_warmup": 0, "projection_size": None}
+
+
+@pytest.mark.parametrize(("ending", "added"), [("", {}), ("_covariance", COVARIANCE), ("_cosine", COSINE)])
+def test_configs_of_sprites_are_the_published_settings(ending: str, added: dict[str, Any]) -> None:
+    published = {
+        "model_type": "sa",
+        "dataset": "multi_dsprites",
+        "variant": "colored_on_colored",
+        "resolution": 64,
+        "num_slots": 5,
+        "slot_size": 64,
+        "batch_size": 64,
+        "max_steps": 500_000,
+        "lr": 4e-4,
+        "lr_schedule": "exponential",
+        "warmup_steps": 10_000,
+        "half_life": 100_000,
+        "clip_norm": None,
+        "image_range": "unit",
+        "norm_eps": 1e-3,
+        "num_iterations": 3,
+    }
+    config = read_config(f"sa_multi_dsprites_cc{ending}")
+    assert {name: config.get(name, "missing") for name in published | added} == published | added
+    assert not {name for name in config.keys() - added.keys() if name.startswith(("covariance", "cosine", "variance"))}
+    model = MODELS["sa"].from_config(f"sa_multi_dsprites_cc{ending}")
+    assert sum(p.numel() for name, p in model.named_parameters() if not name.startswith("regularizer")) == 685_380
+
+
+def test_the_gaussian_of_the_sprites_starts_wide() -> None:
+    torch.manual_seed(0)
+    core = object_discovery.SlotAttentionModel.from_config("sa_multi_dsprites_cc").slot_attention
+    assert core.mu.std().item() == pytest.approx(1, abs=0.3)
+    assert 0 <= core.log_sigma.min() < 0.1
+    assert 0.9 < core.log_sigma.max() < 1
