@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from object_discovery.discovery import Discovery
 from object_discovery.files import write_beside
 from object_discovery.palette import colour_labels, palette
 
-__all__ = ["colour_labels", "discovery_grid", "palette", "save_png", "slot_labels"]
+__all__ = ["colour_labels", "discovery_grid", "palette", "picture_grid", "save_png", "slot_labels"]
 
 _GUTTER = 4
 _READABLE = 128
@@ -49,6 +50,7 @@ def discovery_grid(
     scale: int | None = None,
     opacity: float = 1.0,
     headings: bool = True,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Draw a row for each image: the image, its reconstruction, the masks, and each slot on white.
 
@@ -60,6 +62,7 @@ def discovery_grid(
         scale: Factor by which the pixels are enlarged. None: so that small images become readable.
         opacity: Of the colours of the predicted masks over the image, from 0 to 1.
         headings: Write the name of each column above it.
+        extra: Further columns by their names, images `(B, 3, H, W)` in [0, 1]; they stand after the reconstruction.
 
     Returns:
         The picture `(3, H', W')`, uint8, on the CPU.
@@ -81,13 +84,34 @@ def discovery_grid(
     painted = colour_labels(slot_labels(labels, dark)).float() / 255
     columns = {"image": images}
     if discovery.image is not None:
-        columns["reconstruction"] = _colours(discovery.image)
+        columns["reconstruction"] = discovery.image
+    columns.update(extra or {})
     if masks is not None:
         columns["true masks"] = colour_labels(masks).float() / 255
     columns["masks"] = opacity * painted + (1 - opacity) * images
     columns.update({f"slot {k}": slots[:, k] for k in range(slots.shape[1])})
+    return picture_grid(columns, scale=scale, headings=headings)
+
+
+def picture_grid(columns: Mapping[str, Tensor], *, scale: int | None = None, headings: bool = True) -> Tensor:
+    """Draw images in columns that have names.
+
+    Args:
+        columns: B images `(B, 3, H, W)` by the name of their column, floats in [0, 1], on any device.
+        scale: Factor by which the pixels are enlarged. None: so that small images become readable.
+        headings: Write the name of each column above it.
+
+    Returns:
+        The picture `(3, H', W')`, uint8, on the CPU.
+
+    Example:
+        >>> images = torch.rand(2, 3, 16, 16)
+        >>> picture_grid({"before": images, "after": 1 - images}, scale=1, headings=False).shape
+        torch.Size([3, 44, 44])
+    """
+    images = torch.stack([_colours(column) for column in columns.values()], 1)
     factor = scale or max(1, round(_READABLE / max(images.shape[-2:])))
-    grid = _tile(torch.stack(list(columns.values()), 1), factor)
+    grid = _tile(images, factor)
     return _with_headings(grid, list(columns), images.shape[-1] * factor) if headings else grid
 
 

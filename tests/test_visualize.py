@@ -8,7 +8,7 @@ from torch import Tensor
 
 from object_discovery.discovery import Discovery
 from object_discovery.palette import palette
-from object_discovery.visualize import discovery_grid, save_png, slot_labels
+from object_discovery.visualize import discovery_grid, picture_grid, save_png, slot_labels
 
 GUTTER = 4
 
@@ -129,3 +129,22 @@ def test_what_is_no_picture_is_refused(picture: Tensor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`image` to be uint8 \(3, H, W\), but got"):
         save_png(picture, tmp_path / "picture.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_further_columns_stand_after_the_reconstruction() -> None:
+    images, other = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    found = Discovery(torch.zeros(2, 3, 8), torch.rand(2, 3, 16, 16).softmax(1), image=1 - images)
+    plain = discovery_grid(images, found, scale=1, headings=False)
+    more = discovery_grid(images, found, scale=1, headings=False, extra={"other": other})
+    assert torch.equal(more[:, :, :44], plain[:, :, :44])
+    assert torch.equal(more[:, 4:20, 44:60], (other[0] * 255).round().byte())
+    assert torch.equal(more[:, :, 64:], plain[:, :, 44:])
+
+
+def test_pictures_are_drawn_in_columns_with_names() -> None:
+    images = torch.rand(2, 3, 16, 16)
+    grid = picture_grid({"a": images, "b": 2 - images}, scale=1, headings=False)
+    assert grid.shape == (3, 44, 44)
+    assert torch.equal(grid[:, 24:40, 4:20], (images[1] * 255).round().byte())
+    assert (grid[:, 24:40, 24:40] == 255).all()  # colours are clipped
+    assert picture_grid({"a": images}, scale=1).shape[1] > 44

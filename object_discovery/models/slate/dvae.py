@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 PATCH = 4
 """Height and width in pixels of the patch that a token stands for."""
 _WIDTH = 64
+_LOGITS = 1 << 18
 
 
 class ConvBlock(nn.Module):
@@ -54,10 +58,8 @@ def sample_tokens(logits: Tensor) -> Tensor:
         >>> sample_tokens(torch.tensor([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0]]))
         tensor([1, 0])
     """
-    cumulated = logits.detach().float().softmax(-1).cumsum(-1)
-    total = cumulated[..., -1:]
-    found = torch.searchsorted(cumulated, torch.rand_like(total) * total, right=True)  # right: no word of chance 0
-    return found.squeeze(-1).clamp_max(logits.shape[-1] - 1)
+    tokens = [_draw(part) for part in _parts(logits.detach())]
+    return torch.cat(tokens).view(logits.shape[:-1])
 
 
 def gumbel_softmax(logits: Tensor, tau: float) -> Tensor:
@@ -77,9 +79,52 @@ def gumbel_softmax(logits: Tensor, tau: float) -> Tensor:
         >>> bool((gumbel_softmax(torch.zeros(2, 5), tau=0.5).sum(-1) - 1).abs().max() < 1e-6)
         True
     """
-    # In float32, and kept from 0, whose logarithm would make the softmax NaN.
-    noise = torch.empty_like(logits, dtype=torch.float32).exponential_().clamp_min_(1e-30).log_()
-    return noise.neg_().add_(logits).div_(tau).softmax(-1).to(logits.dtype)
+    return _GumbelSoftmax.apply(logits, tau)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def gumbel_noise(shape: torch.Size, device: torch.device) -> Tensor:
+    """Draw from the standard Gumbel distribution, in float32.
+
+    Example:
+        >>> gumbel_noise(torch.Size([2, 3]), torch.device("cpu")).shape
+        torch.Size([2, 3])
+    """
+    # Kept from 0 and from 1, whose logarithms would be infinite; four times as fast as `exponential_` on the CPU.
+    uniform = torch.rand(shape, device=device).clamp_(2.0**-26, 1 - 2.0**-24)
+    return uniform.log_().neg_().log_().neg_()
+
+
+class _GumbelSoftmax(torch.autograd.Function):
+    """Softmax of logits with noise; in float32 for a few rows at a time, and in the dtype of the logits in between."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tau: float) -> Tensor:
+        weights = torch.empty_like(logits)
+        for part, out in zip(_parts(logits), _parts(weights), strict=True):
+            out.copy_(gumbel_noise(part.shape, part.device).add_(part).div_(tau).softmax(-1))
+        ctx.save_for_backward(weights)
+        ctx.tau = tau
+        return weights
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weights,) = ctx.saved_tensors
+        to_logits = torch.ops.aten._softmax_backward_data(gradient, weights, -1, weights.dtype)
+        return to_logits.div_(ctx.tau), None
+
+
+def _parts(logits: Tensor) -> tuple[Tensor, ...]:
+    """Split logits into parts of rows that fit into the caches of the CPU."""
+    rows = logits.view(-1, logits.shape[-1])
+    return torch.split(rows, max(1, _LOGITS // logits.shape[-1])) if logits.device.type == "cpu" else (rows,)  # type: ignore[no-untyped-call]
+
+
+def _draw(logits: Tensor) -> Tensor:
+    cumulated = logits.float().softmax(-1).cumsum(-1)
+    total = cumulated[:, -1:]
+    found = torch.searchsorted(cumulated, torch.rand_like(total) * total, right=True)  # right: no word of chance 0
+    return found.squeeze(-1).clamp_max(logits.shape[-1] - 1)
 
 
 class DiscreteVAE(nn.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from object_discovery.models.slate.attention import KeyValueCache
 from object_discovery.models.slate.dvae import sample_tokens
-from object_discovery.models.slate.transformer import KeyValueCache, TokenEmbedding, TransformerDecoder
+from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
 
 
 @torch.no_grad()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from object_discovery.discovery import Discovery
 from object_discovery.layers.initialization import keras_initialization
 from object_discovery.models.base import Batch
-from object_discovery.models.slate.dvae import PATCH, DiscreteVAE
+from object_discovery.models.slate.dvae import PATCH, DiscreteVAE, sample_tokens
 from object_discovery.models.slate.generation import generate_tokens
 from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
 from object_discovery.models.slot_model import SlotModel
@@ -102,19 +103,33 @@ class SLATE(SlotModel[SLATEParams]):
         """Compute the loss of the discrete VAE and that of the decoder, both as means over images.
 
         The former is the squared error summed over pixels, the latter the cross-entropy summed over tokens. No
-        gradient goes from it to the discrete VAE, since tokens are integers.
+        gradient goes from it to the discrete VAE, since tokens are integers. They are drawn anew in each step, by a
+        frozen discrete VAE too: that takes two to three per cent of the time, too little to be worth a cache of tokens.
         """
-        p, step, images = self.params, self.global_step, batch["image"]
-        tau = cosine_anneal(step, p.tau_start, p.tau_end, p.tau_steps)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (not p.dvae_steps or step < p.dvae_steps)):
-            painted, tokens = self.dvae(self._pad(images), tau)
-            mse = F.mse_loss(self._cut(painted).float(), images, reduction="sum") / len(images)
-        losses = {"loss": mse, "mse": mse, "tau": torch.full((), tau, device=mse.device)}
-        if p.dvae_steps and step < p.dvae_steps:
-            return losses
-        embedded, slots, _ = self._bind(tokens)
-        cross_entropy = self._cross_entropy(embedded, slots, tokens).sum() / len(images)
-        return {**losses, "loss": mse + cross_entropy, "cross_entropy": cross_entropy}
+        images = batch["image"]
+        if self.stage == "slots":
+            with torch.no_grad():
+                tokens = sample_tokens(self.dvae.encode(self._pad(images)))
+            losses: dict[str, Tensor] = {}
+        else:
+            losses, tokens = self._dvae_losses(images)
+        if self.stage != "dvae":
+            embedded, slots, _ = self._bind(tokens)
+            cross_entropy = self.decoder(embedded[:, :-1], slots, tokens)[0] / len(images)
+            total = losses["loss"] + cross_entropy if losses else cross_entropy
+            losses = self.regularize({**losses, "loss": total, "cross_entropy": cross_entropy}, slots)
+        return {**losses, "loss": losses["loss"] + self._idle()}
+
+    @property
+    def stage(self) -> Literal["joint", "dvae", "slots"]:
+        """What is trained at this step: all, the discrete VAE alone, or all but the discrete VAE."""
+        first = self.params.dvae_steps
+        return "joint" if not first else "dvae" if self.global_step < first else "slots"
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Take the gradients of 0 from what is not trained at this stage, so that Adam leaves it as it is."""
+        for parameter in self._idle_parameters():
+            parameter.grad = None
 
     def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
@@ -125,7 +140,7 @@ class SLATE(SlotModel[SLATEParams]):
         found = self._discovery(tokens, slots, attention)
         assert found.image is not None
         squares = (found.image - batch["image"]).square().flatten(1).sum(1)
-        cross_entropy = self._cross_entropy(embedded, slots, tokens).sum(1)
+        cross_entropy = self.decoder(embedded[:, :-1], slots, tokens)[1].sum(1)
         return found, {"loss": squares + cross_entropy, "cross_entropy": cross_entropy}
 
     @torch.no_grad()
@@ -157,11 +172,13 @@ class SLATE(SlotModel[SLATEParams]):
             tokens = generate_tokens(self.decoder, self.embedding, slots, temperature=temperature, cached=cached)
             return self._paint(tokens).clamp(0, 1)
 
+    def pictures(self, found: Discovery) -> dict[str, Tensor]:
+        """Paint what the slots hold; not while the discrete VAE alone is trained."""
+        return {} if self.global_step < self.params.dvae_steps else {"through slots": self.compose(found.slots)}
+
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
         """Give the discrete VAE a learning rate of its own, without warm-up."""
-        dvae = list(self.dvae.parameters())
-        held = {id(parameter) for parameter in dvae}
-        main = [parameter for parameter in self.parameters() if id(parameter) not in held]
+        main, dvae = self._main_parameters(), list(self.dvae.parameters())
         start = self.params.dvae_steps
         return [
             (
@@ -192,6 +209,28 @@ class SLATE(SlotModel[SLATEParams]):
     def _plateau_factor(self) -> float:
         return self.plateau.factor if self.plateau else 1.0
 
+    def _dvae_losses(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        p = self.params
+        tau = cosine_anneal(self.global_step, p.tau_start, p.tau_end, p.tau_steps)
+        painted, tokens = self.dvae(self._pad(images), tau)
+        mse = F.mse_loss(self._cut(painted).float(), images, reduction="sum") / len(images)
+        return {"loss": mse, "mse": mse, "tau": torch.full((), tau, device=mse.device)}, tokens
+
+    def _idle_parameters(self) -> list[nn.Parameter]:
+        """List what is not trained at this stage."""
+        parts = {"joint": [], "dvae": self._main_parameters(), "slots": list(self.dvae.parameters())}
+        return [parameter for parameter in parts[self.stage] if parameter.requires_grad]
+
+    def _idle(self) -> Tensor | float:
+        """Return 0, with a gradient for what is not trained: distributed training waits for those of all."""
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        idle = self._idle_parameters() if distributed and torch.is_grad_enabled() else []
+        return 0 * torch.stack([parameter.sum() for parameter in idle]).sum() if idle else 0.0
+
+    def _main_parameters(self) -> list[nn.Parameter]:
+        dvae = {id(parameter) for parameter in self.dvae.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in dvae]
+
     def _bind(
         self,
         tokens: Tensor,
@@ -203,11 +242,6 @@ class SLATE(SlotModel[SLATEParams]):
         embedded = self.embedding(tokens)
         slots, attention = self.bind(self.features(embedded[:, 1:]), slots, num_slots, num_iterations)
         return embedded, slots, attention
-
-    def _cross_entropy(self, embedded: Tensor, slots: Tensor, tokens: Tensor) -> Tensor:
-        """Compare what the decoder expects with each token, `(B, N)`."""
-        logits = self.decoder(embedded[:, :-1], slots)
-        return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view(tokens.shape)
 
     def _discovery(self, tokens: Tensor, slots: Tensor, attention: Tensor) -> Discovery:
         grid = rearrange(attention, "b k (h w) -> b k h w", h=self.grid)

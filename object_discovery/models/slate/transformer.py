@@ -2,93 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
-KeysValues = tuple[Tensor, Tensor]
-
-
-@dataclass
-class KeyValueCache:
-    """The keys and values of the tokens so far, so that each is computed once.
-
-    Args:
-        capacity: The most tokens that it will hold.
-    """
-
-    capacity: int
-    length: int = 0
-    keys: Tensor | None = None
-    values: Tensor | None = None
-
-    def append(self, keys: Tensor, values: Tensor) -> KeysValues:
-        """Add the keys and values `(B, heads, L, d)` of L tokens; return those of all tokens so far."""
-        if self.keys is None or self.values is None:
-            shape = (*keys.shape[:2], self.capacity, keys.shape[3])
-            self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
-        start, self.length = self.length, self.length + keys.shape[2]
-        self.keys[:, :, start : self.length] = keys
-        self.values[:, :, start : self.length] = values
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-
-class Attention(nn.Module):
-    """Attention of several heads, without biases.
-
-    Args:
-        size: Size of what comes in and goes out, d.
-        num_heads: Heads; a divisor of `size`.
-        gain: Factor on the initial weights of the output.
-        dropout: Share of the attention that is dropped in training.
-        output_dropout: Share of the output that is dropped in training.
-
-    Example:
-        >>> attention = Attention(16, num_heads=2)
-        >>> x = torch.zeros(1, 5, 16)
-        >>> attention(x, attention.keys_values(x), causal=True).shape
-        torch.Size([1, 5, 16])
-    """
-
-    def __init__(
-        self, size: int, num_heads: int, *, gain: float = 1.0, dropout: float = 0.0, output_dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
-        self.to_query = nn.Linear(size, size, bias=False)
-        self.to_key = nn.Linear(size, size, bias=False)
-        self.to_value = nn.Linear(size, size, bias=False)
-        self.to_output = nn.Linear(size, size, bias=False)
-        self.output_dropout = nn.Dropout(output_dropout)
-        for layer in (self.to_query, self.to_key, self.to_value):
-            nn.init.xavier_uniform_(layer.weight)
-        nn.init.xavier_uniform_(self.to_output.weight, gain)
-
-    def keys_values(self, inputs: Tensor) -> KeysValues:
-        """Compute the keys and values `(B, heads, L, d / heads)` of inputs `(B, L, d)`."""
-        return self._split(self.to_key(inputs)), self._split(self.to_value(inputs))
-
-    def forward(self, inputs: Tensor, keys_values: KeysValues, causal: bool = False) -> Tensor:
-        """Let inputs `(B, L, d)` attend to keys and values; `causal`: each only to itself and those before it."""
-        dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(
-            self._split(self.to_query(inputs)), *keys_values, dropout_p=dropout, is_causal=causal
-        )
-        outputs: Tensor = self.to_output(rearrange(heads, "b h l d -> b l (h d)"))
-        return self.output_dropout(outputs)  # type: ignore[no-any-return]
-
-    def weights(self, inputs: Tensor, keys: Tensor) -> Tensor:
-        """Return how much each input `(B, L, d)` attends to each key, averaged over heads: `(B, L, keys)`, float32."""
-        queries = self._split(self.to_query(inputs))
-        logits = queries.float() @ keys.float().transpose(-1, -2) * queries.shape[-1] ** -0.5
-        weights: Tensor = logits.softmax(-1).mean(1)
-        return weights
-
-    def _split(self, features: Tensor) -> Tensor:
-        return rearrange(features, "b l (h d) -> b h l d", h=self.num_heads)
+from object_discovery.layers.dropout import Dropout
+from object_discovery.models.slate.attention import Attention, KeysValues, KeyValueCache
+from object_discovery.models.slate.cross_entropy import token_cross_entropy
 
 
 class DecoderBlock(nn.Module):
@@ -117,7 +39,7 @@ class DecoderBlock(nn.Module):
         nn.init.xavier_uniform_(output.weight, gain)
         for layer in (hidden, output):
             nn.init.zeros_(layer.bias)
-        self.mlp = nn.Sequential(hidden, nn.ReLU(), output, nn.Dropout(dropout))
+        self.mlp = nn.Sequential(hidden, nn.ReLU(), output, Dropout(dropout))
 
     def forward(self, inputs: Tensor, slots: KeysValues, cache: KeyValueCache | None = None) -> Tensor:
         """Process tokens `(B, L, d)`; with a cache they are the next ones, and L is 1."""
@@ -128,11 +50,7 @@ class DecoderBlock(nn.Module):
     def attend_to_tokens(self, inputs: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Do the first of the three parts."""
         normed = self.norm_self(inputs)
-        keys_values = self.self_attention.keys_values(normed)
-        if cache is not None:
-            keys_values = cache.append(*keys_values)
-        attended: Tensor = self.self_attention(normed, keys_values, causal=cache is None)
-        return (normed if self.is_first else inputs) + attended
+        return (normed if self.is_first else inputs) + self.self_attention.to_self(normed, cache)  # type: ignore[no-any-return]
 
 
 class TransformerDecoder(nn.Module):
@@ -188,20 +106,38 @@ class TransformerDecoder(nn.Module):
         nn.init.xavier_uniform_(self.from_slots.weight)
         nn.init.xavier_uniform_(self.to_logits.weight)
 
-    def forward(self, inputs: Tensor, slots: Tensor) -> Tensor:
-        """Predict, for each of the embedded tokens `(B, N, d)`, the logits `(B, N, V)` of the one after it."""
-        return self.step(inputs, self.read(slots), None)
+    def forward(self, inputs: Tensor, slots: Tensor, targets: Tensor | None = None) -> Any:
+        """Predict, for each of the embedded tokens `(B, N, d)`, the one after it.
+
+        Args:
+            inputs: Embedded tokens, `(B, N, d)`.
+            slots: `(B, K, D)`.
+            targets: The tokens after them, `(B, N)`. None: return logits.
+
+        Returns:
+            The logits `(B, N, V)`; or the cross-entropy of the targets: its sum, and that of each without a gradient,
+            `(B, N)`, see `token_cross_entropy`.
+        """
+        features = self.transform(inputs, self.read(slots))
+        if targets is None:
+            return self.to_logits(features)
+        total, each = token_cross_entropy(features.flatten(0, 1), self.to_logits.weight, targets.flatten())
+        return total, each.view(targets.shape)
 
     def read(self, slots: Tensor) -> list[KeysValues]:
         """Compute each block's keys and values of slots `(B, K, D)`; they are the same for every token."""
         memory = self.from_slots(slots)
         return [block.cross_attention.keys_values(memory) for block in self._blocks()]
 
-    def step(self, inputs: Tensor, slots: list[KeysValues], caches: list[KeyValueCache] | None) -> Tensor:
-        """Do `forward` with slots already read; with a cache for each block, for the next token `(B, 1, d)` alone."""
+    def transform(self, inputs: Tensor, slots: list[KeysValues], caches: list[KeyValueCache] | None = None) -> Tensor:
+        """Compute the features `(B, N, d)` that logits are made of, from embedded tokens and slots already read."""
         for index, block in enumerate(self._blocks()):
             inputs = block(inputs, slots[index], caches[index] if caches else None)
-        return self.to_logits(self.norm(inputs))  # type: ignore[no-any-return]
+        return self.norm(inputs)  # type: ignore[no-any-return]
+
+    def step(self, inputs: Tensor, slots: list[KeysValues], caches: list[KeyValueCache] | None) -> Tensor:
+        """Compute the logits `(B, 1, V)` after the last of the inputs; with a cache for each block it comes alone."""
+        return self.to_logits(self.transform(inputs, slots, caches)[:, -1:])  # type: ignore[no-any-return]
 
     def attention(self, inputs: Tensor, slots: Tensor) -> Tensor:
         """Return how much each token draws on each slot in the last block, `(B, K, N)`, which sums to 1 over K."""
@@ -235,7 +171,7 @@ class TokenEmbedding(nn.Module):
         self.num_tokens = num_tokens
         self.words = nn.Embedding(vocabulary_size + 1, size)  # 0 is the beginning, token j is j + 1
         self.positions = nn.Parameter(torch.empty(num_tokens + 1, size))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.trunc_normal_(self.positions)  # standard deviation 1, as published
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from object_discovery.models.slate.dvae import ConvBlock, DiscreteVAE, gumbel_softmax, sample_tokens
+from object_discovery.models.slate import dvae
+from object_discovery.models.slate.dvae import ConvBlock, DiscreteVAE, gumbel_noise, gumbel_softmax, sample_tokens
 
 
 def make(vocabulary_size: int = 16) -> DiscreteVAE:
@@ -49,15 +50,26 @@ def test_the_likeliest_tokens_are_taken() -> None:
     assert torch.equal(dvae.tokens(images), dvae.encode(images).argmax(-1))
 
 
+def test_noise_is_that_of_gumbel() -> None:
+    torch.manual_seed(0)
+    noise = gumbel_noise(torch.Size([400, 500]), torch.device("cpu")).flatten().sort().values
+    assert noise.isfinite().all()
+    chances = torch.distributions.Gumbel(0.0, 1.0).cdf(noise)  # type: ignore[no-untyped-call]
+    expected = (torch.arange(len(noise)) + 0.5) / len(noise)
+    assert (chances - expected).abs().max() < 1.63 / len(noise) ** 0.5  # Kolmogorov and Smirnov, 1 per cent
+
+
 @pytest.mark.parametrize("tau", [0.1, 1.0, 3.0])
-def test_relaxed_samples_are_those_of_torch(tau: float) -> None:
-    logits = torch.randn(50, 7, requires_grad=True)
+def test_relaxed_samples_are_softmaxes_with_noise(tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvae, "_LOGITS", 7 * 16)  # parts of 16 rows
+    logits = torch.randn(5, 10, 7, requires_grad=True)
     torch.manual_seed(3)
-    expected = F.gumbel_softmax(logits, tau)
+    noise = torch.cat([gumbel_noise(torch.Size([rows, 7]), logits.device) for rows in (16, 16, 16, 2)])
+    expected = ((logits + noise.view_as(logits)) / tau).softmax(-1)
     torch.manual_seed(3)
     found = gumbel_softmax(logits, tau)
     torch.testing.assert_close(found, expected)
-    weights = torch.randn(50, 7)
+    weights = torch.randn(5, 10, 7)
     gradients = [torch.autograd.grad((sample * weights).sum(), logits)[0] for sample in (found, expected)]
     torch.testing.assert_close(gradients[0], gradients[1])
 
@@ -68,7 +80,8 @@ def test_relaxed_samples_are_finite_in_bfloat16() -> None:
     assert sample.isfinite().all()
 
 
-def test_tokens_are_drawn_by_their_probabilities() -> None:
+def test_tokens_are_drawn_by_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvae, "_LOGITS", 6 * 30_000)
     torch.manual_seed(0)
     logits = torch.tensor([2.0, -1.0, 0.5, -torch.inf, 1.0, -torch.inf])
     tokens = sample_tokens(logits.expand(200_000, 6))

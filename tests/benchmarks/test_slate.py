@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from object_discovery.benchmark import main
+from object_discovery.benchmarks.slate import SLATEBenchmarkParams, run
+from object_discovery.errors import UserError
+from tests.models.tiny import TINY
+
+
+def write_config(path: Path, **settings: Any) -> str:
+    path.write_text(yaml.safe_dump({"model_type": "slate", **TINY["slate"], **settings}))
+    return str(path)
+
+
+def test_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, out = write_config(tmp_path / "tiny.yaml"), tmp_path / "result.json"
+    tiny = ["--batch_size", "2", "--num_steps", "1", "--repeats", "2", "--num_prefixes", "4", "--resolution", "20"]
+    main(["slate", "--config", config, *tiny, "--out", str(out)])
+    values = json.loads(out.read_text())
+    assert [bar["at_least"] for bar in values["bars"]] == [3, 20]
+    assert all(bar["ratio"] > 0 for bar in values["bars"])
+    names = [f"{what}, {way}" for what in ("training", "generation") for way in ("published", "ours")]
+    assert [measure["name"] for measure in values["measures"]] == names
+    printed = capsys.readouterr().out
+    assert "20 x 20 pixels, 25 tokens of 8 words, 2 blocks" in printed
+
+
+def test_the_whole_generation_may_be_measured(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "tiny.yaml")
+    report = run(SLATEBenchmarkParams(config, batch_size=1, num_steps=1, repeats=1, num_prefixes=None))
+    assert len(report.measures) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` to be at least 1, but got 0"),
+        ({"resolution": 18}, "`resolution` to be a multiple of 4, but got 18"),
+        ({"precision": "16-mixed"}, "`precision` to be auto, bf16-mixed or 32-true, but got '16-mixed'"),
+    ],
+)
+def test_values_that_cannot_work(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SLATEBenchmarkParams(**settings)
+
+
+def test_configurations_that_cannot_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`vocabulary_size` to be at least 2"):
+        run(SLATEBenchmarkParams(write_config(tmp_path / "a.yaml", vocabulary_size=1)))
+    with pytest.raises(UserError, match="of model type slate"):
+        run(SLATEBenchmarkParams("sa_clevr6"))

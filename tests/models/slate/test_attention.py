@@ -1,0 +1,34 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from object_discovery.models.slate import attention
+from object_discovery.models.slate.attention import attend
+
+
+@pytest.mark.parametrize(("length", "number"), [(11, 11), (8, 3), (4, 9)])
+def test_blocks_give_what_torch_gives(length: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_BLOCK", 4)
+    monkeypatch.setattr(attention, "dropout", lambda inputs, share: inputs)
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 3, size, 6, requires_grad=True) for size in (length, number, number)]
+    weights = torch.randn(2, 3, length, 6)
+    for causal in {False, length == number}:
+        queries, keys, values = parts
+        found = attend(queries, keys, values, causal=causal, share=0.1)
+        expected = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
+        torch.testing.assert_close(found, expected)
+        gradients = [torch.autograd.grad((out * weights).sum(), parts) for out in (found, expected)]
+        torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_the_share_of_the_attention_is_dropped() -> None:
+    torch.manual_seed(0)
+    values = torch.eye(400).expand(1, 2, 400, 400)
+    queries = torch.zeros(1, 2, 400, 8)
+    weights = attend(queries, queries, values, share=0.25)  # each is 1 / 400, or 4 / 3 of that, or 0
+    assert float((weights == 0).float().mean()) == pytest.approx(0.25, abs=5e-3)
+    torch.testing.assert_close(weights.max(), torch.tensor(1 / 300))
+    weights = attend(queries, queries, values, causal=True, share=0.25)
+    assert not weights.triu(1).any()
+    assert float(weights.sum(-1).mean()) == pytest.approx(1, abs=0.02)
