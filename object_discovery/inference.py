@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from object_discovery.errors import UserError
-from object_discovery.models import ObjectDiscoveryModel, load
+from object_discovery.models import GNM, ObjectDiscoveryModel, load
 
 
 def load_for_inference(
@@ -38,3 +38,19 @@ def load_for_inference(
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     return model
+
+
+def measure_likelihood(model: ObjectDiscoveryModel[Any], num_particles: int) -> None:
+    """Let the test of a model estimate the log-likelihood of each image, as `log_likelihood`.
+
+    Raises:
+        UserError: If the model has no likelihood, or `num_particles` is below 1.
+    """
+    if not isinstance(model, GNM):
+        raise UserError(
+            f"Expected argument `particles` with a model of images' likelihood, gnm, but got one of type "
+            f"{model.model_type}"
+        )
+    if num_particles < 1:
+        raise UserError(f"Expected argument `particles` to be at least 1, but got {num_particles}")
+    model.num_particles = num_particles

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from object_discovery.errors import CheckpointError, UserError
-from object_discovery.inference import load_for_inference
+from object_discovery.inference import load_for_inference, measure_likelihood
 from tests.checkpoints import save_tiny, tiny_model
+from tests.models.tiny import make_data, make_model, make_trainer
 
 
 def test_the_model_is_the_one_that_was_saved(tmp_path: Path) -> None:
@@ -47,3 +48,14 @@ def test_checkpoints_that_hold_no_such_model_are_refused(
 def test_settings_the_model_cannot_work_with_are_refused(options: dict[str, int], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         load_for_inference(save_tiny(tmp_path / "a.ckpt"), **options)
+
+
+def test_only_models_with_a_likelihood_estimate_it(tmp_path: Path) -> None:
+    model = load_for_inference(save_tiny(tmp_path / "a.ckpt"))
+    with pytest.raises(UserError, match="`particles` with a model of images' likelihood, gnm, but got one of type sa"):
+        measure_likelihood(model, 10)
+    gnm = make_model("gnm")
+    with pytest.raises(UserError, match="`particles` to be at least 1, but got 0"):
+        measure_likelihood(gnm, 0)
+    measure_likelihood(gnm, 2)
+    assert "test/log_likelihood" in make_trainer(1).test(gnm, make_data(), verbose=False)[0]

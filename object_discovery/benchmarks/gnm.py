@@ -1,0 +1,97 @@
+"""How fast GNM trains: our step beside one with the habits of public implementations, with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from object_discovery.benchmarks.published_gnm import published_loss
+from object_discovery.benchmarks.report import Bar, Measure, Report
+from object_discovery.benchmarks.timing import time_in_turn
+from object_discovery.models.gnm.model import GNM
+from object_discovery.train import precision
+
+_BAR = 2.0
+
+
+@dataclass
+class GNMBenchmarkParams:
+    """What to measure, and how long."""
+
+    resolution: int = 128
+    """Height and width of the images in pixels."""
+    batch_size: int = 8
+    """Images in a training step."""
+    num_steps: int = 2
+    """Training steps in a repetition."""
+    repeats: int = 5
+    """Repetitions of everything; they alternate."""
+    precision: str = "auto"
+    """Of our training step: `bf16-mixed`, `32-true`, or auto for the former where the hardware multiplies bfloat16."""
+    out: str | None = None
+    """JSON file for the result. None: printed only."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name in ("batch_size", "num_steps", "repeats"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+        if self.resolution < 8:
+            raise ValueError(f"Expected argument `resolution` to be at least 8, but got {self.resolution}")
+        if self.precision not in ("auto", "bf16-mixed", "32-true"):
+            raise ValueError(
+                f"Expected argument `precision` to be auto, bf16-mixed or 32-true, but got {self.precision!r}"
+            )
+
+
+def run(params: GNMBenchmarkParams) -> Report:
+    """Measure training steps: losses, gradients, clipping and the optimiser."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = precision(params.precision, "auto")
+    model = GNM(resolution=params.resolution).to(device)
+    size = params.resolution
+    images = torch.rand(params.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    title = f"GNM, {size} x {size} pixels: {chosen} on {device.type}, {torch.get_num_threads()} threads"
+    report = Report(title, {**asdict(params), "precision": chosen})
+
+    def ours() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=chosen == "bf16-mixed"):
+            return model.losses({"image": images})["loss"]
+
+    ways: dict[str, tuple[Callable[[], Tensor], bool]] = {
+        "published": (lambda: published_loss(model, images)[0], False),
+        "published, the loss alone": (lambda: published_loss(model, images, extras=False)[0], False),
+        "ours": (ours, True),
+    }
+    timings = time_in_turn({name: _work(model, params, *way) for name, way in ways.items()}, params.repeats)
+    for name, timing in timings.items():
+        times = (timing.median, min(timing.seconds), max(timing.seconds))
+        report.measures.append(Measure(f"training, {name}", "ms an image", *(1e3 * seconds for seconds in times)))
+    report.bars.append(Bar("training, published / ours", timings["published"].over(timings["ours"]), _BAR))
+    alone = timings["published, the loss alone"].over(timings["ours"])
+    report.bars.append(Bar("training, published, the loss alone / ours", alone))
+    return report
+
+
+def _work(model: GNM, params: GNMBenchmarkParams, loss: Callable[[], Tensor], fused: bool) -> Callable[[], int]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-6, fused=fused)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss().backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    def work() -> int:
+        for _ in range(params.num_steps):
+            step()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return params.num_steps * params.batch_size
+
+    step()  # the first allocates, and chooses kernels
+    return work

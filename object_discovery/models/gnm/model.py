@@ -1,0 +1,280 @@
+"""The LightningModule of GNM."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from object_discovery.discovery import Discovery
+from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.gnm.background import Background
+from object_discovery.models.gnm.inference import ImageEncoder
+from object_discovery.models.gnm.likelihood import log_ratio
+from object_discovery.models.gnm.local_latents import ObjectHead, Objects, place
+from object_discovery.models.gnm.objective import (
+    Weights,
+    auxiliary_divergences,
+    divergences,
+    elbo,
+    loss,
+    negative_log_likelihood,
+    weights_at,
+)
+from object_discovery.models.gnm.prior import StructDRAW
+from object_discovery.models.gnm.renderer import GlimpseDecoder, Layers, arrange, blend
+from object_discovery.models.gnm.scene import Scene, count_labels, take_apart
+from object_discovery.models.scores import MeanScore, SplitScores
+from object_discovery.params import GNMParams
+
+_MOST_PRESENT = 0.99
+_THE_END = 10**12
+
+
+class GNM(ObjectDiscoveryModel[GNMParams]):
+    """Take scenes apart into objects and a background, and imagine new ones.
+
+    Letters: B images, H W pixels, G x G = N cells with at most one object each, K slots, L steps of size D of the
+    global latent.
+
+    Masks, boxes and counts come from the most probable latents: an object is there if that is more probable than not.
+    `val/elbo` is of one sample.
+
+    Args:
+        params: The hyperparameters.
+        **settings: Fields of `GNMParams`, in place of `params`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Reference:
+        Jiang and Ahn, Generative Neurosymbolic Machines, NeurIPS 2020, arXiv 2010.12152.
+
+    Example:
+        >>> model = GNM(num_slots=5, grid=2, resolution=32)
+        >>> images = torch.rand(2, 3, 32, 32)
+        >>> model(images).masks.shape  # the last is the background
+        torch.Size([2, 5, 32, 32])
+        >>> scene = model.scene(images)
+        >>> scene.boxes.shape, scene.presence.shape, scene.counts.shape
+        (torch.Size([2, 4, 4]), torch.Size([2, 4]), torch.Size([2]))
+        >>> model.sample(3).image.shape  # imagined
+        torch.Size([3, 3, 32, 32])
+    """
+
+    model_type: ClassVar[str] = "gnm"
+    params_class: ClassVar[type[GNMParams]] = GNMParams
+    own_scores: ClassVar[tuple[str, ...]] = ("elbo",)
+
+    def __init__(self, params: GNMParams | None = None, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        p = self.params
+        self.encoder = ImageEncoder(p.resolution, p.grid, p.hidden_size)
+        self.global_latent = StructDRAW(p.grid, p.hidden_size, p.global_size, p.global_steps)
+        self.head = ObjectHead(p.hidden_size, p.what_size, p.presence_bound)
+        self.glimpses = GlimpseDecoder(p.what_size, p.glimpse_size or max(4, self.encoder.size // 2))
+        self.background = Background(
+            p.resolution, p.grid**2 * p.hidden_size, p.global_steps * p.global_size, p.background_size
+        )
+        self.num_particles: int | None = None
+        """Particles of the log-likelihood that a test estimates; None: it does not."""
+
+    def forward(self, images: Tensor, *, num_slots: int | None = None) -> Discovery:  # type: ignore[override]
+        """Find the objects in images.
+
+        Args:
+            images: `(B, 3, H, W)`, floats in [0, 1].
+            num_slots: K for this call. None: as set.
+
+        Returns:
+            Slots, masks, the reconstruction and the slots' images; the background is the last slot.
+
+        Raises:
+            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
+        """
+        return self.scene(images, num_slots=num_slots).discovery
+
+    def scene(self, images: Tensor, *, num_slots: int | None = None, imagined: bool = False) -> Scene:
+        """Take scenes apart: objects with their masks, boxes, presence and depth, and the background.
+
+        Args:
+            images: `(B, 3, H, W)`, floats in [0, 1].
+            num_slots: K for this call. None: as set.
+            imagined: See the images only through a sample of the global latent, and expect the rest from it.
+
+        Raises:
+            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
+        """
+        self.check_images(images)
+        encoded = self.encoder(images)
+        if not imagined:
+            return self._scene(self.head(encoded).mode(), self.background.infer(encoded).mean, None, num_slots)
+        latent = self.global_latent(encoded)
+        background = self.background.expect(latent.samples).mean
+        return self._scene(self.head(latent.features).mode(), background, latent.samples, num_slots)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        count: int,
+        *,
+        mode: bool = False,
+        latent: Tensor | None = None,
+        redraw: tuple[int, ...] = (),
+        num_slots: int | None = None,
+    ) -> Scene:
+        """Imagine scenes.
+
+        Args:
+            count: How many, B.
+            mode: Take the most probable objects and background given the global latent, which is drawn all the same.
+            latent: Global latents to imagine scenes of, `(B, L, D)`, as in `Scene.latent`. None: draw them.
+            redraw: Steps of `latent` to draw anew, from 0 to L - 1; the later steps are kept, but mean something else.
+            num_slots: K for this call. None: as set.
+
+        Raises:
+            ValueError: If `latent` is of another shape, there is no such step, or `num_slots` is out of its range.
+
+        Example:
+            >>> model = GNM(num_slots=5, grid=2, resolution=16)
+            >>> first = model.sample(2)
+            >>> other = model.sample(2, latent=first.latent, redraw=(3,))
+            >>> torch.equal(other.latent[:, :3], first.latent[:, :3]), torch.equal(other.latent, first.latent)
+            (True, False)
+        """
+        shape = (count, self.params.global_steps, self.params.global_size)
+        if latent is not None and tuple(latent.shape) != shape:
+            raise ValueError(f"Expected argument `latent` to be of shape {shape}, but got {tuple(latent.shape)}")
+        if (latent is None and redraw) or not set(redraw) <= set(range(shape[1])):
+            raise ValueError(f"Expected argument `redraw` to be steps of `latent` below {shape[1]}, but got {redraw}")
+        drawn = self.global_latent.sample(count, latent, redraw)
+        objects, background = self.head(drawn.features), self.background.expect(drawn.samples)
+        if mode:
+            return self._scene(objects.mode(), background.mean, drawn.samples, num_slots)
+        return self._scene(objects.draw(), background.sample(), drawn.samples, num_slots)
+
+    @torch.no_grad()
+    def log_likelihood(self, images: Tensor, num_particles: int = 100) -> Tensor:
+        """Estimate the logarithm of the density of images by importance sampling, with the posterior as proposal.
+
+        Particles have presences of 0 or 1. The estimate is low by less the more particles there are.
+
+        Args:
+            images: `(B, 3, H, W)`, floats in [0, 1].
+            num_particles: Samples of the latents of each image.
+
+        Returns:
+            Nats of each image, `(B,)`, float32: a density of colours in [0, 1] with the noise `sigma`.
+
+        Raises:
+            ValueError: If `num_particles` is below 1, or the images are not of the model's resolution.
+        """
+        if num_particles < 1:
+            raise ValueError(f"Expected argument `num_particles` to be at least 1, but got {num_particles}")
+        self.check_images(images)
+        encoded = self.encoder(images)
+        weights = torch.stack([self._log_weight(images, encoded) for _ in range(num_particles)])
+        return (weights.double().logsumexp(0) - math.log(num_particles)).float()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss and its parts, in nats, as means over images.
+
+        `loss` is `nll`, the cost of the image, and `kl_...` and `aux_...` with the weights of the step; `elbo` is minus
+        the sum of `nll` and all `kl_...`. `objects` is how many objects there are.
+        """
+        weights = weights_at(self.params, self.global_step)
+        parts, objects = self._parts(batch["image"], weights)
+        values = {name: value.mean() for name, value in parts.items()}
+        counts = objects.presence.detach().sum(1).mean()
+        return {"loss": loss(values, weights), "elbo": elbo(values).detach(), "objects": counts, **values}
+
+    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+        """Find the objects of a batch; and estimate the ELBO of each image."""
+        images = batch["image"]
+        end = weights_at(self.params, _THE_END)
+        return self(images, **self.forward_options), {"elbo": elbo(self._parts(images, end)[0])}
+
+    def pictures(self, found: Discovery) -> dict[str, Tensor]:
+        """Paint as many imagined scenes as there are images."""
+        return {"imagined": self.sample(len(found.masks)).image}
+
+    def count_objects(self, images: Tensor) -> Tensor:
+        """Count the objects that are more probably there than not, `(B,)`, int64."""
+        self.check_images(images)
+        return (self.head(self.encoder(images)).presence > 0).sum(1)  # type: ignore[no-any-return]
+
+    def paint(self, objects: Objects, background: Tensor) -> tuple[Layers, Tensor]:
+        """Paint objects in their places, and the backgrounds `(B, 3, H, W)` of their latents `(B, D')`."""
+        glimpses = self.glimpses(objects.what.flatten(0, 1))
+        boxes = place(objects.where, self.params.grid)
+        layers = arrange(glimpses, objects.presence, boxes, objects.depth, self.params.resolution)
+        return layers, self.background.paint(background)
+
+    def configure_optimizers(self) -> Any:
+        """Build Adam as for every model, or RMSprop as published, with the same schedule."""
+        configured = super().configure_optimizers()
+        if self.params.optimizer == "rmsprop":
+            optimizer = torch.optim.RMSprop(self.parameters(), lr=self.params.lr)
+            scheduler = LambdaLR(optimizer, self.learning_rate_factor)
+            configured = {
+                "optimizer": optimizer,
+                "lr_scheduler": {**configured["lr_scheduler"], "scheduler": scheduler},
+            }
+        return configured
+
+    def _scene(self, objects: Objects, background: Tensor, latent: Tensor | None, num_slots: int | None) -> Scene:
+        most = self.params.grid**2 + 1
+        num_slots = min(self.params.num_slots, most) if num_slots is None else num_slots
+        if not 1 <= num_slots <= most:
+            raise ValueError(f"Expected argument `num_slots` to be from 1 to {most}, but got {num_slots}")
+        layers, painted = self.paint(objects, background)
+        boxes = place(objects.where, self.params.grid)
+        return take_apart(objects, boxes, layers, painted, background, num_slots, latent)
+
+    def _parts(self, images: Tensor, weights: Weights) -> tuple[dict[str, Tensor], Objects]:
+        """Compute the parts of the objective, `(B,)` each, of one sample of the latents; and its objects."""
+        p = self.params
+        self.check_images(images)
+        encoded = self.encoder(images)
+        inferred, inferred_background = self.head(encoded), self.background.infer(encoded)
+        objects, background = inferred.sample(weights.tau), inferred_background.sample()
+        if weights.coverage is not None:
+            objects = objects._replace(presence=objects.presence.clamp_max(_MOST_PRESENT))
+        latent = self.global_latent(encoded)
+        expected, expected_background = self.head(latent.features), self.background.expect(latent.samples)
+        layers, painted = self.paint(objects, background)
+        image = blend(layers, painted, weights.coverage).image
+        parts = {
+            "nll": negative_log_likelihood(image, images, p.sigma),
+            **divergences(inferred, expected, inferred_background, expected_background, latent),
+            **auxiliary_divergences(inferred, objects, inferred_background, weights.presence_prior, p.scale_prior),
+        }
+        return parts, objects
+
+    def _log_weight(self, images: Tensor, encoded: Tensor) -> Tensor:
+        """Draw the latents of images once and return the logarithm of their importance, `(B,)`."""
+        inferred, inferred_background = self.head(encoded), self.background.infer(encoded)
+        objects, background, latent = inferred.draw(), inferred_background.sample(), self.global_latent(encoded)
+        expected, expected_background = self.head(latent.features), self.background.expect(latent.samples)
+        image = blend(*self.paint(objects, background)).image
+        ratio = log_ratio(objects, inferred, expected, background, inferred_background, expected_background, latent)
+        return ratio - negative_log_likelihood(image, images, self.params.sigma)
+
+    def _score(self, split: str, batch: Batch) -> Discovery:
+        """Add a batch to the scores; with masks also how often the number of objects is right."""
+        found = super()._score(split, batch)
+        images, masks = batch["image"], batch.get("mask")
+        own = {}
+        if masks is not None:
+            own["count_accuracy"] = (self.count_objects(images) == count_labels(masks)).float()
+        if self.num_particles is not None and split == "test":
+            own["log_likelihood"] = self.log_likelihood(images, self.num_particles)
+        sets = cast(SplitScores, self.scores[split]).sets
+        for name, values in own.items():
+            if name not in sets:
+                sets[name] = MeanScore().to(self.device)
+            cast(MeanScore, sets[name]).update(values)
+        return found

@@ -1,0 +1,32 @@
+"""GNM on the command line: training, evaluation, generation."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from object_discovery import evaluate, train
+from object_discovery.prediction.command import main as predict
+from tests.models.tiny import TINY
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(Experiment logs|Checkpoint) directory"),
+    pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer`"),
+]
+
+
+def test_from_training_to_scores_and_imagined_scenes(tmp_path: Path) -> None:
+    flags = {**TINY["gnm"], "model_type": "gnm", "dataset": "tetrominoes", "out": tmp_path / "run", "max_steps": 2}
+    flags |= {"batch_size": 2, "val_size": 2, "num_workers": 0, "accelerator": "cpu", "precision": "bf16-mixed"}
+    train.main([f"--{name}={value}" for name, value in flags.items()])
+    assert list((tmp_path / "run" / "images").glob("*.png"))
+    checkpoint, out = str(tmp_path / "run" / "checkpoints" / "last.ckpt"), tmp_path / "scores.json"
+    arguments = ["--checkpoint", checkpoint, "--out", str(out), "--test_size", "3", "--accelerator", "cpu"]
+    evaluate.main([*arguments, "--protocol", "clevrtex", "--particles", "2", "--num_workers", "0"])
+    result = json.loads(out.read_text())
+    assert result["scores"].keys() >= {
+        *("clevrtex_miou", "mse_sum", "fg_ari", "elbo", "count_accuracy", "log_likelihood")
+    }
+    assert result["settings"]["particles"] == 2
+    predict(["--generate", "2", "--checkpoint", checkpoint, "--out", str(tmp_path / "imagined")])
+    assert (tmp_path / "imagined" / "generated.png").is_file()
