@@ -1,4 +1,4 @@
-"""Write what was found in an image: a picture, a label map, a mask for each slot, and their boxes as JSON."""
+"""Write what was found in an image: pictures, a label map, a mask for each slot, and their boxes as JSON."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from object_discovery.discovery import Discovery
 from object_discovery.files import write_beside
 from object_discovery.palette import palette
 from object_discovery.prediction.objects import FoundSlot, Prediction, resize
+from object_discovery.prediction.overlay import draw_segments
 from object_discovery.visualize import discovery_grid, save_png
 
 RESULT = "objects.json"
@@ -32,8 +33,8 @@ def write_prediction(prediction: Prediction, folder: str | Path, about: dict[str
 
     Args:
         prediction: What was found.
-        folder: Where `picture.png`, `labels.png`, `mask_<label>.png` and `objects.json` go; masks that an earlier
-            run left there are removed.
+        folder: Where `picture.png`, `overlay.png` (the segments over the image, at its size), `labels.png`,
+            `mask_<label>.png` and `objects.json` go; masks that an earlier run left there are removed.
         about: Entries that the JSON begins with, such as the name of the image.
 
     Returns:
@@ -51,15 +52,18 @@ def write_prediction(prediction: Prediction, folder: str | Path, about: dict[str
     stale = set(folder.glob("mask_*.png")) if (folder / RESULT).exists() else set()
     for mask in stale - kept:
         mask.unlink()
+    colours = _label_colours(prediction.slots)
     coloured = Image.fromarray(labels)
-    coloured.putpalette(_label_colours(prediction.slots).tobytes())
+    coloured.putpalette(colours.tobytes())
     _save(coloured, folder / "labels.png")
+    save_png(draw_segments(np.asarray(prediction.image), labels, colours), folder / "overlay.png")
     save_png(picture(prediction), folder / "picture.png")
     entries = {
         **about,
         "size": list(prediction.image.size),
         "crop": list(prediction.crop),
         "picture": "picture.png",
+        "overlay": "overlay.png",
         "labels": "labels.png",
         "background_rule": RULE,
         "slots": [asdict(found) for found in prediction.slots],

@@ -36,7 +36,7 @@ def test_masks_and_label_map_say_what_the_json_says(tmp_path: Path) -> None:
         (1, 1, False),
     ]
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names == {"picture.png", "labels.png", "mask_0.png", "mask_1.png", "objects.json"}
+    assert names == {"picture.png", "overlay.png", "labels.png", "mask_0.png", "mask_1.png", "objects.json"}
 
 
 def test_the_label_map_has_the_colours_of_the_picture(tmp_path: Path) -> None:
@@ -45,6 +45,19 @@ def test_the_label_map_has_the_colours_of_the_picture(tmp_path: Path) -> None:
     assert colours[0, 0].tolist() == [255, 255, 255]  # outside the crop
     assert colours[0, 20].tolist() == palette(1)[0].tolist()
     assert colours[8, 36].tolist() == palette(4)[3].tolist()  # slot 2
+
+
+def test_the_overlay_has_the_size_of_the_photograph_and_the_colours_of_the_label_map(tmp_path: Path) -> None:
+    image = Image.new("RGB", (600, 300), "red")
+    ImageDraw.Draw(image).rectangle((200, 60, 499, 239), fill="lime")
+    found = predict(ByColour(resolution=16), [image])[0]
+    write_prediction(found, tmp_path, {})
+    name = json.loads((tmp_path / "objects.json").read_text())["overlay"]
+    drawn = np.asarray(Image.open(tmp_path / name))
+    assert drawn.shape == (300, 600, 3)
+    blended = 0.55 * np.array([0, 255, 0]) + 0.45 * palette(3)[2]
+    assert np.abs(drawn[150, 350] - blended).max() <= 1
+    assert drawn[-1, -1].tolist() == [255, 0, 0]  # the background is as it was
 
 
 def test_masks_of_an_earlier_run_are_removed_and_files_of_others_left(tmp_path: Path) -> None:

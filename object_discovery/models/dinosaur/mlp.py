@@ -1,0 +1,102 @@
+"""The patch-wise MLP decoder of DINOSAUR: each slot paints features for every patch, which are blended."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class MLPDecoder(nn.Module):
+    """Decode slots into features by an MLP that sees one slot at one position.
+
+    As published: a slot and the learned embedding of a position are added and go through three hidden layers to F
+    features and the logit of an opacity, which is normalised over slots. What is linear is computed once: the first
+    layer for slots and positions apart, and the last one for the blended hidden features of a patch instead of for
+    each slot. The result is the same up to rounding.
+
+    Letters: B images, K slots, D slot size, N patches, F feature size, k decoded slots of a patch.
+
+    Args:
+        slot_size: D.
+        num_patches: N.
+        feature_size: F.
+        hidden_size: Size of the hidden layers.
+        top_k: Decode at each patch only the k slots that attend to it most (Didolkar et al. 2024): K / k times as
+            fast. None, or K and more: decode all.
+
+    Raises:
+        ValueError: If `top_k` is below 1.
+
+    Reference:
+        Seitzer et al. 2023, appendix; Didolkar et al., On the Transfer of Object-Centric Representation Learning, 2024,
+        arXiv 2408.09162 (top-k decoding).
+
+    Example:
+        >>> decoder = MLPDecoder(slot_size=8, num_patches=4, feature_size=6, hidden_size=16)
+        >>> features, masks = decoder(torch.zeros(2, 3, 8), torch.ones(2, 3, 4) / 3)
+        >>> features.shape, masks.shape  # masks sum to 1 over the slots
+        (torch.Size([2, 4, 6]), torch.Size([2, 3, 4]))
+    """
+
+    def __init__(
+        self, slot_size: int, num_patches: int, feature_size: int, hidden_size: int = 1024, top_k: int | None = None
+    ) -> None:
+        super().__init__()
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"Expected argument `top_k` to be at least 1 or None, but got {top_k}")
+        self.top_k = top_k
+        self.positions = nn.Parameter(torch.empty(num_patches, slot_size).normal_(0, 0.02))
+        self.first = nn.Linear(slot_size, hidden_size)
+        self.second = nn.Linear(hidden_size, hidden_size)
+        self.third = nn.Linear(hidden_size, hidden_size)
+        self.last = nn.Linear(hidden_size, feature_size + 1)
+        for layer in (self.first, self.second, self.third, self.last):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, slots: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode slots.
+
+        Args:
+            slots: `(B, K, D)`.
+            attention: How much each slot attends to each patch, `(B, K, N)`; it only chooses the slots to decode.
+
+        Returns:
+            Features `(B, N, F)`, and masks `(B, K, N)`, float32, which sum to 1 over the slots.
+        """
+        hidden, chosen = self._hidden(slots, attention)
+        weights = self._opacity(hidden).float().softmax(2)  # (B, N, k)
+        blended = (weights.to(hidden.dtype)[:, :, None] @ hidden).squeeze(2)
+        features = F.linear(blended, self.last.weight[:-1], self.last.bias[:-1])
+        return features, self._spread(weights, chosen, slots.shape[1])
+
+    def masks(self, slots: Tensor, attention: Tensor) -> Tensor:
+        """Compute the masks that `forward` returns, without the features."""
+        hidden, chosen = self._hidden(slots, attention)
+        return self._spread(self._opacity(hidden).float().softmax(2), chosen, slots.shape[1])
+
+    def _hidden(self, slots: Tensor, attention: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute the last hidden features `(B, N, k, H)`, and the slots that they are of, `(B, N, k)`."""
+        of_slots = F.linear(slots, self.first.weight)  # (B, K, H)
+        of_positions = self.first(self.positions)[:, None]  # (N, 1, H)
+        chosen = None
+        if self.top_k is None or self.top_k >= slots.shape[1]:
+            hidden = of_slots[:, None] + of_positions
+        else:
+            chosen = attention.detach().topk(self.top_k, dim=1).indices.transpose(1, 2)  # (B, N, k)
+            # A product with one-hot rows: its gradient is a product, too, which is faster than adding up rows.
+            rows = F.one_hot(chosen, slots.shape[1]).to(of_slots.dtype).flatten(1, 2)
+            hidden = rearrange(rows @ of_slots, "b (n k) h -> b n k h", k=self.top_k) + of_positions
+        return self.third(self.second(hidden.relu()).relu()).relu(), chosen
+
+    def _opacity(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1)
+
+    @staticmethod
+    def _spread(weights: Tensor, chosen: Tensor | None, num_slots: int) -> Tensor:
+        """Give slots that are not decoded the weight 0: `(B, N, k)` to `(B, K, N)`."""
+        if chosen is not None:
+            nothing = weights.new_zeros(*weights.shape[:2], num_slots)
+            weights = nothing.scatter(2, chosen, weights)
+        return weights.transpose(1, 2)

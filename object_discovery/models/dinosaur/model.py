@@ -1,0 +1,215 @@
+"""The LightningModule of DINOSAUR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from object_discovery.discovery import Discovery
+from object_discovery.layers.frozen_encoder import FrozenEncoder
+from object_discovery.models.base import Batch
+from object_discovery.models.dinosaur.mlp import MLPDecoder
+from object_discovery.models.dinosaur.pixels import PixelDecoder, enlarge, pixel_inputs, shrink
+from object_discovery.models.dinosaur.transformer import TransformerDecoder
+from object_discovery.models.slot_model import SlotModel
+from object_discovery.params import DINOSAURParams
+
+
+class DINOSAUR(SlotModel[DINOSAURParams]):
+    """Find objects by reconstructing the features of a frozen, self-supervised network from slots.
+
+    Letters: B images, R pixels of height and width, N = h w patches, F feature size, K slots, D slot size.
+
+    Batches may hold `features` `(B, N, F)` of any floating-point type, as a feature cache does; then the encoder is
+    neither run nor loaded. `Discovery.attention` is that of the slots, whatever `mask_source` makes the masks of.
+    `val/loss` is the mean squared error of the features; with `decoder="broadcast"` pixels are reconstructed in their
+    place, and it is that of the pixels.
+
+    *Checkpoints* hold no weights of the encoder, but a hash of them, against which they are checked when they are
+    loaded at first use: from the hub, of `encoder_seed`, or from the file that training used, which may also lie
+    beside the checkpoint. `DINOSAUR.load_from_checkpoint(path, encoder_weights=FILE)` names another place.
+
+    Args:
+        params: The hyperparameters.
+        **settings: Fields of `DINOSAURParams`, in place of `params`.
+
+    Raises:
+        ValueError: If a value is out of its range, or there is no such encoder.
+
+    Reference:
+        Seitzer et al., Bridging the Gap to Real-World Object-Centric Learning, ICLR 2023, arXiv 2209.14860.
+
+    Example:
+        >>> import torch
+        >>> model = DINOSAUR(encoder="test_vit", encoder_weights="none", resolution=32, num_slots=3)
+        >>> found = model(torch.rand(2, 3, 32, 32))
+        >>> found.slots.shape, found.masks.shape  # masks sum to 1 over the slots
+        (torch.Size([2, 3, 256]), torch.Size([2, 3, 32, 32]))
+    """
+
+    model_type: ClassVar[str] = "dinosaur"
+    params_class: ClassVar[type[DINOSAURParams]] = DINOSAURParams
+    own_scores: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def __init__(self, params: DINOSAURParams | None = None, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        p = self.params
+        self.encoder = FrozenEncoder(
+            p.encoder,
+            weights=p.encoder_weights,
+            block=p.encoder_block,
+            norm=p.encoder_norm,
+            resolution=p.resolution,
+            seed=p.encoder_seed,
+            scaling=p.encoder_scaling,
+        )
+        size = self.encoder.feature_size
+        self.inputs: nn.Module = nn.Sequential(
+            nn.LayerNorm(size), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, p.slot_size)
+        )
+        if p.decoder == "broadcast":
+            self.inputs = pixel_inputs(size, p.slot_size, p.norm_eps)
+        self.slot_attention = self.build_slot_attention(p.slot_size)
+        if p.decoder == "broadcast":
+            self.slot_attention.reset_slots(wide=True)
+        elif p.init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
+            nn.init.xavier_uniform_(self.slot_attention.mu)
+            nn.init.xavier_uniform_(self.slot_attention.log_sigma)
+        self.decoder = self._build_decoder()
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether training needs images besides their features."""
+        return self.params.decoder == "broadcast"
+
+    def _build_decoder(self) -> MLPDecoder | TransformerDecoder | PixelDecoder:
+        p, (height, width), size = self.params, self.encoder.grid, self.encoder.feature_size
+        if p.decoder == "mlp":
+            return MLPDecoder(p.slot_size, height * width, size, p.decoder_size, p.decoder_top_k)
+        if p.decoder == "broadcast":
+            return PixelDecoder(p.slot_size, p.painted_size)
+        return TransformerDecoder(
+            p.slot_size,
+            (height, width),
+            size,
+            num_blocks=p.decoder_blocks,
+            num_heads=p.decoder_heads,
+            permuted=p.patch_order == "permuted",
+        )
+
+    @classmethod
+    def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
+        """Name the score that chooses the best checkpoint: without masks the error of the features."""
+        return super().monitor(has_masks) if has_masks else ("val/loss", "min")
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Self:  # type: ignore[override]
+        """Load a trained model; the encoder's weights follow at first use, see the class.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged, or of another model.
+        """
+        model = super().load_from_checkpoint(checkpoint_path, map_location, **kwargs)
+        model.encoder.beside = Path(checkpoint_path).parent
+        return model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the hash of the encoder's weights, as far as it is known."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["encoder"] = {**self.encoder.description(), "weights": self.encoder.expected}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Expect these weights from now on."""
+        self.encoder.expect(checkpoint.get("encoder", {}).get("weights"))
+
+    def discover(
+        self,
+        images: Tensor,
+        slots: Tensor | None = None,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> Discovery:
+        """Do the work of `forward`; there is an image where pixels are painted, with `decoder="broadcast"`."""
+        features = self.encoder(images)
+        slots, attention = self.bind(self.inputs(features), slots, num_slots, num_iterations)
+        if isinstance(self.decoder, PixelDecoder):
+            return self._painting(slots, attention, *self.decoder(slots)[1:])
+        masks = attention if self.params.mask_source == "slots" else self._masks(slots, attention, features)
+        return self._discovery(slots, attention, masks)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the mean squared error of the features, or of the pixels with `decoder="broadcast"`."""
+        features = self.features(batch)
+        slots, attention = self.bind(self.inputs(features))
+        if isinstance(self.decoder, PixelDecoder):
+            target = shrink(batch["image"], self.decoder.size)
+            return self.regularize({"loss": F.mse_loss(self.decoder(slots)[0], target)}, slots)
+        predicted, _ = self._decode(slots, attention, features, with_masks=False)
+        return self.regularize({"loss": F.mse_loss(predicted.float(), features.float())}, slots)
+
+    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+        """Find the objects of a batch; and compute for each image the mean squared error that is minimised."""
+        features = self.features(batch)
+        options = self.forward_options
+        slots, attention = self.bind(
+            self.inputs(features), None, options.get("num_slots"), options.get("num_iterations")
+        )
+        if isinstance(self.decoder, PixelDecoder):
+            image, *painted = self.decoder(slots)
+            error = (image - shrink(batch["image"], self.decoder.size)).square().flatten(1).mean(1)
+            return self._painting(slots, attention, *painted), {"loss": error}
+        predicted, masks = self._decode(slots, attention, features)
+        loss = (predicted.float() - features.float()).square().flatten(1).mean(1)
+        own = attention if self.params.mask_source == "slots" or masks is None else masks
+        return self._discovery(slots, attention, own), {"loss": loss}
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return the features of a batch, `(B, N, F)`: those that it holds, or those of its images.
+
+        Raises:
+            ValueError: If they are of another shape than the encoder's, or the images of another resolution.
+        """
+        if "features" not in batch:
+            self.check_images(batch["image"])
+            return self.encoder(batch["image"])  # type: ignore[no-any-return]
+        features, (height, width) = batch["features"], self.encoder.grid
+        expected = (height * width, self.encoder.feature_size)
+        if features.shape[1:] != expected:
+            raise ValueError(
+                f"Expected `features` to be (B, {expected[0]}, {expected[1]}), but got {(*features.shape,)}"
+            )
+        return features.to(self.dtype)
+
+    def _decode(
+        self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.decoder, MLPDecoder):
+            return self.decoder(slots, attention)  # type: ignore[no-any-return]
+        return self.decoder(slots, features, with_masks)  # type: ignore[no-any-return]
+
+    def _masks(self, slots: Tensor, attention: Tensor, features: Tensor) -> Tensor:
+        """Compute the decoder's masks `(B, K, N)` alone."""
+        if isinstance(self.decoder, MLPDecoder):
+            return self.decoder.masks(slots, attention)
+        assert isinstance(self.decoder, TransformerDecoder)
+        return self.decoder.masks(slots, features)
+
+    def _painting(self, slots: Tensor, attention: Tensor, slot_images: Tensor, masks: Tensor) -> Discovery:
+        """Bring what the slots paint to the size of the images."""
+        if self.params.mask_source == "slots":
+            return self._discovery(slots, attention, attention)
+        image, slot_images, masks = enlarge(slot_images, masks, self.params.resolution)
+        attention = rearrange(attention.float(), "b k (h w) -> b k h w", h=self.encoder.grid[0])
+        return Discovery(slots, masks, image, slot_images, attention)
+
+    def _discovery(self, slots: Tensor, attention: Tensor, masks: Tensor) -> Discovery:
+        """Enlarge masks `(B, K, N)` bilinearly to the size of the images."""
+        grid, size = self.encoder.grid, self.params.resolution
+        masks, attention = (rearrange(one.float(), "b k (h w) -> b k h w", h=grid[0]) for one in (masks, attention))
+        enlarged = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
+        return Discovery(slots, enlarged, attention=attention)

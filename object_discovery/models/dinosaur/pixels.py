@@ -1,0 +1,112 @@
+"""A decoder of pixels for slots of frozen features, the setting in which losses on slots were tried on photographs."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from object_discovery.layers.position import PositionEmbedding
+
+_GRID = 8
+
+
+class PixelDecoder(nn.Module):
+    """Broadcast each slot over a grid of 8 x 8, decode it into colours and an opacity, and blend the slots.
+
+    An MLP of three layers sees each slot at each position; transposed convolutions double the size until it is
+    reached.
+
+    Args:
+        slot_size: D.
+        size: Height and width S of what is painted.
+        channels: Width of the MLP and of the convolutions.
+
+    Reference:
+        Stange et al., Exploring the Role of the Bottleneck in Slot-Based Models Through Covariance Regularization,
+        2023, arXiv 2306.02577.
+
+    Example:
+        >>> import torch
+        >>> image, slot_images, masks = PixelDecoder(16, size=32)(torch.zeros(2, 3, 16))
+        >>> image.shape, slot_images.shape, masks.shape
+        (torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 3, 32, 32]), torch.Size([2, 3, 32, 32]))
+    """
+
+    def __init__(self, slot_size: int, size: int = 128, channels: int = 32) -> None:
+        super().__init__()
+        self.size = size
+        self.position = PositionEmbedding(_GRID, _GRID, slot_size)
+        self.mlp = nn.Sequential(
+            nn.Linear(slot_size, channels),
+            nn.ReLU(),
+            nn.Linear(channels, channels),
+            nn.ReLU(),
+            nn.Linear(channels, channels),
+        )
+        layers: list[nn.Module] = []
+        for stride in [2] * max(0, math.ceil(math.log2(size / _GRID))) + [1]:
+            layers += [nn.ConvTranspose2d(channels, channels, 5, stride, 2, output_padding=stride - 1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(channels, 4, 3, padding=1))
+
+    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode slots `(B, K, D)`.
+
+        Returns:
+            The image `(B, 3, S, S)`, the slots' own images `(B, K, 3, S, S)` and their masks `(B, K, S, S)`, which sum
+            to 1 over the slots. All float32.
+        """
+        grid = slots.flatten(0, 1)[:, None, None] + self.position().permute(1, 2, 0)  # (B K, 8, 8, D)
+        painted = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size].float()
+        painted = rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots))
+        slot_images, masks = painted[:, :, :3], painted[:, :, 3].softmax(dim=1)
+        return (slot_images * masks[:, :, None]).sum(1), slot_images, masks
+
+
+def pixel_inputs(feature_size: int, slot_size: int, norm_eps: float = 1e-5) -> nn.Module:
+    """Build what features `(B, N, F)` go through to Slot Attention, `(B, N, D)`, where pixels are painted.
+
+    Example:
+        >>> import torch
+        >>> pixel_inputs(768, 64)(torch.zeros(2, 196, 768)).shape
+        torch.Size([2, 196, 64])
+    """
+    return nn.Sequential(
+        nn.LayerNorm(feature_size, eps=norm_eps),
+        nn.Linear(feature_size, slot_size),
+        nn.ReLU(),
+        nn.LayerNorm(slot_size, eps=norm_eps),
+        nn.Linear(slot_size, slot_size),
+        nn.ReLU(),
+        nn.Linear(slot_size, slot_size),
+    )
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Resize images `(B, 3, H, W)` to `(B, 3, size, size)`, smoothly.
+
+    Example:
+        >>> import torch
+        >>> shrink(torch.rand(2, 3, 224, 224), 128).shape
+        torch.Size([2, 3, 128, 128])
+    """
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def enlarge(slot_images: Tensor, masks: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Resize what slots paint to the size of the images, and blend it there.
+
+    Args:
+        slot_images: `(B, K, 3, S, S)`.
+        masks: `(B, K, S, S)`.
+        size: Height and width to bring them to, R.
+
+    Returns:
+        The image `(B, 3, R, R)`, the slots' own images `(B, K, 3, R, R)` and the masks `(B, K, R, R)`.
+    """
+    masks = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
+    flat = F.interpolate(slot_images.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)
+    slot_images = flat.view(*slot_images.shape[:3], size, size)
+    return (slot_images * masks[:, :, None]).sum(1), slot_images, masks

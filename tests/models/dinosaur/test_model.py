@@ -1,0 +1,201 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from object_discovery import load
+from object_discovery.errors import UserError
+from object_discovery.models.dinosaur import DINOSAUR
+from object_discovery.models.dinosaur.mlp import MLPDecoder
+from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_trainer
+
+GRID = 4
+"""Height and width of the features of the tiny encoder."""
+transformer = {"decoder": "transformer", "decoder_blocks": 2, "decoder_heads": 2}
+every_decoder = pytest.mark.parametrize("settings", [{}, {"decoder_top_k": None}, transformer], ids=str)
+
+
+def make(**settings: Any) -> DINOSAUR:
+    torch.manual_seed(0)
+    return DINOSAUR(**{**TINY["dinosaur"], **settings})
+
+
+def weights_of(model: DINOSAUR) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.encoder.network.state_dict().items()}
+
+
+def without_encoder(model: DINOSAUR, monkeypatch: pytest.MonkeyPatch) -> DINOSAUR:
+    def refuse(*args: Any) -> Tensor:
+        raise AssertionError("the encoder was run")
+
+    monkeypatch.setattr(model.encoder, "forward", refuse)
+    monkeypatch.setattr(model.encoder, "_load", refuse)
+    return model
+
+
+@every_decoder
+def test_the_loss_is_the_squared_error_of_the_features(settings: dict[str, Any]) -> None:
+    model = make(**settings).double()
+    features = torch.randn(2, GRID**2, model.encoder.feature_size, dtype=torch.float64)
+    slots, attention = model.slot_attention(model.inputs(features))
+    decoder: Any = model.decoder
+    predicted, _ = decoder(slots, attention if isinstance(decoder, MLPDecoder) else features)
+    expected = ((predicted - features) ** 2).sum() / features.numel()
+    loss = model.losses({"features": features})["loss"]
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    own = model.evaluate({"features": features})[1]["loss"]
+    torch.testing.assert_close(own.double(), ((predicted - features) ** 2).mean((1, 2)), rtol=1e-6, atol=0)
+
+
+def test_the_token_head_is_the_published_one() -> None:
+    model = make().double()
+    norm, hidden, relu, last = model.inputs.children()
+    features = 3 + 2 * torch.randn(2, GRID**2, 24, dtype=torch.float64)
+    normed = (features - features.mean(-1, keepdim=True)) / (features.var(-1, False, keepdim=True) + 1e-5).sqrt()
+    expected = (normed @ hidden.weight.T + hidden.bias).clamp_min(0) @ last.weight.T + last.bias  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(model.inputs(features), expected)
+    assert [type(part).__name__ for part in (norm, relu)] == ["LayerNorm", "ReLU"]
+
+
+@every_decoder
+def test_the_gradient_reaches_slots_and_queries(settings: dict[str, Any]) -> None:
+    model = make(**settings)
+    model.losses({"image": make_images()})["loss"].backward()  # type: ignore[no-untyped-call]
+    for parameter in (model.slot_attention.queries, model.slot_attention.to_value.weight):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 0
+
+
+@every_decoder
+def test_stored_features_give_the_same_without_the_encoder(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = make(**settings).eval(), make_images()
+    features = model.encoder(images)
+    loss, (found, own) = model.losses({"image": images})["loss"], model.evaluate({"image": images})
+    without_encoder(model, monkeypatch)
+    batch = {"features": features, "image": torch.empty(2, 3, 0, 0)}
+    assert torch.equal(model.losses(batch)["loss"], loss)
+    again, others = model.evaluate(batch)
+    assert torch.equal(again.masks, found.masks)
+    assert torch.equal(others["loss"], own["loss"])
+    halves = model.losses({**batch, "features": features.half()})["loss"]
+    torch.testing.assert_close(halves, loss, rtol=2e-3, atol=0)
+
+
+def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
+    images = make_images()
+    for settings in ({}, transformer):
+        model = make(**settings).eval()
+        found = model(images)
+        features = model.encoder(images)
+        slots, attention = model.bind(model.inputs(features))
+        decoder: Any = model.decoder
+        small = decoder.masks(slots, attention if isinstance(decoder, MLPDecoder) else features)
+        expected = F.interpolate(small.view(2, SLOTS, GRID, GRID), (SIZE, SIZE), mode="bilinear")
+        assert torch.equal(found.masks, expected)
+        assert torch.equal(found.attention, attention.view(2, SLOTS, GRID, GRID))
+        model.params.mask_source = "slots"
+        again = model(images)
+        assert torch.equal(again.attention, found.attention)
+        assert torch.equal(again.masks, F.interpolate(found.attention, (SIZE, SIZE), mode="bilinear"))
+        evaluated, _ = model.evaluate({"image": images})
+        assert torch.equal(evaluated.masks, again.masks)
+
+
+def test_the_encoder_stays_as_it_is(tmp_path: Path) -> None:
+    model = make()
+    before = weights_of(model)
+    trainer = make_trainer(3)
+    trainer.fit(model, make_data())
+    model.train()
+    assert not any(module.training for module in model.encoder.network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
+    assert not any(parameter.requires_grad for parameter in model.encoder.network.parameters())
+    optimised = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert optimised == {id(parameter) for parameter in model.parameters()}
+    assert not any(name.startswith("encoder") for name in model.state_dict())
+
+
+def save(model: DINOSAUR, path: Path) -> Path:
+    trainer = make_trainer(0)
+    trainer.fit(model, make_data())
+    trainer.save_checkpoint(path)
+    return path
+
+
+def test_checkpoints_know_the_weights_of_the_encoder(tmp_path: Path) -> None:
+    model = make()
+    key = model.encoder.key()
+    path = save(model, tmp_path / "a.ckpt")
+    assert torch.load(path, weights_only=True)["encoder"] == key
+    loaded = load(path)
+    assert isinstance(loaded, DINOSAUR)
+    assert not loaded.encoder.is_loaded
+    assert loaded.encoder.key() == key
+    other = DINOSAUR.load_from_checkpoint(path, encoder_seed=1)
+    with pytest.raises(UserError, match="other weights of test_efficientnet than 'none' gives"):
+        other(make_images())
+
+
+def test_a_file_of_weights_may_move_along_with_the_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "here" / "backbone.pth"
+    file.parent.mkdir()
+    torch.save({"teacher": {f"backbone.{name}": value for name, value in weights_of(make()).items()}}, file)
+    model = make(encoder_weights=str(file))
+    expected = model.eval()(make_images()).masks
+    path = save(model, tmp_path / "here" / "a.ckpt").rename(tmp_path / "a.ckpt")
+    assert torch.equal(load(path)(make_images()).masks, expected)
+    moved = file.rename(tmp_path / "backbone.pth")
+    assert torch.equal(load(path)(make_images()).masks, expected)
+    elsewhere = moved.rename(tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"`encoder_weights` to be hub, none or a file of weights, but there is no"):
+        load(path)(make_images())
+    found = DINOSAUR.load_from_checkpoint(path, encoder_weights=str(elsewhere)).eval()
+    assert torch.equal(found(make_images()).masks, expected)
+
+
+def test_training_from_stored_features_needs_no_weights(tmp_path: Path) -> None:
+    model = make(encoder="vit_small_patch16_224.dino", encoder_weights="hub", encoder_block=None)
+    assert model.encoder.grid == (1, 1)
+    loss = model.losses({"features": torch.randn(2, 1, 384)})["loss"]
+    assert loss.isfinite()
+    assert not model.encoder.is_loaded
+
+
+@pytest.mark.parametrize("shape", [(2, 15, 24), (2, 16, 23)])
+def test_features_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"`features` to be \(B, 16, 24\), but got \(2, "):
+        make().losses({"features": torch.zeros(shape)})
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(B, 3, 16, 16\), but got \(2, 3, 8, 8\)"):
+        make().losses({"image": torch.zeros(2, 3, 8, 8)})
+
+
+def test_initialisation_is_as_published_where_slots_are_drawn() -> None:
+    model = make(init="gaussian", gradient="full", slot_size=1024)
+    bound = (6 / (1024 + 1024)) ** 0.5  # Xavier's of (1, 1, D) in PyTorch
+    assert 0.95 * bound < model.slot_attention.mu.abs().max() <= bound
+
+
+def test_without_masks_the_error_of_the_features_chooses() -> None:
+    assert DINOSAUR.monitor(has_masks=True) == ("val/fg_ari", "max")
+    assert DINOSAUR.monitor(has_masks=False) == ("val/loss", "min")
+
+
+def test_the_configs_have_the_published_parameters() -> None:
+    core = 3 * 256**2 + 6 * 256**2 + 6 * 256 + 2 * 256 * 1024 + 1024 + 256 + 3 * 2 * 256 + 2 * 256
+    head = 2 * 768 + 768 * 768 + 768 + 768 * 256 + 256
+    for name, decoder in (("dinosaur_coco", 10_544_897), ("dinosaur_coco_transformer", 38_597_376)):
+        model = DINOSAUR.from_config(name)
+        assert sum(parameter.numel() for parameter in model.parameters()) == core + head + decoder
+        model._total_steps = 500_000
+        assert model.learning_rate_factor(5000) == 0.5
+        assert model.learning_rate_factor(10_000) == 1
+        assert model.learning_rate_factor(110_000) == 0.5
+        assert model.learning_rate_factor(210_000) == 0.25

@@ -1,0 +1,131 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from object_discovery.models.dinosaur.orders import patch_orders
+from object_discovery.models.dinosaur.transformer import TransformerDecoder
+
+B, K, D, F, HEADS = 2, 3, 5, 8, 2
+GRID = (2, 3)
+N = GRID[0] * GRID[1]
+
+
+def make(num_blocks: int = 2, permuted: bool = False) -> TransformerDecoder:
+    torch.manual_seed(0)
+    decoder = TransformerDecoder(D, GRID, F, num_blocks=num_blocks, num_heads=HEADS, permuted=permuted).double()
+    for parameter in decoder.parameters():  # biases too, which start at 0
+        nn.init.normal_(parameter, std=0.5)
+    return decoder
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    slots = torch.randn(B, K, D, generator=generator, dtype=torch.float64)
+    return slots, torch.randn(B, N, F, generator=generator, dtype=torch.float64)
+
+
+def torch_blocks(decoder: TransformerDecoder) -> nn.TransformerDecoder:
+    """Build PyTorch's own decoder with the same weights."""
+    layer = nn.TransformerDecoderLayer(F, HEADS, 4 * F, dropout=0.0, norm_first=True, batch_first=True)
+    oracle = nn.TransformerDecoder(layer, len(decoder.blocks)).double()
+    blocks: list[Any] = [*decoder.blocks]
+    for theirs, ours in zip(oracle.layers, blocks, strict=True):
+        for attention, own in (
+            (theirs.self_attn, ours.self_attention),
+            (theirs.multihead_attn, ours.cross_attention),
+        ):
+            for kind in ("weight", "bias"):
+                parts = [getattr(own.to_query, kind), getattr(own.to_key_value, kind)]
+                getattr(attention, f"in_proj_{kind}").data.copy_(torch.cat(parts))
+                getattr(attention.out_proj, kind).data.copy_(getattr(own.to_output, kind))
+        for to, source in (
+            (theirs.linear1, ours.mlp[0]),
+            (theirs.linear2, ours.mlp[2]),
+            (theirs.norm1, ours.norm_self),
+            (theirs.norm2, ours.norm_cross),
+            (theirs.norm3, ours.norm_mlp),
+        ):
+            to.load_state_dict(source.state_dict())
+    return oracle
+
+
+def test_the_decoder_is_that_of_torch() -> None:
+    decoder, (slots, features) = make(), inputs()
+    beginning = decoder.beginnings.expand(B, 1, -1)
+    tokens = decoder.from_features(torch.cat([beginning, features[:, :-1]], 1))
+    causal = nn.Transformer.generate_square_subsequent_mask(N, dtype=torch.float64)
+    oracle, memory = torch_blocks(decoder), decoder.from_slots(slots)
+    seen: dict[str, Tensor] = {}
+    oracle.layers[-1].multihead_attn.register_forward_pre_hook(
+        lambda module, args: seen.update(queries=args[0])  # what the last block asks its slots
+    )
+    expected = oracle(tokens, memory, tgt_mask=causal)
+    predicted, masks = decoder(slots, features)
+    torch.testing.assert_close(predicted, expected)
+    _, weights = oracle.layers[-1].multihead_attn(seen["queries"], memory, memory)  # averaged over heads
+    assert masks is not None
+    torch.testing.assert_close(masks.double(), weights.transpose(1, 2), rtol=1e-5, atol=1e-6)
+    assert torch.equal(decoder.masks(slots, features), masks)
+    assert decoder(slots, features, with_masks=False)[1] is None
+
+
+@pytest.mark.parametrize("position", range(N))
+def test_a_patch_changes_only_what_comes_after_it(position: int) -> None:
+    decoder, (slots, features) = make().eval(), inputs()
+    changed = features.clone()
+    changed[:, position] += torch.randn(F)
+    (before, masks), (after, others) = decoder(slots, features), decoder(slots, changed)
+    assert torch.equal(after[:, : position + 1], before[:, : position + 1])
+    assert torch.equal(others[:, :, : position + 1], masks[:, :, : position + 1])
+    assert all(not torch.allclose(after[:, later], before[:, later]) for later in range(position + 1, N))
+
+
+def test_the_last_patch_is_only_predicted() -> None:
+    decoder, (slots, features) = make().eval(), inputs()
+    given = features.clone().requires_grad_()
+    predicted, _ = decoder(slots, given)
+    assert not predicted.grad_fn or torch.autograd.grad(predicted.sum(), given, allow_unused=True)[0] is None
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_an_order_predicts_each_patch_from_those_before_it_in_that_order(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, (slots, features) = make(permuted=True).train(), inputs()
+    monkeypatch.setattr(torch, "randint", lambda high, size, device=None: torch.full(size, number))
+    predicted, masks = decoder(slots, features)
+    order = patch_orders(*GRID)[number]
+    # the same as a raster decoder that is shown the patches in that order
+    raster = make()
+    raster.load_state_dict({**decoder.state_dict(), "beginnings": decoder.beginnings[number : number + 1]})
+    expected, weights = raster(slots, features[:, order])
+    torch.testing.assert_close(predicted[:, order], expected)
+    torch.testing.assert_close(masks[:, :, order], weights)
+
+
+def test_orders_are_drawn_for_each_image_in_training_only() -> None:
+    decoder, (slots, features) = make(permuted=True), inputs()
+    decoder.train()
+    torch.manual_seed(0)
+    drawn = {tuple(decoder(slots[:1], features[:1])[0].flatten().tolist()) for _ in range(60)}
+    assert 7 <= len(drawn) <= 9
+    decoder.eval()
+    raster = make()
+    raster.load_state_dict({**decoder.state_dict(), "beginnings": decoder.beginnings[:1]})
+    assert torch.equal(decoder(slots, features)[0], raster(slots, features)[0])
+
+
+def test_the_parameters_are_as_many_as_published() -> None:
+    decoder = TransformerDecoder(256, (14, 14), 768, num_blocks=4, num_heads=8)
+    layer = nn.TransformerDecoderLayer(768, 8, 4 * 768)
+    blocks = 4 * sum(parameter.numel() for parameter in layer.parameters())
+    projections = 768 * 768 + 256 * 768 + 2 * 2 * 768  # without bias, and two layer normalisations
+    assert sum(parameter.numel() for parameter in decoder.parameters()) == blocks + projections + 768
+    assert 0.8 < float(decoder.beginnings.detach().std()) * 768**0.5 < 1.2
+
+
+def test_heads_that_do_not_divide_the_features_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`decoder_heads` to be a divisor of the feature size 8, but got 3"):
+        TransformerDecoder(D, GRID, F, num_heads=3)
