@@ -24,13 +24,32 @@ if TYPE_CHECKING:
     from object_discovery.discovery import Discovery
     from object_discovery.layers import SlotAttention
     from object_discovery.metrics import ARI, FGARI, AveragePrecision, MeanBestOverlap, MeanIoU, SegmentationScores
-    from object_discovery.models import MODELS, SLATE, ConceptLibrary, SetPrediction, SlotAttentionModel, load
-    from object_discovery.params import DataParams, SetPredictionParams, SLATEParams, SlotAttentionParams, TrainerParams
+    from object_discovery.models import (
+        DINOSAUR,
+        GNM,
+        MODELS,
+        SLATE,
+        ConceptLibrary,
+        SetPrediction,
+        SlotAttentionModel,
+        load,
+    )
+    from object_discovery.params import (
+        DataParams,
+        DINOSAURParams,
+        GNMParams,
+        SetPredictionParams,
+        SLATEParams,
+        SlotAttentionParams,
+        TrainerParams,
+    )
 
 __all__ = [
     "ARI",
     "DATASETS",
+    "DINOSAUR",
     "FGARI",
+    "GNM",
     "MODELS",
     "SLATE",
     "AveragePrecision",
@@ -39,9 +58,11 @@ __all__ = [
     "COCODataModule",
     "ClevrTexDataModule",
     "ConceptLibrary",
+    "DINOSAURParams",
     "DataParams",
     "Discovery",
     "FolderDataModule",
+    "GNMParams",
     "MeanBestOverlap",
     "MeanIoU",
     "MultiDSpritesDataModule",

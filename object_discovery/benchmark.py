@@ -1,4 +1,4 @@
-"""Measure the library on this machine: `python -m object_discovery.benchmark data [--out FILE.json]`."""
+"""Measure the library on this machine: `python -m object_discovery.benchmark NAME [--out FILE.json]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from object_discovery.benchmarks import data
+from object_discovery.benchmarks import data, dinosaur, features, gnm, slate
 from object_discovery.benchmarks.report import Report
 from object_discovery.cli import Parser, add_flags, build, fail, one_line_errors
 from object_discovery.files import check_writable, write_beside
@@ -27,6 +27,14 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS: dict[str, Benchmark] = {
     "data": Benchmark(data.DataBenchmarkParams, data.run, "Measure how fast scenes are read, written and converted."),
+    "features": Benchmark(
+        features.FeatureBenchmarkParams, features.run, "Measure training steps with and without cached features."
+    ),
+    "dinosaur": Benchmark(
+        dinosaur.DINOSAURBenchmarkParams, dinosaur.run, "Measure what a training step of DINOSAUR is spent on."
+    ),
+    "gnm": Benchmark(gnm.GNMBenchmarkParams, gnm.run, "Measure how fast GNM trains."),
+    "slate": Benchmark(slate.SLATEBenchmarkParams, slate.run, "Measure how fast SLATE trains and generates."),
 }
 """Every benchmark by the name the command line knows it by."""
 

@@ -16,10 +16,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from object_discovery.errors import UserError
+from object_discovery.models import ObjectDiscoveryModel
 from object_discovery.visualize import discovery_grid, save_png
 
 _MAIN = ("fg_ari", "ari", "mbo_i", "miou", "mse", "cross_entropy", "ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125")
-SUMMARY = (*_MAIN, "active_slots", "duplicated_slots", "mask_entropy", "n_skipped")
+_COLLAPSE = ("active_slots", "duplicated_slots", "mask_entropy", "slot_covariance", "slot_cosine")
+SUMMARY = (*_MAIN, "count_accuracy", "elbo", *_COLLAPSE, "n_skipped")
 """Scores in the order in which they are shown."""
 
 
@@ -54,7 +57,7 @@ class Throughput(Callback):
 
 
 class Pictures(Callback):
-    """Draw the first validation images at each validation: input, reconstruction, masks, each slot.
+    """Draw the first validation images at each validation: input, reconstruction, the model's own, masks, each slot.
 
     The pictures are drawn inside the validation, where the model is in evaluation mode anyway, so its mode is left
     alone.
@@ -83,8 +86,12 @@ class Pictures(Callback):
             return
         images, masks = batch["image"][: self.count], batch.get("mask")
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            found = pl_module(images)
-        picture = discovery_grid(images, found, masks=None if masks is None else masks[: self.count])
+            if "features" in batch and isinstance(pl_module, ObjectDiscoveryModel):  # nothing is encoded
+                found = pl_module.evaluate({key: value[: self.count] for key, value in batch.items()})[0]
+            else:
+                found = pl_module(images)
+            extra = pl_module.pictures(found) if isinstance(pl_module, ObjectDiscoveryModel) else None
+        picture = discovery_grid(images, found, masks=None if masks is None else masks[: self.count], extra=extra)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.last = self.folder / f"step_{trainer.global_step:07d}.png"
         save_png(picture, self.last)
@@ -204,3 +211,50 @@ class GracefulStop(Callback):
         if self.received is not None:  # the second time at once
             raise KeyboardInterrupt
         self.received = number
+
+
+class StopOnDivergence(Callback):
+    """Stop a run whose loss or weights are no longer finite, and let nothing of it be saved.
+
+    Losses are gathered on the device and looked at every `interval` steps and before anything is saved, so that no
+    other step waits for the device.
+
+    Args:
+        last: The checkpoint that is good so far, once it is there.
+        interval: Steps between two looks.
+    """
+
+    def __init__(self, last: Path, interval: int = 50) -> None:
+        self.last, self.interval = last, interval
+        self._diverged: torch.Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note whether the loss is finite, and look at it at times."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if loss is not None:
+            diverged = ~loss.detach().isfinite().all()
+            self._diverged = diverged if self._diverged is None else self._diverged | diverged
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if ends or trainer.global_step % self.interval == 0:
+            self._look(trainer, pl_module, ends)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look before the validation, after which checkpoints are saved."""
+        if trainer.state.fn == "fit":
+            self._look(trainer, pl_module, True)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, weights: bool) -> None:
+        found = [] if self._diverged is None else [self._diverged]
+        if weights:
+            found += [~parameter.detach().isfinite().all() for parameter in pl_module.parameters()]
+        diverged = bool(torch.stack(found).any()) if found else False
+        if trainer.world_size > 1:
+            diverged = trainer.strategy.reduce_boolean_decision(diverged, all=False)
+        if diverged:
+            good = f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
+            raise UserError(
+                f"The run has diverged by step {trainer.global_step}: its loss is not a finite number. "
+                f"Try a lower --lr, or --precision 32-true; {good}"
+            )

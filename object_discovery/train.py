@@ -35,12 +35,14 @@ from object_discovery.callbacks import (
     Pictures,
     ProgressBar,
     Report,
+    StopOnDivergence,
     Throughput,
     metrics_table,
 )
 from object_discovery.cli import Parser, add_flags, build, early, fail, one_line_errors
 from object_discovery.data import DATASETS
 from object_discovery.errors import CheckpointError, UserError
+from object_discovery.features import with_features
 from object_discovery.files import write_beside
 from object_discovery.models import MODELS, ObjectDiscoveryModel, read_checkpoint, read_config
 from object_discovery.params import DataParams, ModelParams, TrainerParams
@@ -236,6 +238,7 @@ def build_callbacks(run: Run, out: Path, has_masks: bool = True) -> list[Callbac
         ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False),
         LastCheckpoint(folder),
         GracefulStop(),
+        StopOnDivergence(folder / "last.ckpt"),
         Report(),
     ]
     if run.trainer.num_pictures:
@@ -320,10 +323,11 @@ def train(run: Run) -> dict[str, float]:
         UserError: If the data, the folder or the checkpoint to resume are not as they must be.
         SystemExit: With status 128 plus the signal's number, if a signal stopped the run.
     """
-    data = DATASETS[run.data.dataset](run.data)
-    data.setup("fit")
+    scenes = DATASETS[run.data.dataset](run.data)
+    scenes.setup("fit")
     seed_everything(run.trainer.seed, verbose=False)
     model = build_model(run)
+    data = with_features(scenes, model, run.trainer.accelerator)
     out = choose_folder(run)
     resume = find_resume(run, out, model)
     trainer = build_trainer(run, out, data.has_masks)

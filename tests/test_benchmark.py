@@ -74,8 +74,8 @@ def test_help_names_the_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "one of data, but got 'speed'" in fails(capsys, "speed")
-    assert "one of data, but got ''" in fails(capsys, *[""])
+    assert f"one of {', '.join(BENCHMARKS)}, but got 'speed'" in fails(capsys, "speed")
+    assert f"one of {', '.join(BENCHMARKS)}, but got ''" in fails(capsys, *[""])
     assert "repeats" in fails(capsys, "data", "--repeats", "0")
     assert "no_such_flag" in fails(capsys, "data", "--no_such_flag", "1")
     assert "No such file" in fails(capsys, "data", "--source", str(tmp_path / "none"))

@@ -29,11 +29,14 @@ LOW = {"layers", "metrics", "schedules", "discovery", "visualize", "errors", "fi
 """What models and data may import."""
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "params": set(),
+    "shared_params": set(),
+    "params": {"shared_params"},
     **{name: {name, "errors"} for name in LEAVES},
     "visualize": {"background", "discovery", "errors", "files", "palette"},
     "models": {"models", *LOW},
     "data": {"data", *LOW},
+    "features": {"features", "data", *LOW},
+    "baselines": {"features", "models", *LOW},
 }
 TOP = {
     "__init__",
@@ -41,6 +44,7 @@ TOP = {
     "evaluate",
     "benchmark",
     "benchmarks",
+    "cache_features",
     "predict",
     "prediction",
     "callbacks",

@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
-from torch.nn.functional import one_hot
+from sklearn.metrics import adjusted_rand_score
+from torch.nn.functional import interpolate, one_hot
 
 from object_discovery.discovery import Discovery
 from object_discovery.metrics import clevrtex_miou
-from object_discovery.protocols import PROTOCOLS, Protocol, ProtocolScores
+from object_discovery.protocols import PROTOCOLS, Protocol, ProtocolScores, resize_masks
 
 LABELS = torch.tensor([[[0, 1, 2, 2]], [[0, 0, 1, 1]], [[0, 0, 0, 1]]])
 TRUE = torch.tensor([[[0, 0, 1, 1]], [[0, 0, 1, 1]], [[0, 0, 0, 0]]], dtype=torch.uint8)
@@ -45,3 +47,76 @@ def test_names_are_those_of_the_command_line() -> None:
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
     assert PROTOCOLS["slot-attention"].num_scenes == 320
     assert PROTOCOLS["slot-attention"].split == "test"
+
+
+SIZED = Protocol("sized", "", mask_size=12, unscorable="one")
+
+
+def photographs() -> tuple[Discovery, torch.Tensor, torch.Tensor]:
+    """Random soft masks and attention of six images, and their maps at another size; the last has no object."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(6, 4, 8, 8, generator=generator).softmax(1)
+    attention = torch.rand(6, 4, 4, 4, generator=generator).softmax(1)
+    objects = interpolate(torch.randint(0, 4, (6, 1, 4, 4), generator=generator).byte(), (12, 12))[:, 0]
+    objects[:, 0] = 255
+    objects[-1] = 0
+    classes = torch.where((objects > 0) & (objects < 255), 1 + objects // 3, objects)
+    return Discovery(torch.rand(6, 4, 5, generator=generator), masks, attention=attention), objects, classes
+
+
+def by_hand(soft: torch.Tensor, objects: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
+    """The scores of photographs with scikit-learn and numpy, image by image."""
+    labels = interpolate(soft, (12, 12), mode="bilinear").argmax(1).numpy()
+    aris: list[float] = []
+    found: dict[str, list[float]] = {"mbo_i": [], "mbo_c": [], "corloc": []}
+    for pred, instance, kind in zip(labels, objects.numpy(), classes.numpy(), strict=True):
+        foreground = (instance > 0) & (instance < 255)
+        aris.append(adjusted_rand_score(instance[foreground], pred[foreground]) if foreground.any() else 1.0)
+        for name, true in (("mbo_i", instance), ("mbo_c", kind)):
+            best = [
+                max(
+                    ((pred == k) & (true == t)).sum() / (((pred == k) & (true < 255)) | (true == t)).sum()
+                    for k in range(4)
+                )
+                for t in np.unique(true[foreground])
+            ]
+            found[name] += [np.mean(best)] if best else []
+            found["corloc"] += [float(max(best) > 0.5)] if best and name == "mbo_i" else []
+    return {"fg_ari": float(np.mean(aris)), **{name: float(np.mean(values)) for name, values in found.items()}}
+
+
+def test_photographs_are_scored_at_the_size_of_their_maps_by_masks_and_attention() -> None:
+    found, objects, classes = photographs()
+    scores, images = ProtocolScores(SIZED), torch.rand(6, 3, 8, 8)
+    for part in (slice(0, 4), slice(4, 6)):
+        one = Discovery(found.slots[part], found.masks[part], attention=found.attention[part])  # type: ignore[index]
+        scores.update(one, images[part], objects[part], None, classes[part])
+    values = {name: float(value) for name, value in scores.compute().items()}
+    assert found.attention is not None
+    for prefix, soft in (("", found.masks), ("attention_", found.attention)):
+        for name, expected in by_hand(soft, objects, classes).items():
+            assert values[prefix + name] == pytest.approx(expected, abs=1e-6), prefix + name
+    assert values["n_skipped"] == 1
+    scores.reset()
+    assert scores.compute() == {}
+
+
+def test_what_a_model_or_a_dataset_lacks_is_left_out() -> None:
+    found, objects, _ = photographs()
+    scores = ProtocolScores(SIZED)
+    scores.update(found._replace(attention=None), torch.rand(6, 3, 8, 8), objects)
+    names = scores.compute().keys()
+    assert "corloc" in names
+    assert not [name for name in names if name == "mbo_c" or name.startswith("attention")]
+    scores.update(found, torch.rand(6, 3, 8, 8), None)
+
+
+def test_masks_of_the_size_are_not_resized() -> None:
+    masks = torch.rand(1, 2, 6, 6, dtype=torch.float64)
+    assert torch.equal(resize_masks(masks, 6), masks.float())
+
+
+def test_the_protocols_of_photographs() -> None:
+    dinosaur, covloss = PROTOCOLS["dinosaur-320"], PROTOCOLS["covloss-coco"]
+    assert (dinosaur.mask_size, dinosaur.fit, dinosaur.unscorable) == (320, "crop", "one")
+    assert (covloss.mask_size, covloss.fit, covloss.unscorable) == (128, "squash", "skip")

@@ -7,6 +7,8 @@ from typing import Any
 
 from object_discovery.errors import CheckpointError
 from object_discovery.models.base import ObjectDiscoveryModel, read_checkpoint, read_config
+from object_discovery.models.dinosaur import DINOSAUR
+from object_discovery.models.gnm import GNM
 from object_discovery.models.set_prediction import SetPrediction
 from object_discovery.models.slate import SLATE, ConceptLibrary
 from object_discovery.models.slot_attention import SlotAttentionModel
@@ -14,6 +16,8 @@ from object_discovery.models.slot_attention import SlotAttentionModel
 MODELS: dict[str, type[ObjectDiscoveryModel[Any]]] = {
     "sa": SlotAttentionModel,
     "slate": SLATE,
+    "gnm": GNM,
+    "dinosaur": DINOSAUR,
     "set_prediction": SetPrediction,
 }
 """Every model by the name the command line knows it by."""
@@ -35,6 +39,8 @@ def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
 
 
 __all__ = [
+    "DINOSAUR",
+    "GNM",
     "MODELS",
     "SLATE",
     "ConceptLibrary",

@@ -177,6 +177,10 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Compute the losses of a batch with floating-point images; the key `loss` is minimised, the others logged."""
         raise TypeError(f"{type(self).__name__} has no losses")
 
+    def pictures(self, found: Discovery) -> dict[str, Tensor]:
+        """Paint further images `(B, 3, H, W)` of what was found, by the name of their column in the picture grid."""
+        return {}
+
     def check_images(self, images: Tensor) -> None:
         """Refuse images of another shape than `(B, 3, H, W)` at the model's resolution.
 
@@ -233,7 +237,8 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
 
     def _score(self, split: str, batch: Batch) -> Discovery:
         found, own = self.evaluate(batch)
-        cast(SplitScores, self.scores[split]).update(found, batch["image"], batch.get("mask"), own)
+        scores = cast(SplitScores, self.scores[split])
+        scores.update(found, batch["image"], batch.get("mask"), own, batch.get("classes"))
         return found
 
     def _log_scores(self, split: str) -> dict[str, Tensor]:

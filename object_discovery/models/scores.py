@@ -50,7 +50,12 @@ class SplitScores(nn.Module):
         self.sets = nn.ModuleDict()  # metrics of all images together, where a model has some
 
     def update(
-        self, found: Discovery, images: Tensor, masks: Tensor | None, own: Mapping[str, Tensor] | None = None
+        self,
+        found: Discovery,
+        images: Tensor,
+        masks: Tensor | None,
+        own: Mapping[str, Tensor] | None = None,
+        classes: Tensor | None = None,
     ) -> None:
         """Add a batch.
 
@@ -59,6 +64,7 @@ class SplitScores(nn.Module):
             images: `(B, 3, H, W)`.
             masks: Label maps `(B, H, W)`, if there are any.
             own: The scores that only this model has, `(B,)` each.
+            classes: Label maps of classes `(B, H, W)`, for protocols that score them.
         """
         values = {
             **(own or {}),

@@ -8,17 +8,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from rich.console import Console
 
 from object_discovery.cli import Parser, add_flags, build, fail, one_line_errors
 from object_discovery.errors import CorruptFileError, UserError
 from object_discovery.files import check_writable
 from object_discovery.inference import load_for_inference
+from object_discovery.models import ObjectDiscoveryModel, SetPrediction
+from object_discovery.prediction.compose import compose
+from object_discovery.prediction.generate import generate
 from object_discovery.prediction.images import ImageFile, find_images, read_image
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import RESULT, overview, write_prediction
+from object_discovery.prediction.properties import PredictedObject, objects_table, plan, predicted_objects
 from object_discovery.visualize import save_png
 
 _ROWS = 8
@@ -42,6 +48,10 @@ class PredictParams:
     """Images that go through the model together."""
     seed: int = 0
     """Seed of models whose slots start at random."""
+    confidence: float = 0.5
+    """How sure set prediction must be of an object to list it, in [0, 1]."""
+    generate: int | None = None
+    """Imagine as many scenes instead, with a model that can (gnm). None: find the objects in images."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -49,6 +59,8 @@ class PredictParams:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"Expected argument `confidence` to be in [0, 1], but got {self.confidence}")
 
 
 def main(
@@ -65,13 +77,24 @@ def main(
     parser.add_argument("images", nargs="*", metavar="IMAGE|FOLDER", help="images, and folders that hold some")
     add_flags(parser, PredictParams, defaults={"checkpoint": str(checkpoint)} if checkpoint else None)
     parser.add_argument("--crop", action="store_true", help="see the central square only, not the squashed image")
+    parser.add_argument("--compose", action="store_true", help="compose scenes of slots of the images instead (slate)")
     values = vars(parser.parse_args(argv))
     params = build(PredictParams, values)
     if params.checkpoint is None:
         fail("Expected a trained model: give one as `--checkpoint FILE`")
     with one_line_errors():
+        if params.generate is not None:
+            check_writable(params.out, "out")
+            print(
+                generate(params.checkpoint, params.generate, params.out, num_slots=params.num_slots, seed=params.seed)
+            )
+            return
         files = find_images(values["images"] or images, _warn)[: params.limit]
         check_writable(params.out, "out")
+        if values["compose"]:
+            numbers = {name: getattr(params, name) for name in ("num_slots", "num_iterations", "seed")}
+            print(compose(params.checkpoint, files, params.out, crop=values["crop"], **numbers))
+            return
         _predict_files(params, params.checkpoint, files, values["crop"])
 
 
@@ -95,15 +118,31 @@ def _predict_files(params: PredictParams, checkpoint: str, files: list[ImageFile
         found = predict(model, list(images.values()), crop=crop) if images else []
         for path, prediction in zip(images, found, strict=True):
             folder = _folder_for(path, Path(params.out), taken)
-            shown = write_prediction(prediction, folder, {"image": str(path), **about})
-            count = sum(not slot.background for slot in prediction.slots)
+            described = _describe(model, prediction, params.confidence)
+            entries = {} if described is None else {"objects": [dataclasses.asdict(found) for found in described]}
+            if described is not None:
+                save_png(plan(described), folder / "plan.png")
+            shown = write_prediction(prediction, folder, {"image": str(path), **about, **entries})
+            count = sum(not slot.background for slot in prediction.slots) if described is None else len(described)
             print(f"{shown}: {count} {'object' if count == 1 else 'objects'}")
+            if described:
+                Console().print(objects_table(described))
         rows += found[: _ROWS - len(rows)]
     if not rows:
         raise UserError("Expected some images, but none of the files could be read")
     together = Path(params.out) / "overview.png"
     save_png(overview(rows), together)
     print(f"{together}: {len(rows)} images together")
+
+
+def _describe(
+    model: ObjectDiscoveryModel[Any], prediction: Prediction, confidence: float
+) -> list[PredictedObject] | None:
+    """Say what the objects are, if the model can."""
+    if not isinstance(model, SetPrediction):
+        return None
+    with torch.inference_mode():
+        return predicted_objects(model.properties(prediction.found.slots.to(model.device))[0], confidence)
 
 
 def _read(files: Sequence[ImageFile]) -> dict[Path, Image.Image]:

@@ -65,23 +65,21 @@ def predicted_objects(rows: Tensor, confidence: float = 0.5) -> list[PredictedOb
     if rows.ndim != 2 or rows.shape[1] != NUM_COLUMNS:
         raise ValueError(f"Expected argument `rows` to be (K, {NUM_COLUMNS}), but got {tuple(rows.shape)}")
     rows = rows.detach().float().cpu()
-    places = (rows[:, :3] * 2 - 1) * _REACH
+    places = ((rows[:, :3] * 2 - 1) * _REACH).tolist()
     kinds: dict[str, list[str]] = {}
     start = 3
     for name, values in ATTRIBUTES.items():
         best = rows[:, start : start + len(values)].argmax(1).tolist()
         kinds[name] = [values[index] for index in best]
         start += len(values)
-    return [
-        PredictedObject(
-            slot,
-            **{name: kinds[name][slot] for name in ("shape", "color", "material", "size")},
-            **{axis: round(float(value), 2) for axis, value in zip("xyz", places[slot], strict=True)},
-            confidence=round(float(rows[slot, -1]), 4),
-        )
-        for slot in rows[:, -1].argsort(descending=True, stable=True).tolist()
-        if rows[slot, -1] >= confidence
-    ]
+    found = []
+    for slot in rows[:, -1].argsort(descending=True, stable=True).tolist():
+        sure = float(rows[slot, -1])
+        if sure >= confidence:
+            shape, color, material, size = (kinds[name][slot] for name in ("shape", "color", "material", "size"))
+            x, y, z = (round(axis, 2) for axis in places[slot])
+            found.append(PredictedObject(slot, shape, color, material, size, x, y, z, round(sure, 4)))
+    return found
 
 
 def objects_table(objects: Sequence[PredictedObject], title: str | None = None) -> Table:

@@ -14,12 +14,15 @@ import object_discovery
 from object_discovery import TetrominoesDataModule
 from object_discovery.models import MODELS, ObjectDiscoveryModel
 from object_discovery.models.base import read_config
+from object_discovery.models.slot_model import SlotModel
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_model, make_objects, make_trainer
 
 SCORES = {"fg_ari", "ari", "mbo_i", "miou", "n_skipped"}
 """Scores that need masks."""
 OTHERS = {"mse", "active_slots", "duplicated_slots", "mask_entropy"}
 """Scores that need none."""
+OF_SLOTS = {"slot_covariance", "slot_cosine"}
+"""Scores of models with Slot Attention."""
 OF_SETS = {"set_prediction": {"ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125"}}
 """Scores of models that need objects."""
 
@@ -30,7 +33,10 @@ every_model = pytest.mark.parametrize("model_type", sorted(MODELS))
 def others(model: ObjectDiscoveryModel[Any]) -> set[str]:
     """Name the scores of a model that need no masks; without a reconstruction there is no error of it."""
     paints = model(make_images()).image is not None
-    return OTHERS - (set() if paints else {"mse"}) | {*model.own_scores} | OF_SETS.get(model.model_type, set())
+    of_slots = OF_SLOTS if isinstance(model, SlotModel) else set()
+    return (
+        OTHERS - (set() if paints else {"mse"}) | {*model.own_scores} | OF_SETS.get(model.model_type, set()) | of_slots
+    )
 
 
 def seeded(model: ObjectDiscoveryModel[Any], images: Tensor, **options: Any) -> list[Tensor]:

@@ -37,6 +37,30 @@ TINY: dict[str, dict[str, Any]] = {
         "encoder_strides": [2],
         "warmup_steps": 2,
     },
+    "dinosaur": {
+        "resolution": SIZE,
+        "num_slots": SLOTS,
+        "slot_size": 16,
+        "mlp_size": 16,
+        "encoder": "test_efficientnet",
+        "encoder_weights": "none",
+        "encoder_block": 2,
+        "decoder_size": 16,
+        "decoder_top_k": 2,
+        "warmup_steps": 2,
+    },
+    "gnm": {
+        "resolution": SIZE,
+        "num_slots": SLOTS,
+        "grid": 2,
+        "hidden_size": 16,
+        "glimpse_size": 8,
+        "what_size": 8,
+        "background_size": 4,
+        "global_size": 4,
+        "global_steps": 2,
+        "warmup_steps": 2,
+    },
     "slate": {
         "resolution": SIZE,
         "num_slots": SLOTS,
@@ -77,8 +101,8 @@ class TinyData(TetrominoesDataModule):
     """Tetrominoes with objects of a kind."""
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int]) -> Draw | None:
-        draw = super()._drawing(seed, variant, counts)
+    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
+        draw = super()._drawing(seed, variant, counts, resolution)
         assert draw is not None
         return lambda indices: (*draw(indices)[:2], {"objects": make_objects(len(indices)).numpy()})
 

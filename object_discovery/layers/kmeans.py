@@ -1,0 +1,82 @@
+"""K-means of a few points, for many images at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def kmeans(points: Tensor, num_clusters: int, *, iterations: int = 50, restarts: int = 4) -> tuple[Tensor, Tensor]:
+    """Cluster the points of each image by Lloyd's algorithm from k-means++, and keep the best of several starts.
+
+    Random numbers come from PyTorch's generator on the CPU: a seed gives the same clusters on every device.
+
+    Args:
+        points: `(B, N, F)`, floats.
+        num_clusters: K, at most N.
+        iterations: Most iterations; fewer where nothing changes any more.
+        restarts: Starts, of which the one with the smallest sum of squared distances counts.
+
+    Returns:
+        The cluster of each point, `(B, N)`, int64 from 0 to K - 1, and the centres, `(B, K, F)`, float32.
+
+    Raises:
+        ValueError: If there are fewer points than clusters.
+
+    Reference:
+        Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
+
+    Example:
+        >>> labels, centres = kmeans(torch.tensor([[[0.0], [0.1], [5.0], [5.1]]]), 2)
+        >>> bool(labels[0, 0] == labels[0, 1] != labels[0, 2] == labels[0, 3])
+        True
+    """
+    if not 1 <= num_clusters <= points.shape[1]:
+        raise ValueError(f"Expected argument `num_clusters` to be from 1 to {points.shape[1]}, but got {num_clusters}")
+    points = points.float()
+    points = points - points.mean(1, keepdim=True)  # distances far from the origin are inexact
+    best_labels, best_centres, best = _lloyd(points, _seeds(points, num_clusters), iterations)
+    for _ in range(restarts - 1):
+        labels, centres, error = _lloyd(points, _seeds(points, num_clusters), iterations)
+        better = error < best
+        best_labels = torch.where(better[:, None], labels, best_labels)
+        best_centres = torch.where(better[:, None, None], centres, best_centres)
+        best = torch.minimum(error, best)
+    return best_labels, best_centres
+
+
+def _seeds(points: Tensor, num_clusters: int) -> Tensor:
+    """Choose points as centres `(B, K, F)`, by chances in proportion to the squared distance from those chosen."""
+    rows = torch.arange(len(points), device=points.device)
+    nearest = torch.ones(points.shape[:2], device=points.device)
+    centres = []
+    for _ in range(num_clusters):
+        chances = nearest.double().cumsum(1)
+        drawn = torch.rand(len(points), 1, dtype=torch.float64).to(points.device) * chances[:, -1:]
+        index = torch.searchsorted(chances, drawn, right=True).clamp(max=points.shape[1] - 1)[:, 0]
+        centres.append(points[rows, index])
+        distance = (points - centres[-1][:, None]).square().sum(2)
+        nearest = distance if len(centres) == 1 else torch.minimum(nearest, distance)
+    return torch.stack(centres, 1)
+
+
+def _lloyd(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Move centres to the means of their points until they rest; also return the sums of squared distances, `(B,)`."""
+    labels, error = _assign(points, centres)
+    for _ in range(iterations):
+        member = torch.nn.functional.one_hot(labels, centres.shape[1]).to(points.dtype)  # (B, N, K)
+        count = member.sum(1)[:, :, None]
+        means = member.transpose(1, 2) @ points / count.clamp(min=1)
+        centres = torch.where(count > 0, means, centres)
+        before = labels
+        labels, error = _assign(points, centres)
+        if torch.equal(labels, before):
+            break
+    return labels, centres, error
+
+
+def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    distance = centres.square().sum(2)[:, None] - 2 * points @ centres.transpose(1, 2)  # but for |points|^2
+    nearest = distance.min(2)
+    return nearest.indices, (nearest.values + points.square().sum(2)).sum(1)
