@@ -143,11 +143,13 @@ class SetPredictionParams(SlotParams):
     """Set prediction: an object with its properties from each slot."""
 
     num_slots: int = 10
-    """Number of slots; the largest number of objects."""
+    """Number of slots, at least the largest number of objects; some more make learning quicker."""
     lr: float = 1e-3
     """Peak learning rate of Adam."""
-    warmup_steps: int = 1000
+    warmup_steps: int = 300
     """Steps over which the learning rate rises linearly from 0."""
+    num_iterations: int = 2
+    """Iterations of Slot Attention (published: 3)."""
     property_loss: Literal["huber", "cross_entropy"] = "cross_entropy"
     """Loss of all but the coordinates; huber as published, which tells objects apart after many more steps."""
     coordinate_weight: float = 20.0
@@ -163,7 +165,7 @@ class SetPredictionParams(SlotParams):
     encoder_kernel: int = 3
     """Kernel size of the encoder's convolutions."""
     encoder_residual: bool = True
-    """Residual convolutions, see `ConvEncoder`. Not published."""
+    """Residual convolutions with batch normalisation, see `ConvEncoder`. Not published."""
     feature_size: int | None = None
     """Size of the encoder's features. None: the channels of its last convolution, as published."""
     position_frequencies: int = 4

@@ -37,10 +37,11 @@ class SameConv2d(nn.Conv2d):
 
 
 class Residual(nn.Module):
-    """A convolution whose output is added to its input, `x + convolution(relu(x))`.
+    """A convolution whose output is added to its input, `x + convolution(relu(norm(x)))`.
 
     Args:
         convolution: Keeps the shape.
+        batch_norm: Normalise the input of the ReLU over the batch. False: there is no norm.
 
     Example:
         >>> import torch
@@ -48,13 +49,14 @@ class Residual(nn.Module):
         torch.Size([1, 4, 8, 8])
     """
 
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    def __init__(self, convolution: nn.Conv2d, *, batch_norm: bool = False) -> None:
         super().__init__()
+        self.norm = nn.BatchNorm2d(convolution.in_channels) if batch_norm else nn.Identity()
         self.convolution = convolution
 
     def forward(self, features: Tensor) -> Tensor:
         """Return `(B, C, H, W)` in the same shape."""
-        return features + self.convolution(features.relu())  # type: ignore[no-any-return]
+        return features + self.convolution(self.norm(features).relu())  # type: ignore[no-any-return]
 
 
 class ConvEncoder(nn.Module):
@@ -70,6 +72,7 @@ class ConvEncoder(nn.Module):
         residual: Add the output of each convolution of stride 1 after the first to its input, beginning at 0, and
             begin with a weak position embedding. Features then begin as colours at their place, and learn their
             surroundings. The first and the strided convolutions have a kernel of 3 then.
+        batch_norm: Normalise what the residual convolutions see over the batch.
         norm_eps: Epsilon of the layer normalisation.
 
     Reference:
@@ -92,6 +95,7 @@ class ConvEncoder(nn.Module):
         kernel_size: int = 5,
         frequencies: int = 0,
         residual: bool = False,
+        batch_norm: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -101,7 +105,7 @@ class ConvEncoder(nn.Module):
             if not residual:
                 layers += [SameConv2d(last, width, kernel_size, stride), nn.ReLU(inplace=True)]
             elif layers and stride == 1 and width == last:
-                layers.append(Residual(SameConv2d(width, width, kernel_size)))
+                layers.append(Residual(SameConv2d(width, width, kernel_size), batch_norm=batch_norm))
             else:
                 layers += [nn.ReLU(inplace=True)] * bool(layers) + [SameConv2d(last, width, 3, stride)]
             last, self.size = width, -(-self.size // stride)

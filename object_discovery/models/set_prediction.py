@@ -170,6 +170,7 @@ class SetPrediction(SlotModel[SetPredictionParams]):
             kernel_size=p.encoder_kernel,
             frequencies=p.position_frequencies,
             residual=p.encoder_residual,
+            batch_norm=p.encoder_residual,
             norm_eps=p.norm_eps,
         )
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
