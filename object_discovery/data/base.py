@@ -168,7 +168,10 @@ class SceneDataModule(LightningDataModule):
         lines = [f"{self.name}{f' ({self.variant})' if self.variant else ''}: {source}"]
         for split, scenes in self._sets.items():
             low, high = self._limits(split)
-            limits = f", {low} to {high} objects" if high < sys.maxsize else f", {low} or more objects" if low else ""
+            least = f", {low} or more objects" if low else ""
+            limits = (
+                least if high == sys.maxsize else f", {low} to {high} objects" if low else f", at most {high} objects"
+            )
             rule = self.splits[split].rule if self.splits else "drawn when asked for"
             size = scenes.resolution
             lines.append(f"  {split}: {len(scenes):,} scenes of {size} x {size} pixels ({rule}{limits})")

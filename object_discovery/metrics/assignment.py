@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from object_discovery.metrics.contingency import off_mps
@@ -10,16 +12,18 @@ from object_discovery.metrics.contingency import off_mps
 _FREE = -1
 
 
-def linear_assignment(cost: Tensor, *, maximize: bool = False) -> Tensor:
+def linear_assignment(cost: Tensor, *, maximize: bool = False, batched: bool | None = None) -> Tensor:
     """Solve a batch of linear assignment problems exactly.
 
-    Shortest augmenting paths, row by row. Every loop has a length that the shape fixes, so nothing is read back from
-    the device: n (n + 1) / 2 steps of O(B m), with n the smaller and m the larger of N and M. Costs must be finite,
-    which cannot be checked without waiting: a NaN or an infinity makes the matching of its image meaningless.
+    On the CPU scipy solves them one by one. Elsewhere all are solved together by shortest augmenting paths, row by row.
+    Every loop has a length that the shape fixes then, so nothing is read back from the device: n (n + 1) / 2 steps of
+    O(B m), with n the smaller and m the larger of N and M. Costs must be finite, which cannot be checked without
+    waiting: a NaN or an infinity makes the matching of its image meaningless.
 
     Args:
         cost: Cost of matching each row to each column, `(B, N, M)`; computed in float64 whatever its type.
         maximize: Find the largest total instead of the smallest.
+        batched: Solve them together. None: wherever the device is not the CPU.
 
     Returns:
         The column of each row, `(B, N)`, int64; -1 for the rows left over when N > M.
@@ -28,7 +32,7 @@ def linear_assignment(cost: Tensor, *, maximize: bool = False) -> Tensor:
         ValueError: If `cost` is not of three dimensions.
 
     Reference:
-        Crouse, On Implementing 2D Rectangular Assignment Algorithms, IEEE TAES 2016.
+        Crouse, On Implementing 2D Rectangular Assignment Algorithms, IEEE TAES 2016 (both ways).
 
     Example:
         >>> linear_assignment(torch.tensor([[[4.0, 1.0, 3.0], [2.0, 0.0, 5.0]]])).tolist()
@@ -37,6 +41,8 @@ def linear_assignment(cost: Tensor, *, maximize: bool = False) -> Tensor:
     if cost.ndim != 3:
         raise ValueError(f"Expected argument `cost` to be of shape (B, N, M), but got {tuple(cost.shape)}")
     device = cost.device
+    if not (device.type != "cpu" if batched is None else batched):
+        return _assign_one_by_one(cost.detach().double().cpu().nan_to_num(0, 0, 0), maximize).to(device)
     cost = off_mps(cost.detach()).to(torch.float64)
     cost = -cost if maximize else cost
     if cost.shape[1] <= cost.shape[2]:
@@ -44,6 +50,14 @@ def linear_assignment(cost: Tensor, *, maximize: bool = False) -> Tensor:
     row_of = _assign_rows(cost.transpose(1, 2).contiguous())  # (B, M): the row of each column
     columns = torch.arange(cost.shape[2], device=cost.device).expand_as(row_of)
     return row_of.new_full(cost.shape[:2], _FREE).scatter_(1, row_of, columns).to(device)
+
+
+def _assign_one_by_one(cost: Tensor, maximize: bool) -> Tensor:
+    assigned = np.full(cost.shape[:2], _FREE, np.int64)
+    for columns, problem in zip(assigned, cost.numpy(), strict=True):
+        rows, found = linear_sum_assignment(problem, maximize=maximize)
+        columns[rows] = found
+    return torch.from_numpy(assigned)
 
 
 def _assign_rows(cost: Tensor) -> Tensor:
