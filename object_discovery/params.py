@@ -188,53 +188,78 @@ class GNMParams(ModelParams):
 
     num_slots: int = 17
     """Slots that are returned: the objects that show most, and the background; never more than cells plus 1."""
-    lr: float = 3e-4
-    """Peak learning rate."""
+    lr: float = 1e-3
+    """Peak learning rate; published 1e-4."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient; published 1. None: no clipping."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """The optimiser; published with RMSprop."""
-    sigma: float = 0.2
-    """Standard deviation of colours around the reconstruction; the less, the more it counts besides the latents."""
+    sigma: float = 0.4
+    """Standard deviation of colours around the reconstruction; the less, the more it counts besides the latents. Below
+    0.4 at 64 pixels, two cells often share an object."""
     grid: int = 4
     """Rows and columns of cells, each of which holds at most one object."""
-    hidden_size: int = 128
+    hidden_size: int = 64
     """Channels of the features of a cell."""
     glimpse_size: int | None = None
-    """Height and width that objects are painted at, a power of two. None: half the image's."""
-    what_size: int = 64
+    """Height and width that objects are painted at, a power of two. None: a quarter of the image's; published half."""
+    what_size: int = 32
     """Size of what an object looks like."""
-    background_size: int = 10
+    background_size: int = 3
     """Size of the latent of the background."""
     global_size: int = 32
     """Size of a step of the latent of the whole scene."""
     global_steps: int = 4
     """Steps of the latent of the whole scene."""
-    scale_prior: float = -1.5
+    scale_prior: float = -0.6
     """Logit of the size that objects are expected to have, as a share of the image's."""
-    presence_bound: float = 8.8
-    """Largest log-odds that an object is there; near it the presence hardly learns any more."""
-    covered_steps: int = 500
-    """Steps at the start in which nine tenths of the background are hidden, so that objects are used."""
-    tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 1000, 20_000])
-    """Temperature of the presence of objects: from, to, from step, to step, in a straight line; so for those below."""
-    presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 0, 4000])
+    scale_std: float = 0.4
+    """Standard deviation of that logit; published 0.1."""
+    scale_start: float = -0.4
+    """Logit of the size that objects begin with; published -1."""
+    shortcut: bool = True
+    """Let cells also see the colours in and next to them through one linear map, see `Shortcut`. Not published."""
+    centred: bool = True
+    """Objects begin as a spot of one colour in the middle of their frame, which so has to go to them. Not published."""
+    presence_bound: float = 6.0
+    """Largest log-odds that an object is there; near it the presence hardly learns any more. Published 8.8."""
+    presence_reach: list[float] = field(default_factory=lambda: [0.17, 1.0, 500, 2500])
+    """Share of this bound that is reached: from, to, from step, to step, in a straight line; so for those below."""
+    background_margin: float | None = 0.1
+    """Fit the background to the image on its own, at a cost that rises no more from about this difference of colours
+    on, so that it leaves objects out. None: as part of the whole, as published."""
+    background_steps: int = 200
+    """Steps at the start in which there is only the background. Published: none."""
+    covered_steps: int = 0
+    """Steps at the start in which nine tenths of the background are hidden, so that objects are used; published 500."""
+    latent_noise: list[float] = field(default_factory=lambda: [0.0, 1.0, 500, 2000])
+    """Amplitude of the noise of latents (but for the presence) in training; published 1 throughout."""
+    latent_weight: list[float] = field(default_factory=lambda: [0.02, 1.0, 500, 2500])
+    """Weight of all divergences but those of the presence and the background from the fixed priors; published 1."""
+    tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 800, 2500])
+    """Temperature of the presence of objects: from, to, from step, to step."""
+    presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 800, 2500])
     """Probability of an object in a cell that the auxiliary prior expects."""
-    global_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 100_000])
+    global_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 2500])
     """Weight of the divergence of the latent of the whole scene."""
-    where_weight: list[float] = field(default_factory=lambda: [10.0, 1.0, 0, 500])
+    where_weight: list[float] = field(default_factory=lambda: [1.0, 1.0, 0, 0])
     """Weight of the auxiliary divergence of where objects are."""
-    background_weight: list[float] = field(default_factory=lambda: [50.0, 1.0, 0, 50_000])
+    background_weight: list[float] = field(default_factory=lambda: [50.0, 50.0, 0, 0])
     """Weight of the auxiliary divergence of the background."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
         at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
-        at_least(self, 0, "covered_steps")
-        for name in ("sigma", "presence_bound"):
+        at_least(self, 0, "covered_steps", "background_steps")
+        for name in ("sigma", "presence_bound", "scale_std"):
             check(getattr(self, name) > 0, name, "positive", getattr(self, name))
         size = self.glimpse_size
         check(size is None or (size >= 4 and not size & (size - 1)), "glimpse_size", "a power of two from 4 on", size)
-        for name in ("tau", "presence_prior", "global_weight", "where_weight", "background_weight"):
+        margin = self.background_margin
+        check(margin is None or margin > 0, "background_margin", "positive or None", margin)
+        schedules = ("tau", "presence_prior", "presence_reach", "latent_noise", "latent_weight")
+        for name in (*schedules, "global_weight", "where_weight", "background_weight"):
             value = getattr(self, name)
             check(len(value) == 4 and value[2] <= value[3], name, "[start, end, first step, last step]", value)
             check(min(value) >= 0, name, "at least 0 throughout", value)

@@ -52,7 +52,7 @@ def run(params: GNMBenchmarkParams) -> Report:
     """Measure training steps: losses, gradients, clipping and the optimiser."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = precision(params.precision, "auto")
-    model = GNM(resolution=params.resolution).to(device)
+    model = GNM.from_config("gnm_clevr6", resolution=params.resolution, glimpse_size=params.resolution // 2).to(device)
     size = params.resolution
     images = torch.rand(params.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
     title = f"GNM, {size} x {size} pixels: {chosen} on {device.type}, {torch.get_num_threads()} threads"

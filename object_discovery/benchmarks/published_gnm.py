@@ -87,7 +87,9 @@ def published_loss(model: GNM, images: Tensor, *, extras: bool = True) -> tuple[
     parts = {
         "nll": negative_log_likelihood(image, images, p.sigma),
         **divergences(inferred, expected, inferred_background, expected_background, latent),
-        **auxiliary_divergences(inferred, objects, inferred_background, weights.presence_prior, p.scale_prior),
+        **auxiliary_divergences(
+            inferred, objects, inferred_background, weights.presence_prior, p.scale_prior, p.scale_std
+        ),
     }
     values = {name: value.mean() for name, value in parts.items()}
     total = loss(values, weights)

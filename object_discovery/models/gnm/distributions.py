@@ -32,9 +32,9 @@ class Gaussian(NamedTuple):
         mean, std = raw.float().chunk(2, dim=-1)
         return cls(mean, F.softplus(std) + STD_FLOOR)
 
-    def sample(self) -> Tensor:
-        """Draw a sample `(..., D)` that is differentiable."""
-        return self.mean + self.std * torch.randn_like(self.mean)
+    def sample(self, noise: float = 1.0) -> Tensor:
+        """Draw a sample `(..., D)` that is differentiable; with `noise` below 1 it lies nearer to the mean."""
+        return self.mean + noise * self.std * torch.randn_like(self.mean)
 
     def kl(self, mean: Tensor | float, std: Tensor | float) -> Tensor:
         """Return the KL divergence of each entry from that of another Gaussian, `(..., D)`."""

@@ -36,10 +36,10 @@ class ObjectDistribution(NamedTuple):
     what: Gaussian
     """Of `Objects.what`."""
 
-    def sample(self, tau: float) -> Objects:
-        """Draw differentiable samples; the presence is relaxed with temperature `tau`."""
+    def sample(self, tau: float, noise: float = 1.0) -> Objects:
+        """Draw differentiable samples; the presence is relaxed with temperature `tau`; `noise` scales the others'."""
         presence = relaxed_bernoulli(self.presence, tau)
-        return Objects(presence, self.where.sample(), self.depth.sample(), self.what.sample())
+        return Objects(presence, self.where.sample(noise), self.depth.sample(noise), self.what.sample(noise))
 
     def draw(self) -> Objects:
         """Draw samples, whose presence is 0 or 1."""
@@ -84,13 +84,14 @@ class ObjectHead(nn.Module):
         channels: Channels of the features, C.
         what_size: Size of `Objects.what`, D.
         presence_bound: Largest log-odds of the presence, at which its gradient vanishes.
+        scale: Logit of the size that objects begin with.
 
     Example:
         >>> ObjectHead(8, what_size=3)(torch.rand(2, 4, 8)).what.mean.shape
         torch.Size([2, 4, 3])
     """
 
-    def __init__(self, channels: int, what_size: int, presence_bound: float = 8.8) -> None:
+    def __init__(self, channels: int, what_size: int, presence_bound: float = 8.8, scale: float = -1.0) -> None:
         super().__init__()
         self.presence_bound = presence_bound
         layers: list[nn.Module] = []
@@ -103,13 +104,13 @@ class ObjectHead(nn.Module):
         self.what = nn.Linear(channels, 2 * what_size)
         nn.init.uniform_(self.where.weight, -0.01, 0.01)
         with torch.no_grad():
-            self.where.bias.copy_(torch.tensor([-1.0, 0, 0, 0, 0, 0, 0, 0]))  # objects begin small
+            self.where.bias.copy_(torch.tensor([scale, 0, 0, 0, 0, 0, 0, 0]))  # objects begin small
 
-    def forward(self, features: Tensor) -> ObjectDistribution:
-        """Read `(B, N, C)`."""
+    def forward(self, features: Tensor, reach: float = 1.0) -> ObjectDistribution:
+        """Read `(B, N, C)`; the log-odds of the presence reach only the share `reach` of their bound."""
         features = self.layers(features)
         return ObjectDistribution(
-            self.presence_bound * self.presence(features).squeeze(-1).float().tanh(),
+            reach * self.presence_bound * self.presence(features).squeeze(-1).float().tanh(),
             Gaussian.of(self.where(features)),
             Gaussian.of(self.depth(features)),
             Gaussian.of(self.what(features)),

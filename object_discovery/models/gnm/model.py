@@ -22,6 +22,7 @@ from object_discovery.models.gnm.objective import (
     elbo,
     loss,
     negative_log_likelihood,
+    robust_cost,
     weights_at,
 )
 from object_discovery.models.gnm.prior import StructDRAW
@@ -72,10 +73,11 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
     def __init__(self, params: GNMParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
         p = self.params
-        self.encoder = ImageEncoder(p.resolution, p.grid, p.hidden_size)
+        self.encoder = ImageEncoder(p.resolution, p.grid, p.hidden_size, shortcut=p.shortcut)
         self.global_latent = StructDRAW(p.grid, p.hidden_size, p.global_size, p.global_steps)
-        self.head = ObjectHead(p.hidden_size, p.what_size, p.presence_bound)
-        self.glimpses = GlimpseDecoder(p.what_size, p.glimpse_size or max(4, self.encoder.size // 2))
+        self.head = ObjectHead(p.hidden_size, p.what_size, p.presence_bound, scale=p.scale_start)
+        size = p.glimpse_size or max(4, self.encoder.size // 4)
+        self.glimpses = GlimpseDecoder(p.what_size, size, centred=p.centred)
         self.background = Background(
             p.resolution, p.grid**2 * p.hidden_size, p.global_steps * p.global_size, p.background_size
         )
@@ -239,20 +241,35 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         p = self.params
         self.check_images(images)
         encoded = self.encoder(images)
-        inferred, inferred_background = self.head(encoded), self.background.infer(encoded)
-        objects, background = inferred.sample(weights.tau), inferred_background.sample()
+        inferred, inferred_background = self.head(encoded, weights.reach), self.background.infer(encoded)
+        objects = inferred.sample(weights.tau, weights.noise)
+        background = inferred_background.sample(weights.noise)
+        if weights.alone:
+            objects = objects._replace(presence=torch.zeros_like(objects.presence))
         if weights.coverage is not None:
             objects = objects._replace(presence=objects.presence.clamp_max(_MOST_PRESENT))
         latent = self.global_latent(encoded)
-        expected, expected_background = self.head(latent.features), self.background.expect(latent.samples)
+        expected = self.head(latent.features, weights.reach)
+        expected_background = self.background.expect(latent.samples)
         layers, painted = self.paint(objects, background)
-        image = blend(layers, painted, weights.coverage).image
+        own = self._cost_of_background(painted, images, weights)
+        image = blend(layers, painted.detach() if own else painted, weights.coverage).image
         parts = {
             "nll": negative_log_likelihood(image, images, p.sigma),
             **divergences(inferred, expected, inferred_background, expected_background, latent),
-            **auxiliary_divergences(inferred, objects, inferred_background, weights.presence_prior, p.scale_prior),
+            **auxiliary_divergences(
+                inferred, objects, inferred_background, weights.presence_prior, p.scale_prior, p.scale_std
+            ),
+            **own,
         }
         return parts, objects
+
+    def _cost_of_background(self, painted: Tensor, images: Tensor, weights: Weights) -> dict[str, Tensor]:
+        """Compute what backgrounds cost that learn on their own, by the part's name; nothing if they do not."""
+        p = self.params
+        if p.background_margin is None:
+            return {}
+        return {"background_nll": robust_cost(painted, images, p.sigma, p.background_margin, bounded=not weights.alone)}
 
     def _log_weight(self, images: Tensor, encoded: Tensor) -> Tensor:
         """Draw the latents of images once and return the logarithm of their importance, `(B,)`."""

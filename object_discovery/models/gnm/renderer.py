@@ -16,6 +16,8 @@ from object_discovery.models.gnm.blocks import UpBlock
 from object_discovery.models.gnm.distributions import straight_through_clamp
 
 _EPS = 1e-15
+_SPOT = (2.0, 6.0)  # logit of the opacity in the middle, and how it falls with the square of the distance
+_DETAIL = 0.1
 
 
 class GlimpseDecoder(nn.Module):
@@ -24,24 +26,41 @@ class GlimpseDecoder(nn.Module):
     Args:
         what_size: Size of `Objects.what`, D.
         glimpse_size: g, a power of two.
+        centred: Begin with one colour and a round spot in the middle, so that frames must go to where objects are.
+            Not published.
 
     Example:
         >>> GlimpseDecoder(3, glimpse_size=16)(torch.rand(5, 3)).shape
         torch.Size([5, 4, 16, 16])
     """
 
-    def __init__(self, what_size: int, glimpse_size: int) -> None:
+    def __init__(self, what_size: int, glimpse_size: int, *, centred: bool = False) -> None:
         super().__init__()
         doublings = int(math.log2(glimpse_size))
         channels = [what_size, *(min(128, 4 * 2**left) for left in reversed(range(doublings)))]
         pairs = itertools.pairwise(channels)
-        self.blocks = nn.Sequential(
-            *(UpBlock(a, b, 2, 3, raw=number == doublings - 1) for number, (a, b) in enumerate(pairs))
-        )
+        blocks = [UpBlock(a, b, 2, 3, raw=number == doublings - 1) for number, (a, b) in enumerate(pairs)]
+        self.blocks = nn.Sequential(*blocks)
+        self.plain: nn.Linear | None = None
+        if centred:
+            self.plain = nn.Linear(what_size, 4, bias=False)
+            last = blocks[-1].convolution
+            with torch.no_grad():
+                last.weight.mul_(_DETAIL)
+                assert last.bias is not None
+                last.bias.zero_()
+            size = 2**doublings
+            places = (torch.arange(size) + 0.5) * (2 / size) - 1
+            spot = torch.zeros(4, size, size)
+            spot[3] = _SPOT[0] - _SPOT[1] * (places.square()[:, None] + places.square())
+            self.register_buffer("spot", spot, persistent=False)
 
     def forward(self, what: Tensor) -> Tensor:
         """Paint `(M, D)` as `(M, 4, g, g)`: colours and opacity, in [0, 1]."""
-        return self.blocks(what[:, :, None, None]).sigmoid()  # type: ignore[no-any-return]
+        painted = self.blocks(what[:, :, None, None])
+        if self.plain is not None:
+            painted = painted + self.plain(what)[:, :, None, None] + self.spot
+        return painted.sigmoid()  # type: ignore[no-any-return]
 
 
 def interpolation(centre: Tensor, extent: Tensor, source: int, target: int) -> Tensor:

@@ -92,3 +92,10 @@ def test_a_straight_through_clamp_clamps_the_values_alone() -> None:
     torch.testing.assert_close(clamped, torch.tensor([0.0, 0.2, 1.0]))
     (clamped * torch.tensor([1.0, 2.0, 3.0])).sum().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(values.grad, torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_samples_without_noise_are_the_mean() -> None:
+    torch.manual_seed(0)
+    gaussian = Gaussian(torch.randn(1000), torch.ones(1000))
+    assert torch.equal(gaussian.sample(0.0), gaussian.mean)
+    assert (gaussian.sample(0.5) - gaussian.mean).std().item() == pytest.approx(0.5, rel=0.1)

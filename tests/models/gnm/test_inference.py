@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from object_discovery.models.gnm.inference import ImageEncoder, halvings
+from object_discovery.models.gnm.inference import ImageEncoder, Shortcut, halvings
 
 
 def test_published_layers() -> None:
@@ -32,3 +32,20 @@ def test_cells_are_in_rows_from_the_top_left(monkeypatch: pytest.MonkeyPatch) ->
     images[1, :, :4, -4:] = 1
     changed = (encoder(images)[1] - encoder(images)[0]).abs().sum(1)
     assert changed.argmax() == 1  # top right
+
+
+def test_the_shortcut_sees_a_cell_and_those_next_to_it() -> None:
+    torch.manual_seed(0)
+    shortcut, images = Shortcut(4, channels=8), torch.zeros(2, 3, 32, 32)
+    images[1, :, 1:3, 1:3] = 1  # in the cell at the top left
+    changed = (shortcut(images)[1] - shortcut(images)[0]).abs().sum(0) > 0
+    assert changed.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+def test_the_shortcut_adds_to_the_layers() -> None:
+    torch.manual_seed(0)
+    encoder, images = ImageEncoder(16, grid=2, channels=8, shortcut=True), torch.rand(2, 3, 16, 16)
+    assert encoder.shortcut is not None
+    scaled = 4 * images - 2
+    expected = encoder.layers(scaled) + encoder.shortcut(scaled)
+    torch.testing.assert_close(encoder(images), expected.flatten(2).transpose(1, 2))

@@ -53,6 +53,15 @@ PUBLISHED = {
     "background_weight": [50.0, 1.0, 0, 50_000],
     "precision": "32-true",
     "num_slots": 17,
+    "scale_std": 0.1,
+    "scale_start": -1.0,
+    "shortcut": False,
+    "centred": False,
+    "presence_reach": [1.0, 1.0, 0, 0],
+    "background_margin": None,
+    "background_steps": 0,
+    "latent_noise": [1.0, 1.0, 0, 0],
+    "latent_weight": [1.0, 1.0, 0, 0],
 }
 
 
@@ -76,17 +85,21 @@ def test_resolutions_and_grids(resolution: int, grid: int) -> None:
 def test_the_elbo_and_the_loss_are_the_sums_of_their_logged_parts(tmp_path: Path) -> None:
     flags = {**TINY["gnm"], "dataset": "tetrominoes", "max_steps": 3, "log_interval": 1, "out": tmp_path / "run"}
     flags |= {"accelerator": "cpu", "precision": "32-true", "num_workers": 0, "batch_size": 2, "val_size": 2}
+    flags |= {"latent_weight": "[0.5, 0.5, 0, 0]", "where_weight": "[10, 1, 0, 500]"}
     flags |= {"num_pictures": 0, "global_weight": "[0.5, 0.5, 0, 0]", "background_weight": "[3, 3, 0, 0]"}
     main(["--model_type=gnm", *(f"--{name}={value}" for name, value in flags.items())])
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert len(rows) == 3
     for step, row in enumerate(rows):
-        values = {name: float(row[f"train/{name}"]) for name in ("loss", "elbo", "nll", "objects", *PARTS)}
+        values = {
+            name: float(row[f"train/{name}"]) for name in ("loss", "elbo", "nll", "background_nll", "objects", *PARTS)
+        }
         own = values["nll"] + sum(values[name] for name in PARTS[:6])
         assert values["elbo"] == pytest.approx(-own, rel=1e-5)
-        factors = {"kl_global": 0.5, "aux_where": 10 - 9 * step / 500, "aux_background": 3.0}
-        total = values["nll"] + sum(values[name] * factors.get(name, 1) for name in PARTS)
+        factors = dict.fromkeys(PARTS, 0.5) | {"kl_global": 0.25, "aux_where": 5 - 4.5 * step / 500}
+        factors |= {"aux_presence": 1.0, "aux_background": 3.0}
+        total = values["nll"] + values["background_nll"] + sum(values[name] * factors[name] for name in PARTS)
         assert values["loss"] == pytest.approx(total, rel=1e-5)
         assert 0 <= values["objects"] <= 4
 
@@ -116,6 +129,22 @@ def test_without_objects_the_image_is_the_background() -> None:
     torch.testing.assert_close(scene.image, background)
     torch.testing.assert_close(scene.discovery.masks[:, -1], torch.ones(2, SIZE, SIZE))
     assert scene.counts.tolist() == [0, 0]
+
+
+def test_a_background_on_its_own_learns_nothing_from_the_objects() -> None:
+    model = make(background_steps=0, background_margin=0.1)
+    parts = [part for name, part in model.background.named_parameters() if not name.startswith(("prior", "posterior"))]
+    losses = model.losses({"image": make_images()})
+    for name, wanted in (("nll", False), ("background_nll", True)):
+        found = torch.autograd.grad(losses[name], parts, retain_graph=True, allow_unused=True)
+        assert [part is not None for part in found] == [wanted] * len(parts)
+    assert "background_nll" not in make(background_margin=None).losses({"image": make_images()})
+
+
+def test_at_first_there_is_only_the_background() -> None:
+    batch = {"image": make_images()}
+    assert make(background_steps=1).losses(batch)["objects"] == 0
+    assert make(background_steps=0).losses(batch)["objects"] > 0
 
 
 @pytest.mark.parametrize("num_slots", [0, 6])
@@ -222,6 +251,9 @@ def test_the_optimiser_is_chosen(optimizer: str, cls: type[Any]) -> None:
         ({"sigma": 0.0}, "`sigma` to be positive"),
         ({"presence_bound": 0.0}, "`presence_bound` to be positive"),
         ({"glimpse_size": 24}, "`glimpse_size` to be a power of two from 4 on, but got 24"),
+        ({"scale_std": 0.0}, "`scale_std` to be positive"),
+        ({"background_margin": 0.0}, "`background_margin` to be positive or None"),
+        ({"background_steps": -1}, "`background_steps` to be at least 0"),
         ({"tau": [1.0, 0.5]}, r"`tau` to be \[start, end, first step, last step\]"),
         ({"where_weight": [1.0, 1.0, 5, 2]}, r"`where_weight` to be \[start, end, first step, last step\]"),
         ({"global_weight": [-1.0, 1.0, 0, 2]}, "`global_weight` to be at least 0 throughout"),

@@ -11,6 +11,7 @@ from object_discovery.models.gnm.objective import (
     elbo,
     loss,
     negative_log_likelihood,
+    robust_cost,
     weights_at,
 )
 from object_discovery.models.gnm.prior import GlobalLatent
@@ -22,6 +23,10 @@ PUBLISHED = GNMParams(
     global_weight=[0.0, 1.0, 0, 100_000],
     where_weight=[10.0, 1.0, 0, 500],
     background_weight=[50.0, 1.0, 0, 50_000],
+    latent_noise=[1.0, 1.0, 0, 0],
+    latent_weight=[1.0, 1.0, 0, 0],
+    presence_reach=[1.0, 1.0, 0, 0],
+    background_steps=0,
 )
 
 
@@ -49,7 +54,8 @@ def test_published_schedules(
     step: int, tau: float, global_kl: float, presence: float, where: float, background: float, coverage: float | None
 ) -> None:
     found = weights_at(PUBLISHED, step)
-    assert found[:-1] == pytest.approx((tau, global_kl, presence, where, background))
+    assert found[:5] == pytest.approx((tau, global_kl, presence, where, background))
+    assert found[5:9] == (1.0, 1.0, 1.0, False)
     assert found.coverage == coverage
 
 
@@ -58,6 +64,46 @@ def test_the_cost_of_an_image_is_its_gaussian_density() -> None:
     image, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     expected = -Normal(image, 0.3).log_prob(target).sum((1, 2, 3))  # type: ignore[no-untyped-call]
     torch.testing.assert_close(negative_log_likelihood(image, target, 0.3), expected)
+
+
+def test_the_latents_are_let_in_gradually() -> None:
+    params = GNMParams(
+        latent_noise=[0.0, 1.0, 100, 200],
+        latent_weight=[0.1, 0.5, 0, 100],
+        presence_reach=[0.2, 1.0, 50, 150],
+        background_steps=50,
+    )
+    assert weights_at(params, 49)[5:9] == pytest.approx((0.0, 0.1 + 0.4 * 0.49, 0.2, True))
+    assert weights_at(params, 100)[5:9] == pytest.approx((0.0, 0.5, 0.6, False))
+    names = ("nll", "background_nll", "kl_what", "kl_global", "aux_presence", "aux_where", "aux_background")
+    parts = {name: torch.tensor(2.0**number) for number, name in enumerate(names)}
+    weights = weights_at(params, 100)._replace(global_kl=0.25, where=3.0, background=7.0)
+    expected = 1 + 2 + 0.5 * 4 + 0.5 * 0.25 * 8 + 16 + 0.5 * 3 * 32 + 7 * 64
+    assert loss(parts, weights).item() == pytest.approx(expected)
+    assert elbo(parts).item() == pytest.approx(-(1 + 4 + 8))
+
+
+def test_the_robust_cost_leaves_objects_out() -> None:
+    """Its best constant is the colour of most pixels, where that of squares is the mean."""
+    target = torch.zeros(1, 3, 4, 4)
+    target[..., 3] = 1
+    levels = torch.linspace(0, 1, 101)
+    for bounded, cost in ((True, 0.0), (False, 0.0)):
+        costs = torch.stack(
+            [robust_cost(torch.full_like(target, v), target, 0.2, 0.05, bounded=bounded) for v in levels]
+        )
+        assert levels[costs.argmin()] == pytest.approx(cost, abs=0.03)
+    squares = torch.stack([negative_log_likelihood(torch.full_like(target, v), target, 0.2) for v in levels])
+    assert levels[squares.argmin()] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_the_robust_cost_is_that_of_squares_near_the_target(bounded: bool) -> None:
+    torch.manual_seed(0)
+    target = torch.rand(2, 3, 4, 4)
+    image = target + 1e-3 * torch.randn_like(target)
+    exact = negative_log_likelihood(image, target, 0.2) - negative_log_likelihood(target, target, 0.2)
+    torch.testing.assert_close(robust_cost(image, target, 0.2, 0.5, bounded=bounded), exact, rtol=1e-2, atol=1e-3)
 
 
 def test_divergences_agree_with_torch() -> None:

@@ -113,3 +113,12 @@ def test_glimpses_of_each_size() -> None:
     painted = GlimpseDecoder(5, 16)(torch.randn(3, 5))
     assert painted.shape == (3, 4, 16, 16)
     assert 0 < painted.min() < painted.max() < 1
+
+
+def test_centred_glimpses_begin_as_a_spot_of_one_colour() -> None:
+    torch.manual_seed(0)
+    painted = GlimpseDecoder(5, 16, centred=True)(torch.randn(4, 5)).detach()
+    colours, opacity = painted[:, :3], painted[:, 3]
+    assert colours.flatten(2).std(2).max() < 0.1
+    assert (opacity[:, 7:9, 7:9].mean((1, 2)) > opacity[:, 0].amax(1) + 0.3).all()
+    assert (opacity[:, 0].amax(1) < 0.3).all()
