@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from object_discovery.discovery import Discovery
+from object_discovery.errors import UserError
 from object_discovery.features import FeatureEncoder
 from object_discovery.layers.kmeans import kmeans
 from object_discovery.models.base import Batch, ObjectDiscoveryModel
@@ -85,7 +86,7 @@ class Baseline(ObjectDiscoveryModel[ModelParams]):
         encoder: The encoder of the model to compare with. None: k-means of pixels.
 
     Raises:
-        ValueError: If there is no such baseline.
+        ValueError: If there is no such baseline, or k-means has fewer points than slots.
 
     Example:
         >>> Baseline("grid", num_slots=4, resolution=32)(torch.rand(1, 3, 32, 32)).labels[0, ::16, ::16].tolist()
@@ -103,6 +104,11 @@ class Baseline(ObjectDiscoveryModel[ModelParams]):
         super().__init__(num_slots=1 if baseline == "one" else num_slots, resolution=resolution)
         self.baseline: BaselineName = baseline
         self.encoder = cast(nn.Module | None, encoder)
+        height, width = encoder.grid if encoder else [min(_SIDE, resolution)] * 2
+        if baseline == "kmeans" and num_slots > height * width:
+            raise UserError(
+                f"Expected argument `num_slots` to be at most {height * width} for kmeans, but got {num_slots}"
+            )
 
     def forward(self, images: Tensor, **options: Any) -> Discovery:
         """Divide images `(B, 3, H, W)`, floats in [0, 1], as the baseline does."""

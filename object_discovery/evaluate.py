@@ -37,6 +37,7 @@ from object_discovery.inference import load_for_inference, measure_likelihood
 from object_discovery.models import ObjectDiscoveryModel, read_checkpoint, read_config
 from object_discovery.params import DataParams, ModelParams
 from object_discovery.protocols import PROTOCOLS, Protocol, ProtocolScores
+from object_discovery.shared_params import check
 
 _DATA_FIELDS = {field.name for field in dataclasses.fields(DataParams)}
 
@@ -79,6 +80,8 @@ class EvaluateParams:
         if self.protocol not in PROTOCOLS:
             names = ", ".join(PROTOCOLS)
             raise ValueError(f"Expected argument `protocol` to be one of {names}, but got {self.protocol!r}")
+        check(self.num_slots is None or 1 <= self.num_slots <= 254, "num_slots", "from 1 to 254", self.num_slots)
+        check(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
 
 
 class SplitToTest(LightningDataModule):

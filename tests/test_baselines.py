@@ -7,6 +7,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from object_discovery.baselines import BASELINES, Baseline, block_masks, pixel_points
+from object_discovery.errors import UserError
 from object_discovery.evaluate import main
 from tests.checkpoints import save_tiny
 from tests.data.layouts.coco import write_coco
@@ -53,6 +54,15 @@ def test_baselines_give_what_models_give(name: Any) -> None:
     assert found.slots.shape[:2] == (2, slots)
     torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
     assert list(Baseline(name, 4, SIZE).networks()) == []
+
+
+def test_kmeans_needs_as_many_points_as_slots() -> None:
+    encoder = make_encoder()
+    points = encoder.grid[0] * encoder.grid[1]
+    for given, resolution, most in ((encoder, SIZE, points), (None, 15, 15**2)):
+        with pytest.raises(UserError, match=f"`num_slots` to be at most {most} for kmeans, but got 254"):
+            Baseline("kmeans", 254, resolution, given)
+    assert Baseline("kmeans", points, SIZE, encoder)(torch.rand(1, 3, SIZE, SIZE)).masks.shape[1] == points
 
 
 def test_kmeans_finds_what_differs_in_colour() -> None:

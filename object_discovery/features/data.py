@@ -46,7 +46,8 @@ def features_key(data: SceneDataModule, split: str, encoder: FrozenEncoder, exac
         data: The dataset.
         split: The split.
         encoder: The encoder.
-        exact: Load the weights and hash them. False: those of a hub are known by their name, and are None.
+        exact: Load the weights and hash them. False: those of a hub are known by their name, and are None, unless the
+            encoder expects certain ones.
 
     Raises:
         UserError: If the encoder takes images of another resolution.
@@ -62,7 +63,7 @@ def features_key(data: SceneDataModule, split: str, encoder: FrozenEncoder, exac
         "variant": data.variant,
         "objects": [params.min_objects, params.max_objects, params.eval_max_objects],
     }
-    described = encoder.key() if known else {**encoder.description(), "weights": None}
+    described = encoder.key() if known else {**encoder.description(), "weights": encoder.expected}
     return {**described, **scenes_key(data.name, getattr(data, f"{split}_set"), drawing)}
 
 
@@ -99,7 +100,8 @@ def find_caches(
             continue
         if missing:
             plain = cache.missing(scene_numbers(scenes))
-            what = f"{len(missing)} shards of the {split} split" if plain else "the mirrored views of `random_flip`"
+            count = f"{len(missing)} shard{'s' if len(missing) > 1 else ''}"
+            what = f"{count} of the {split} split" if plain else "the mirrored views of `random_flip`"
             raise UserError(f"{cache.folder} lacks {what}: run cache_features.py again with the flags of this run")
         check_images(data, split, cache)
         found[split] = cache
@@ -119,7 +121,10 @@ def check_images(data: SceneDataModule, split: str, cache: FeatureCache) -> None
         kept = cache.shard(number // cache.shard_size).thumbnails[number % cache.shard_size]
         now = thumbnails(images[[number]]["image"])[0]
         if np.abs(now.astype(int) - kept).max() > _TOLERANCE:
-            raise UserError(f"The features in {cache.folder} are of other images: image {number} has changed since")
+            raise UserError(
+                f"The features in {cache.folder} are of other images, as image {number} has changed since: "
+                "delete the folder"
+            )
 
 
 def make_caches(
@@ -243,7 +248,9 @@ def with_features(
     lacking = [split for split in ("train", "val") if split not in caches]
     if lacking:
         caches |= make_caches(data, encoder, lacking, views=views, device=choose_device(accelerator))
-    encoder.expect(caches["train"].key["weights"])
+    for cache in caches.values():
+        encoder.expect(cache.key["weights"])
+    encoder.release()  # its weights may have been hashed
     return FeatureDataModule(data, caches, images=getattr(model, "needs_images", True))
 
 

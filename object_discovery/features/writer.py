@@ -226,8 +226,9 @@ def _taken(path: Path) -> Iterator[bool]:
         try:
             yield taken
         finally:
-            with suppress(OSError):
-                lock.unlink()
+            if taken:  # else the file of this name is another process's
+                with suppress(OSError):
+                    lock.unlink()
 
 
 def _is_at(descriptor: int, lock: Path) -> bool:

@@ -13,7 +13,7 @@ def dropout(inputs: Tensor, share: float, training: bool = True) -> Tensor:
     """Set a share of the entries to 0, and scale the others so that the mean stays.
 
     On the CPU each entry takes 16 random bits, where torch draws from a Bernoulli distribution: about a fifth of the
-    time. The share is met to within 1 / 131072. On other devices it is torch's own.
+    time. The share is met to within 1 / 131072, and is at most 65535 / 65536. On other devices it is torch's own.
 
     Args:
         inputs: Of any shape.
@@ -24,7 +24,7 @@ def dropout(inputs: Tensor, share: float, training: bool = True) -> Tensor:
         >>> sorted(set(dropout(torch.ones(1000), 0.5).tolist()))
         [0.0, 2.0]
     """
-    dropped = round(share * _LEVELS)
+    dropped = min(round(share * _LEVELS), _LEVELS - 1)
     if not training or not dropped:
         return inputs
     if inputs.device.type != "cpu":

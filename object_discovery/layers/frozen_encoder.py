@@ -182,11 +182,15 @@ class FrozenEncoder(nn.Module):
         """Refuse other weights than those with a hash; None: take any.
 
         Raises:
-            UserError: If others are loaded already.
+            UserError: If others are loaded or expected already.
         """
         if weights is not None:
-            self._check(weights, self.expected if self._held else weights)
+            self._check(weights, self.expected or weights)
             self.expected = weights
+
+    def release(self) -> None:
+        """Let go of the weights, which are loaded again when they are next needed."""
+        self._held.clear()
 
     def _check(self, expected: str | None, found: str | None) -> None:
         if expected not in (None, found):

@@ -19,7 +19,8 @@ def kmeans(points: Tensor, num_clusters: int, *, iterations: int = 50, restarts:
         restarts: Starts, of which the one with the smallest sum of squared distances counts.
 
     Returns:
-        The cluster of each point, `(B, N)`, int64 from 0 to K - 1, and the centres, `(B, K, F)`, float32.
+        The cluster of each point, `(B, N)`, int64 from 0 to K - 1; and the centres as offsets from the mean of the
+        image's points, `(B, K, F)`, float32.
 
     Raises:
         ValueError: If there are fewer points than clusters.

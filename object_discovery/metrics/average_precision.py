@@ -38,7 +38,7 @@ def average_precision(pred: Tensor, target: Tensor, thresholds: Sequence[float] 
     Args:
         pred: Predicted rows, `(B, K, 19)`; the largest score of an attribute counts, the first of equal ones.
         target: True rows, `(B, O, 19)`; those whose last number is not 1 are filling.
-        thresholds: T distances in scene units, of which a true object is 6 wide in coordinates; may be infinite.
+        thresholds: T distances in scene units, 6 of which a coordinate's [0, 1] stands for; may be infinite.
 
     Returns:
         The average precision at each threshold, `(T,)`, float64 in [0, 1]; NaN if there is no true object.

@@ -261,16 +261,16 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Return groups of parameters as the optimiser takes them, each with its factor on the rate at a step."""
         return [({"params": list(self.parameters())}, self.learning_rate_factor)]
 
-    def learning_rate_factor(self, step: int) -> float:
-        """Return what the peak learning rate is multiplied by at a step."""
+    def learning_rate_factor(self, step: int, start: int = 0) -> float:
+        """Return what the peak learning rate is multiplied by at a step, with a schedule that begins at `start`."""
         params = self.params
         end = params.decay_steps or self._total_steps
-        endless = params.lr_schedule == "cosine" and math.isinf(end)
+        endless = math.isinf(end)
         return learning_rate_factor(
-            step,
+            max(0, step - start),
             warmup_steps=params.warmup_steps,
-            schedule="constant" if endless else params.lr_schedule,
-            decay_steps=0 if endless else int(end),
+            schedule="constant" if endless and params.lr_schedule == "cosine" else params.lr_schedule,
+            decay_steps=0 if endless else int(end) - start,
             half_life=params.half_life,
         )
 

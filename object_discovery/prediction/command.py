@@ -19,12 +19,13 @@ from object_discovery.errors import CorruptFileError, UserError
 from object_discovery.files import check_writable
 from object_discovery.inference import load_for_inference
 from object_discovery.models import ObjectDiscoveryModel, SetPrediction
-from object_discovery.prediction.compose import compose
+from object_discovery.prediction.compose import MOST_IMAGES, compose
 from object_discovery.prediction.generate import generate
 from object_discovery.prediction.images import ImageFile, find_images, read_image
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import RESULT, overview, write_prediction
 from object_discovery.prediction.properties import PredictedObject, objects_table, plan, predicted_objects
+from object_discovery.shared_params import check
 from object_discovery.visualize import save_png
 
 _ROWS = 8
@@ -61,6 +62,7 @@ class PredictParams:
                 raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
         if not 0 <= self.confidence <= 1:
             raise ValueError(f"Expected argument `confidence` to be in [0, 1], but got {self.confidence}")
+        check(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
 
 
 def main(
@@ -82,6 +84,8 @@ def main(
     params = build(PredictParams, values)
     if params.checkpoint is None:
         fail("Expected a trained model: give one as `--checkpoint FILE`")
+    if params.generate is not None and (values["images"] or values["compose"]):
+        fail("Expected argument `generate` without images and without `--compose`: scenes are imagined from nothing")
     with one_line_errors():
         if params.generate is not None:
             check_writable(params.out, "out")
@@ -93,7 +97,8 @@ def main(
         check_writable(params.out, "out")
         if values["compose"]:
             numbers = {name: getattr(params, name) for name in ("num_slots", "num_iterations", "seed")}
-            print(compose(params.checkpoint, files, params.out, crop=values["crop"], **numbers))
+            scenes = list(_read(files[:MOST_IMAGES]).values())
+            print(compose(params.checkpoint, scenes, params.out, crop=values["crop"], **numbers))
             return
         _predict_files(params, params.checkpoint, files, values["crop"])
 
@@ -120,8 +125,7 @@ def _predict_files(params: PredictParams, checkpoint: str, files: list[ImageFile
             folder = _folder_for(path, Path(params.out), taken)
             described = _describe(model, prediction, params.confidence)
             entries = {} if described is None else {"objects": [dataclasses.asdict(found) for found in described]}
-            if described is not None:
-                save_png(plan(described), folder / "plan.png")
+            _draw_plan(described, folder / "plan.png")
             shown = write_prediction(prediction, folder, {"image": str(path), **about, **entries})
             count = sum(not slot.background for slot in prediction.slots) if described is None else len(described)
             print(f"{shown}: {count} {'object' if count == 1 else 'objects'}")
@@ -143,6 +147,14 @@ def _describe(
         return None
     with torch.inference_mode():
         return predicted_objects(model.properties(prediction.found.slots.to(model.device))[0], confidence)
+
+
+def _draw_plan(described: list[PredictedObject] | None, path: Path) -> None:
+    """Draw where objects stand, or remove what an earlier run has drawn."""
+    if described is None:
+        path.unlink(missing_ok=True)
+    else:
+        save_png(plan(described), path)
 
 
 def _read(files: Sequence[ImageFile]) -> dict[Path, Image.Image]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from object_discovery.background import background_slot
@@ -13,16 +14,16 @@ from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
 from object_discovery.inference import load_for_inference
 from object_discovery.models import SLATE
-from object_discovery.prediction.images import ImageFile, read_image
 from object_discovery.prediction.objects import predict
 from object_discovery.visualize import picture_grid, save_png
 
-_ROWS = 8
+MOST_IMAGES = 8
+"""Images that scenes are composed of."""
 
 
 def compose(
     checkpoint: str | Path,
-    files: Sequence[ImageFile],
+    images: Sequence[Image.Image],
     out: str | Path,
     *,
     crop: bool = False,
@@ -34,7 +35,7 @@ def compose(
 
     Args:
         checkpoint: A trained SLATE.
-        files: Images, see `find_images`; the first eight are taken.
+        images: RGB images of any sizes; the first eight are taken.
         out: Folder for `composed.png`, see `composition_picture`.
         crop: See the central square only.
         num_slots: Number of slots. None: as trained.
@@ -46,7 +47,6 @@ def compose(
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
-        CorruptFileError: If an image cannot be read.
         UserError: If the model composes nothing, or there are fewer than two images or slots.
     """
     model = load_for_inference(checkpoint, num_slots, num_iterations)
@@ -55,7 +55,8 @@ def compose(
         raise UserError(f"Expected a model that composes scenes, such as slate, {found}")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
-    predictions = predict(model, [read_image(file.path) for file in files[:_ROWS]], crop=crop)
+    _check_number(len(images))
+    predictions = predict(model, images[:MOST_IMAGES], crop=crop)
     picture = composition_picture(model, torch.cat([prediction.seen for prediction in predictions]))
     path = Path(out) / "composed.png"
     save_png(picture, path)
@@ -128,8 +129,7 @@ def composition_picture(model: SLATE, images: Tensor) -> Tensor:
     Raises:
         UserError: If there are too few images or slots.
     """
-    if len(images) < 2:
-        raise UserError(f"Expected at least 2 images to compose scenes of, but got {len(images)}")
+    _check_number(len(images))
     images = images.to(model.device)
     found: Discovery = model(images, **model.forward_options)
     number = found.slots.shape[1]
@@ -143,3 +143,8 @@ def composition_picture(model: SLATE, images: Tensor) -> Tensor:
     columns["object"] = shown[torch.arange(len(images), device=images.device), objects]
     columns.update({name: model.compose(slots) for name, slots in edited_slots(found.slots, objects).items()})
     return picture_grid(columns)
+
+
+def _check_number(images: int) -> None:
+    if images < 2:
+        raise UserError(f"Expected at least 2 images to compose scenes of, but got {images}")

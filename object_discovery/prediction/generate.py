@@ -29,7 +29,7 @@ def generate(
         checkpoint: A trained model that can imagine scenes.
         count: How many.
         out: Folder for `generated/0000.png` and so on, `generated.png` with all of them, and `generated_slots.png`
-            with the masks and slots of the first eight.
+            with the masks and slots of the first eight; images that an earlier run left there are removed.
         num_slots: Number of slots in that. None: as trained.
         seed: The same seed imagines the same scenes.
 
@@ -80,9 +80,13 @@ def mosaic(images: Tensor) -> Tensor:
 
 def _write(first: Scene, images: Tensor, out: Path) -> Path:
     folder = out / "generated"
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images):
-        save_png(image, folder / f"{number:04d}.png")
+    paths = [folder / f"{number:04d}.png" for number in range(len(images))]
+    earlier = folder.glob("*.png") if (out / "generated.png").exists() else ()
+    for path in set(earlier) - set(paths):
+        if path.stem.isdigit():
+            path.unlink()
+    for image, path in zip(images, paths, strict=True):
+        save_png(image, path)
     found = Discovery._make(None if value is None else value[:_ROWS] for value in first.discovery)
     background = torch.full((len(found.masks),), found.masks.shape[1] - 1)
     picture = discovery_grid(first.image[:_ROWS], found._replace(image=None), background=background)

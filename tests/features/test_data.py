@@ -33,7 +33,8 @@ def test_training_and_validation_never_run_the_encoder(tmp_path: Path, monkeypat
     assert (tmp_path / "coco.features").is_dir()
     monkeypatch.setattr(FeatureEncoder, "forward", refuse)
     make_trainer(3).fit(model, datamodule=data)
-    again, _ = auto(tmp_path, random_flip=True)
+    again, other = auto(tmp_path, random_flip=True)
+    assert not any(one.encoder.is_loaded for one in (model, other))  # type: ignore[operator, union-attr]
     assert again.caches["train"].folder == data.caches["train"].folder
     assert "features: " in again.describe()
 
@@ -67,6 +68,23 @@ def test_weights_of_a_hub_need_not_be_loaded(tmp_path: Path) -> None:
     assert features_key(make_data(tmp_path), "train", fresh)["weights"] is None
 
 
+def test_weights_that_are_expected_must_be_those_of_the_cache(tmp_path: Path) -> None:
+    named = {"feature_cache": str(tmp_path / "named")}
+    make_caches(make_data(tmp_path, **named), make_encoder(), ["train"], progress=False)
+    trained = make_encoder()
+    trained.weights = "hub"
+    trained.expect(make_encoder(seed=1).key()["weights"])  # as a checkpoint says
+    with pytest.raises(UserError, match="of another kind: weights"):
+        find_caches(make_data(tmp_path, **named), trained, ["train"])
+    assert not trained.is_loaded
+
+
+def test_a_run_does_not_go_on_from_features_of_other_weights(tmp_path: Path) -> None:
+    _, model = auto(tmp_path)
+    with pytest.raises(UserError, match="trained on features of other weights"):
+        model.on_load_checkpoint({"encoder": {"weights": make_encoder(seed=1).key()["weights"]}})
+
+
 def test_a_named_folder_must_hold_what_is_needed(tmp_path: Path) -> None:
     named = {"feature_cache": str(tmp_path / "named")}
     make_caches(make_data(tmp_path, **named), make_encoder(), ["train"], shard_size=4, progress=False)
@@ -81,7 +99,7 @@ def test_a_named_folder_must_hold_what_is_needed(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             find_caches(data, encoder, ["train"], views)
     with_all["train"].path(0).unlink()
-    with pytest.raises(UserError, match=r"lacks 1 shards of the train split: run cache_features\.py again"):
+    with pytest.raises(UserError, match=r"lacks 1 shard of the train split: run cache_features\.py again"):
         find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
     with pytest.raises(UserError, match=r"Expected a cache of features in .*elsewhere, but there is none"):
         find_caches(make_data(tmp_path, feature_cache=str(tmp_path / "elsewhere")), make_encoder(), ["train"])
@@ -109,7 +127,7 @@ def test_changed_images_of_the_same_size_are_noticed(tmp_path: Path) -> None:
     with open(path, "ab") as file:
         file.write(b"\0" * (size - path.stat().st_size))
     assert path.stat().st_size == size
-    with pytest.raises(UserError, match="are of other images: image 0 has changed since"):
+    with pytest.raises(UserError, match="of other images, as image 0 has changed since: delete the folder"):
         find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
 
 

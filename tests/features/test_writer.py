@@ -105,6 +105,14 @@ def test_a_process_waits_for_the_shards_that_others_have(tmp_path: Path) -> None
     assert not (tmp_path / "log").exists()
 
 
+def test_the_lock_of_another_process_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = tmp_path / "00000.h5"
+    monkeypatch.setattr(writer, "_is_at", lambda descriptor, lock: False)  # its owner has made a new file meanwhile
+    with writer._taken(shard) as taken:
+        assert not taken
+    assert writer._lock_of(shard).exists()
+
+
 @pytest.mark.parametrize("how", ["missing", "refused"])
 def test_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     whole = contents(write(tmp_path, "whole").folder)

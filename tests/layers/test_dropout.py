@@ -17,6 +17,13 @@ def test_the_share_is_dropped_and_the_mean_stays(share: float, dtype: torch.dtyp
     )
 
 
+def test_a_share_of_almost_all_leaves_numbers() -> None:
+    torch.manual_seed(0)
+    found = dropout(torch.ones(1000), 1 - 1e-9)
+    assert found.isfinite().all()
+    assert (found == 0).sum() > 900
+
+
 def test_entries_are_dropped_apart() -> None:
     torch.manual_seed(0)
     kept = dropout(torch.ones(300, 400), 0.5).bool().float()

@@ -121,8 +121,19 @@ def test_other_weights_than_expected_are_refused() -> None:
         encoder.expect("0" * 64)
     other = make(seed=1)
     other.expect(right)
+    with pytest.raises(UserError, match=message):  # those of a feature cache, say, before any are loaded
+        other.expect("0" * 64)
     with pytest.raises(UserError, match=message):
         other(images())
+
+
+def test_weights_that_were_released_are_loaded_again() -> None:
+    encoder = make()
+    before, key = encoder(images()), encoder.key()
+    encoder.release()
+    assert not encoder.is_loaded
+    assert encoder.expected == key["weights"]
+    assert torch.equal(encoder(images()), before)
 
 
 def test_wrong_settings_are_refused() -> None:

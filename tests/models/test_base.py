@@ -1,3 +1,4 @@
+import math
 import os
 import pickle
 import subprocess
@@ -173,6 +174,13 @@ def test_the_cosine_ends_with_the_run_unless_told_otherwise(decay_steps: int | N
     make_trainer(4, callbacks=[record]).fit(model, make_data())
     halves = {None: [0, 0.5, 1, 0.5], 6: [0, 0.5, 1, 0.5 + 0.5 / 2**0.5]}[decay_steps]
     assert [record.rates[step] for step in range(4)] == pytest.approx(halves)
+
+
+@pytest.mark.parametrize(("schedule", "factor"), [("cosine", 1.0), ("constant", 1.0), ("exponential", 0.5)])
+def test_a_run_without_an_end_has_a_learning_rate(schedule: str, factor: float) -> None:
+    model = make_model("sa", warmup_steps=2, lr_schedule=schedule, half_life=10)
+    assert math.isinf(model._total_steps)
+    assert model.learning_rate_factor(10) == factor
 
 
 def norms(clip_norm: float | None, **settings: Any) -> list[float]:

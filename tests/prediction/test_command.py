@@ -123,6 +123,7 @@ def test_mistakes_end_in_one_line_and_leave_nothing(
     assert "give one as `--checkpoint FILE`" in fails(capsys, image, "--out", out)
     assert "`num_slots` to be at most 3" in fails(capsys, image, *there, "--num_slots", "4")
     assert "`limit` to be at least 1, but got 0" in fails(capsys, image, *there, "--limit", "0")
+    assert "`seed` to be from 0 to 2**32 - 1" in fails(capsys, image, *there, "--seed", str(2**64))
     assert "--slots" in fails(capsys, image, *there, "--slots", "2")
     assert "found none in nothing" in fails(capsys, *there)
     assert "no folder" in fails(capsys, image, "--checkpoint", checkpoint, "--out", image)

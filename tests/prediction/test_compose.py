@@ -86,6 +86,25 @@ def test_the_command_writes_the_picture(crop: list[str], tmp_path: Path, capsys:
         assert picture.width == (2 + TINY["slate"]["num_slots"] + 4) * 132 + 4
 
 
+def test_damaged_images_are_skipped_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, options = write_images(tmp_path / "in", 3), ["--compose", "--out", str(tmp_path / "out"), "--checkpoint"]
+    options.append(str(save(tmp_path / "slate.ckpt")))
+    damaged = images / "0.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    main([str(images), *options])
+    assert "warning: skipped: " in capsys.readouterr().err
+    assert (tmp_path / "out" / "composed.png").exists()
+    with pytest.raises(SystemExit):
+        main([str(damaged), str(images), *options])
+    assert "0.png cannot be read" in capsys.readouterr().err
+    (images / "1.png").write_bytes(damaged.read_bytes())
+    (images / "2.png").write_bytes(damaged.read_bytes())
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([str(images), *options])
+    assert "at least 2 images to compose scenes of, but got 0" in capsys.readouterr().err
+
+
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, out = write_images(tmp_path / "in", 2), tmp_path / "out"
     slate, other = save(tmp_path / "slate.ckpt"), save_tiny(tmp_path / "sa.ckpt")

@@ -36,6 +36,13 @@ def test_scenes_are_written_one_by_one_and_together(
     assert np.array_equal(together[4:132:8, 4:132:8], single)
 
 
+def test_images_of_an_earlier_run_are_removed(checkpoint: Path, tmp_path: Path) -> None:
+    generate(checkpoint, 3, tmp_path)
+    (tmp_path / "generated" / "mine.png").touch()
+    generate(checkpoint, 1, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "generated").iterdir()) == ["0000.png", "mine.png"]
+
+
 def test_the_seed_decides(checkpoint: Path, tmp_path: Path) -> None:
     pictures = [generate(checkpoint, 1, tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 1))]
     first, same, other = (path.read_bytes() for path in pictures)
@@ -55,6 +62,8 @@ def test_mistakes_end_in_one_line(checkpoint: Path, tmp_path: Path, capsys: pyte
         (["--checkpoint", str(checkpoint), "--generate", "0"], "`generate` to be at least 1, but got 0"),
         (["--checkpoint", str(save_tiny(tmp_path / "sa.ckpt")), "--generate", "1"], "imagines scenes, such as gnm"),
         (["--checkpoint", str(checkpoint), "--generate", "1", "--num_slots", "9"], "`num_slots` to be from 1 to 5"),
+        (["--checkpoint", str(checkpoint), "--generate", "1", "--compose"], "`generate` without images and without"),
+        (["a.png", "--checkpoint", str(checkpoint), "--generate", "1"], "`generate` without images and without"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([*arguments, "--out", str(tmp_path / "out")])

@@ -12,6 +12,7 @@ from object_discovery.data.clevr_objects import encode_objects
 from object_discovery.data.raycast.layout import COLOURS
 from object_discovery.prediction.command import main
 from object_discovery.prediction.properties import objects_table, plan, predicted_objects
+from tests.checkpoints import save_tiny
 
 PLACES = [[1.5, -2.0, 0.7], [-3.0, 3.0, 0.35]]
 CODES = [[0, 1, 2, 3], [1, 0, 0, 7]]  # large metal green cylinder; small rubber yellow cube
@@ -111,6 +112,9 @@ def test_predict_lists_the_objects(tmp_path: Path, capsys: pytest.CaptureFixture
     assert Image.open(tmp_path / "out" / "a" / "plan.png").size == (320, 320)
     main([str(tmp_path / "a.png"), *flags, "--confidence", "1"])
     assert json.loads((tmp_path / "out" / "a" / "objects.json").read_text())["objects"] == []
+    other = save_tiny(tmp_path / "sa.ckpt")
+    main([str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--checkpoint", str(other)])
+    assert not (tmp_path / "out" / "a" / "plan.png").exists()  # it was of another model
     with pytest.raises(SystemExit):
         main([str(tmp_path / "a.png"), *flags, "--confidence", "2"])
     assert "`confidence` to be in [0, 1]" in capsys.readouterr().err

@@ -70,7 +70,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         )
         size = self.encoder.feature_size
         self.inputs: nn.Module = nn.Sequential(
-            nn.LayerNorm(size), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, p.slot_size)
+            nn.LayerNorm(size, eps=p.norm_eps), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, p.slot_size)
         )
         if p.decoder == "broadcast":
             self.inputs = pixel_inputs(size, p.slot_size, p.norm_eps)

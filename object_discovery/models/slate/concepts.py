@@ -5,49 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-@torch.no_grad()
-def kmeans(points: Tensor, num_clusters: int, *, num_iterations: int = 50) -> tuple[Tensor, Tensor]:
-    """Cluster points by Lloyd's algorithm from centres chosen as k-means++ does.
-
-    Args:
-        points: `(M, D)`.
-        num_clusters: C, at most M.
-        num_iterations: The most iterations; it stops earlier once no point changes its cluster.
-
-    Returns:
-        Centres `(C, D)` and the cluster of each point `(M,)`, int64.
-
-    Raises:
-        ValueError: If there are fewer points than clusters, or no clusters.
-
-    Reference:
-        Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
-
-    Example:
-        >>> centres, clusters = kmeans(torch.tensor([[0.0], [0.1], [9.0], [9.1]]), 2)
-        >>> bool(clusters[0] == clusters[1] != clusters[2] == clusters[3])
-        True
-    """
-    if not 1 <= num_clusters <= len(points):
-        raise ValueError(
-            f"Expected argument `num_clusters` to be from 1 to the number of points {len(points)}, "
-            f"but got {num_clusters}"
-        )
-    centres = points[torch.randint(len(points), (1,), device=points.device)]
-    while len(centres) < num_clusters:
-        distance = torch.cdist(points, centres).amin(1).square() + 1e-12
-        centres = torch.cat([centres, points[torch.multinomial(distance, 1)]])
-    clusters = torch.cdist(points, centres).argmin(1)
-    for _ in range(num_iterations):
-        sums = torch.zeros_like(centres).index_add_(0, clusters, points)
-        counts = clusters.bincount(minlength=num_clusters)[:, None]
-        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-        moved = torch.cdist(points, centres).argmin(1)
-        if torch.equal(moved, clusters):
-            break
-        clusters = moved
-    return centres, clusters
+from object_discovery.layers.kmeans import kmeans
 
 
 class ConceptLibrary:
@@ -55,14 +13,14 @@ class ConceptLibrary:
 
     Args:
         slots: Slots of any number of images, `(B, K, D)`.
-        num_concepts: Number of clusters, C.
+        num_concepts: Number of clusters, C, at most B * K.
 
     Attributes:
         slots: The slots one below the other, `(B * K, D)`.
         concepts: The concept of each, `(B * K,)`, int64 in [0, C).
 
     Raises:
-        ValueError: If there are fewer slots than concepts.
+        ValueError: If there are fewer slots than concepts, or no concepts.
 
     Reference:
         Singh, Deng and Ahn 2022, section 5.2.
@@ -75,8 +33,13 @@ class ConceptLibrary:
 
     def __init__(self, slots: Tensor, num_concepts: int) -> None:
         self.slots = slots.detach().flatten(0, 1)
+        if not 1 <= num_concepts <= len(self.slots):
+            raise ValueError(
+                f"Expected argument `num_concepts` to be from 1 to the number of slots {len(self.slots)}, "
+                f"but got {num_concepts}"
+            )
         self.num_concepts = num_concepts
-        self.concepts = kmeans(self.slots, num_concepts)[1]
+        self.concepts = kmeans(self.slots[None], num_concepts)[0][0]
 
     def members(self, concept: int) -> Tensor:
         """Return the slots of a concept, `(M, D)`.

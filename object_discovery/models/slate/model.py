@@ -120,6 +120,11 @@ class SLATE(SlotModel[SLATEParams]):
             losses = self.regularize({**losses, "loss": total, "cross_entropy": cross_entropy}, slots)
         return {**losses, "loss": losses["loss"] + self._idle()}
 
+    @classmethod
+    def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
+        """Choose the best checkpoint without masks by the loss; the squared error says nothing of the slots."""
+        return super().monitor(has_masks) if has_masks else ("val/loss", "min")
+
     @property
     def stage(self) -> Literal["joint", "dvae", "slots"]:
         """What is trained at this step: all, the discrete VAE alone, or all but the discrete VAE."""
@@ -183,7 +188,7 @@ class SLATE(SlotModel[SLATEParams]):
         return [
             (
                 {"params": main, "name": "main"},
-                lambda step: self._plateau_factor() * self.learning_rate_factor(max(0, step - start)),
+                lambda step: self._plateau_factor() * self.learning_rate_factor(step, start),
             ),
             ({"params": dvae, "name": "dvae", "lr": self.params.dvae_lr}, lambda step: self._plateau_factor()),
         ]

@@ -1,11 +1,9 @@
 import pytest
 import torch
-from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from object_discovery import ConceptLibrary
-from object_discovery.models.slate.concepts import kmeans
 
 
 def blobs(num_clusters: int = 4, size: int = 50) -> tuple[Tensor, Tensor]:
@@ -15,34 +13,17 @@ def blobs(num_clusters: int = 4, size: int = 50) -> tuple[Tensor, Tensor]:
     return centres[labels] + torch.randn(len(labels), 5, generator=generator), labels
 
 
-def test_clusters_are_those_that_were_there() -> None:
+def test_concepts_are_the_clusters_that_were_there() -> None:
     points, labels = blobs()
     torch.manual_seed(0)
-    centres, clusters = kmeans(points, 4)
-    assert adjusted_rand_score(labels, clusters) == 1
-    for index in range(4):
-        torch.testing.assert_close(centres[index], points[clusters == index].mean(0))
+    library = ConceptLibrary(points.view(50, 4, 5), 4)
+    assert adjusted_rand_score(labels, library.concepts) == 1
 
 
-def test_the_spread_is_about_that_of_scikit_learn() -> None:
-    points = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(0)
-    centres, clusters = kmeans(points, 6, num_iterations=300)
-    spread = float((points - centres[clusters]).square().sum())
-    oracle = KMeans(6, n_init=10, random_state=0).fit(points.numpy())
-    assert oracle.inertia_ * 0.99 <= spread <= oracle.inertia_ * 1.15
-
-
-def test_equal_points_make_no_trouble() -> None:
-    centres, clusters = kmeans(torch.ones(5, 3), 3)
-    assert centres.isfinite().all()
-    assert clusters.shape == (5,)
-
-
-@pytest.mark.parametrize("count", [0, 6])
-def test_there_must_be_as_many_points_as_clusters(count: int) -> None:
-    with pytest.raises(ValueError, match=f"`num_clusters` to be from 1 to the number of points 5, but got {count}"):
-        kmeans(torch.randn(5, 3), count)
+@pytest.mark.parametrize("count", [0, 7])
+def test_there_must_be_as_many_slots_as_concepts(count: int) -> None:
+    with pytest.raises(ValueError, match=f"`num_concepts` to be from 1 to the number of slots 6, but got {count}"):
+        ConceptLibrary(torch.randn(2, 3, 4), count)
 
 
 def test_scenes_have_a_slot_of_each_concept() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import object_discovery
 from object_discovery import SLATE, Discovery, SLATEParams
 from object_discovery.models.base import Batch, read_config
+from object_discovery.train import parse
 from tests.models.tiny import SIZE, TINY, make_data, make_images, make_trainer
 
 BATCH = {"image": make_images()}
@@ -76,7 +77,21 @@ def test_configs_are_the_published_settings(name: str) -> None:
     expected = {**PUBLISHED, **dict(zip(names, SIZES[name], strict=True))}
     config = read_config(name)
     assert {key: config.get(key, "missing") for key in expected} == expected
-    assert config.keys() - expected.keys() <= {"model_type", "dataset", "val_size"}
+    assert config.keys() - expected.keys() <= {"model_type", "dataset", "val_size", "max_objects"}
+
+
+@pytest.mark.parametrize(("name", "images"), [("slate_shapes3d", 400_000), ("slate_clevr", 70_000)])
+def test_configs_validate_after_each_epoch_of_all_scenes(name: str, images: int) -> None:
+    run = parse(["--config", name])
+    assert run.data.max_objects is None  # CLEVR with masks recommends 6
+    assert run.data.train_size is None
+    assert run.trainer.val_interval * run.data.batch_size == images
+
+
+def test_the_best_checkpoint_is_one_of_good_slots() -> None:
+    assert SLATE.monitor(has_masks=True) == ("val/fg_ari", "max")
+    assert SLATE.monitor(has_masks=False) == ("val/loss", "min")
+    assert "loss" in SLATE.own_scores
 
 
 def test_no_gradient_goes_from_slots_and_decoder_to_the_discrete_vae() -> None:
@@ -331,6 +346,15 @@ def test_the_discrete_vae_may_be_trained_first_and_frozen() -> None:
     )
     assert steps.moved == [(True, False)] * 3 + [(False, False)] + [(False, True)] * 4  # a rate of 0 begins the warm-up
     assert [rates[0] for rates in steps.rates.values()] == pytest.approx([0, 0, 0, 0, 5e-3, 1e-2, 1e-2, 1e-2])
+
+
+@pytest.mark.parametrize("decay_steps", [None, 14])
+def test_after_the_discrete_vae_the_rate_still_falls_to_zero_in_time(decay_steps: int | None) -> None:
+    model = make(dvae_steps=4, lr_schedule="cosine", warmup_steps=2, decay_steps=decay_steps)
+    model._total_steps = 14
+    (_, main), (_, dvae) = model.parameter_groups()
+    assert [main(step) for step in (0, 4, 5, 6, 10, 14)] == pytest.approx([0, 0, 0.5, 1, 0.5, 0])
+    assert dvae(14) == 1
 
 
 def test_it_learns_both_losses() -> None:
