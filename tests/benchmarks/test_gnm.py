@@ -52,7 +52,12 @@ def test_a_report_compares_the_steps() -> None:
 
 @pytest.mark.parametrize(
     ("flag", "expected"),
-    [("--batch_size=0", "at least 1"), ("--resolution=4", "at least 8"), ("--precision=16", "auto, bf16-mixed or")],
+    [
+        ("--batch_size=0", "at least 1"),
+        ("--resolution=4", "a power of two from 8"),
+        ("--resolution=100", "a power of two from 8"),
+        ("--precision=16", "auto, bf16-mixed or"),
+    ],
 )
 def test_mistakes(flag: str, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
