@@ -173,17 +173,18 @@ def set_prediction_targets(layout: Layout) -> npt.NDArray[np.float32]:
         layout: B scenes.
 
     Returns:
-        `(B, 10, 19)`: x, y, z moved from [-3, 3] to [0, 1]; one-hot size (2), material (2), shape (3) and colour (8);
-        1 for an object. Rows of absent objects are 0.
+        `(B, 10, 19)`: x, y, z moved from [-3, 3] to [0, 1]; one-hot size (2, large first), material (2), shape (3) and
+        colour (8), in the order of `clevr_objects.ATTRIBUTES`; 1 for an object. Rows of absent objects are 0.
 
     Example:
         >>> layout, _ = draw_layouts(np.arange(2), seed=0, counts=(4, 4), trial=0)
         >>> set_prediction_targets(layout)[..., -1].sum(1).tolist()
         [4.0, 4.0]
     """
+    large_first = len(SIZES) - 1 - layout.size
     one_hot = [
         np.eye(high)[field]
-        for field, high in ((layout.size, 2), (layout.material, 2), (layout.shape, 3), (layout.colour, len(COLOURS)))
+        for field, high in ((large_first, 2), (layout.material, 2), (layout.shape, 3), (layout.colour, len(COLOURS)))
     ]
     position = (layout.position + REACH) / (2 * REACH)
     targets = np.concatenate([position, *one_hot, np.ones((*layout.size.shape, 1))], axis=-1)

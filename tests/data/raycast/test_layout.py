@@ -3,6 +3,7 @@ import numpy.typing as npt
 import pytest
 
 from object_discovery.data.raycast.camera import look_at_origin, project
+from object_discovery.data.clevr_objects import ATTRIBUTES
 from object_discovery.data.raycast.layout import (
     COLOURS,
     DISTANCE,
@@ -82,7 +83,14 @@ def test_targets_say_what_there_is() -> None:
     assert (targets[~layout.present] == 0).all()
     real = targets[layout.present]
     np.testing.assert_allclose(6 * real[:, :3] - 3, layout.position[layout.present], atol=1e-5)
-    for part, field in (((3, 5), "size"), ((5, 7), "material"), ((7, 10), "shape"), ((10, 18), "colour")):
-        np.testing.assert_array_equal(real[:, slice(*part)].argmax(1), getattr(layout, field)[layout.present])
+    for part, field, kinds in (
+        ((3, 5), "size", ("small", "large")),
+        ((5, 7), "material", MATERIALS),
+        ((7, 10), "shape", SHAPES),
+        ((10, 18), "colour", tuple(COLOURS)),
+    ):
+        names = np.array(ATTRIBUTES[field.replace("colour", "color")])[real[:, slice(*part)].argmax(1)]
+        np.testing.assert_array_equal(names, np.array(kinds)[getattr(layout, field)[layout.present]])
         np.testing.assert_array_equal(real[:, slice(*part)].sum(1), 1)
+    np.testing.assert_array_equal(real[:, 3] == 1, real[:, 2] > 0.6)  # what is large stands 0.7 high, else 0.35
     assert (real[:, 18] == 1).all()
