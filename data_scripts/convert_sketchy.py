@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from object_discovery.script import Parser
+from object_discovery.script import Parser, exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,18 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", metavar="W", type=int, help="episodes to convert at a time")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
     settings = parser.parse_args(arguments)
-    try:
-        from object_discovery.data.sketchy_conversion import convert_sketchy  # here: Ctrl-C is caught while it loads
+
+    def work() -> None:
+        from object_discovery.data.sketchy_conversion import convert_sketchy
 
         episodes = convert_sketchy(**vars(settings))
-    except ValueError as error:  # UserError is one
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    print(f"{settings.target}: {len(episodes)} episodes")
-    return 0
+        print(f"{settings.target}: {len(episodes)} episodes")
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

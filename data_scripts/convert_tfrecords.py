@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from object_discovery.script import Parser
+from object_discovery.script import Parser, exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,18 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5 if it exists")
     settings = parser.parse_args(arguments)
-    try:
-        from object_discovery.data.conversion import convert  # here, so that Ctrl-C is caught while it loads
+
+    def work() -> None:
+        from object_discovery.data.conversion import convert
 
         count = convert(**vars(settings))
-    except ValueError as error:  # UserError is one
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    print(f"{settings.target}: {count} scenes")
-    return 0
+        print(f"{settings.target}: {count} scenes")
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from object_discovery.script import Parser
+from object_discovery.script import Parser, exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sample", metavar="N", type=int, default=256, help="scenes to count in (default: 256)")
     settings = vars(parser.parse_args(arguments))
     out = settings.pop("out")
-    try:
-        from object_discovery.data.contact_sheet import contact_sheet  # here, so that Ctrl-C is caught while it loads
+
+    def work() -> None:
+        from object_discovery.data.contact_sheet import contact_sheet
         from object_discovery.data.description import describe, show
         from object_discovery.files import check_writable
         from object_discovery.visualize import save_png
@@ -44,13 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         if out is not None:
             save_png(contact_sheet(found.examples), out)
             print(f"{out}: {len(found.examples)} scenes")
-    except (ValueError, OSError) as error:  # UserError is one
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_status(work, interrupted="interrupted")
 
 
 if __name__ == "__main__":
