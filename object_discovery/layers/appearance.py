@@ -10,7 +10,7 @@ _RARE = 0.3  # squared distance of colours, relative to the image's mean, within
 
 
 @torch.no_grad()
-def appearance_clusters(images: Tensor, size: int, num_clusters: int) -> Tensor:
+def appearance_clusters(images: Tensor, size: int, num_clusters: int, least_gain: float = 0.0) -> Tensor:
     """Cluster the pixels of each image by colour and position, greedily and without learning.
 
     Pixels are alike by the kernel exp(-d), with d the squared distance of their colours (relative to the mean over all
@@ -23,9 +23,12 @@ def appearance_clusters(images: Tensor, size: int, num_clusters: int) -> Tensor:
         images: `(B, 3, H, W)`, any range.
         size: Height and width h of the grid on which the clusters are formed; every pixel of it is sampled once.
         num_clusters: K.
+        least_gain: Leave out the centres, but for the first, by which that sum, divided by h * h, grows less. An image
+            of few objects then gets fewer clusters.
 
     Returns:
-        Shares `(B, K, h * h)`, float32 in [0, 1]; small where a pixel is like no centre.
+        Shares `(B, K, h * h)`, float32 in [0, 1]; small where a pixel is like no centre; 0 for clusters left out, which
+        come last.
 
     Reference:
         Nemhauser, Wolsey and Fisher, An Analysis of Approximations for Maximizing Submodular Set Functions, 1978;
@@ -41,11 +44,12 @@ def appearance_clusters(images: Tensor, size: int, num_clusters: int) -> Tensor:
         likeness = _likeness(images.float(), size)
         rows = torch.arange(len(images), device=images.device)
         nearest = torch.zeros_like(likeness[:, 0])
-        centres = []
+        centres: list[Tensor] = []
         for _ in range(num_clusters):
-            gain = (likeness - nearest[:, None]).relu_().sum(2)
-            centres.append(likeness[rows, gain.argmax(1)])
-            nearest = torch.maximum(nearest, centres[-1])
+            gain, centre = (likeness - nearest[:, None]).relu_().mean(2).max(1)
+            alike = likeness[rows, centre]
+            nearest = torch.maximum(nearest, alike)
+            centres.append(alike * (gain >= least_gain)[:, None] if centres else alike)
         chosen = torch.stack(centres, 1)
         return chosen * (chosen / chosen.sum(1, keepdim=True).clamp_min(1e-6))
 

@@ -143,12 +143,15 @@ class BroadcastDecoder(nn.Module):
         layers.append(SameConvTranspose2d(channels[-1], 4, final_kernel_size, final_stride))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, slots: Tensor, centres: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, slots: Tensor, centres: Tensor | None = None, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode slots.
 
         Args:
             slots: `(B, K, D)`.
             centres: Where slots are, `(B, K, 2)`, see `slot_centres`; used with `frames`. None: in the middle.
+            present: Which slots have a mask, `(B, K)`, bool; at least one of each image. None: all.
 
         Returns:
             The image `(B, 3, H, W)`, the slots' own images `(B, K, 3, H, W)` and their masks `(B, K, H, W)`, which sum
@@ -160,5 +163,8 @@ class BroadcastDecoder(nn.Module):
             features = self.broadcast(slots.flatten(0, 1))
         painted = self.layers(features)[..., : self.resolution, : self.resolution]
         painted = rearrange(painted.float(), "(b k) c h w -> b k c h w", b=len(slots))
-        slot_images, masks = painted[:, :, :3], painted[:, :, 3].softmax(dim=1)
+        slot_images, opacities = painted[:, :, :3], painted[:, :, 3]
+        if present is not None:
+            opacities = opacities.masked_fill(~present[:, :, None, None], -torch.inf)
+        masks = opacities.softmax(dim=1)
         return (slot_images * masks[:, :, None]).sum(1), slot_images, masks

@@ -222,11 +222,13 @@ class SlotAttention(nn.Module):
             num_iterations: T for this call. None: as constructed.
             noise: Scale of the noise on learned queries, see `initial_slots`.
             clusters: Shares of the inputs `(B, K, N)`, at least 0, from which the slots to start from are updated once
-                before the first iteration, as if they were its attention [6]. None: no such update.
+                before the first iteration, as if they were its attention [6]. A slot whose shares are all 0 is left
+                out: it attends to nothing. At least one slot of each image must stay. None: no such update.
 
         Returns:
             The slots `(B, K, D)` and the attention of the last iteration `(B, K, N)`, float32, which sums to 1 over
-            the slots (it is summed over heads, and taken before it is normalised over the inputs).
+            the slots (it is summed over heads, and taken before it is normalised over the inputs). Both are 0 for
+            slots that are left out.
 
         Raises:
             ValueError: If there are fewer than 1 iterations, or too many slots (`initial_slots`).
@@ -236,22 +238,31 @@ class SlotAttention(nn.Module):
             raise ValueError(f"Expected argument `num_iterations` to be at least 1, but got {iterations}")
         start = self.initial_slots(len(inputs), num_slots, noise) if slots is None else slots
         keys, values = self.project(inputs)
-        if clusters is not None:
-            shares = clusters[:, None].expand(-1, self.num_heads, -1, -1)
-            start = self.update(start, self.aggregate(shares, values))
+        if clusters is None:
+            return self.settle(start, keys, values, iterations)
+        shares = clusters[:, None].expand(-1, self.num_heads, -1, -1)
+        start = self.update(start, self.aggregate(shares, values))
+        present = clusters.amax(2) > 0
+        slots, attention = self.settle(start, keys, values, iterations, present)
+        return slots * present[..., None], attention
+
+    def settle(
+        self, start: Tensor, keys: Tensor, values: Tensor, iterations: int, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Iterate from slots `(B, K, D)`, with the gradient that was chosen; for the other arguments see `step`."""
         if self.gradient == "full":
-            return self.iterate(start, keys, values, iterations)
+            return self.iterate(start, keys, values, iterations, present)
         free = iterations if self.gradient == "implicit" else iterations - 1
         settled = start.detach()
         if free:
             # Autocast caches the bfloat16 copies of weights; copies made under no_grad would later block gradients.
-            kind = inputs.device.type
+            kind = keys.device.type
             cast = torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False)
             with torch.no_grad(), cast:
-                settled, _ = self.iterate(settled, keys, values, free)
+                settled, _ = self.iterate(settled, keys, values, free, present)
         if self.gradient == "bilevel":
             settled = settled + (start - start.detach())  # the value of the settled slots, the gradient of the start
-        return self.iterate(settled, keys, values, self.neumann_terms)
+        return self.iterate(settled, keys, values, self.neumann_terms, present)
 
     def project(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Turn inputs `(B, N, input_size)` into keys and values, both `(B, heads, N, D / heads)`."""
@@ -260,22 +271,27 @@ class SlotAttention(nn.Module):
         values = rearrange(self.to_value(inputs), "b n (h d) -> b h n d", h=self.num_heads)
         return keys * (self.slot_size // self.num_heads) ** -0.5, values
 
-    def iterate(self, slots: Tensor, keys: Tensor, values: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    def iterate(
+        self, slots: Tensor, keys: Tensor, values: Tensor, iterations: int, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Repeat `step`; in evaluation mode stop early where the slots have settled to within `tolerance`."""
         for _ in range(iterations):
             previous = slots
-            slots, attention = self.step(slots, keys, values)
+            slots, attention = self.step(slots, keys, values, present)
             if self.tolerance and not self.training and (slots - previous).abs().max() <= self.tolerance:
                 break
         return slots, attention
 
-    def step(self, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, slots: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Do one iteration: the map whose fixed point the slots are.
 
         Args:
             slots: `(B, K, D)`.
             keys: Scaled keys, `(B, heads, N, D / heads)`.
             values: `(B, heads, N, D / heads)`.
+            present: Which slots compete, `(B, K)`, bool. None: all.
 
         Returns:
             The next slots `(B, K, D)` and the attention `(B, K, N)`.
@@ -283,7 +299,10 @@ class SlotAttention(nn.Module):
         queries = rearrange(self.to_query(self.norm_slots(slots)), "b k (h d) -> b h k d", h=self.num_heads)
         logits = queries @ keys.transpose(-1, -2)  # (B, heads, K, N)
         # Slots, not inputs, share out each input; in float32, since sums over thousands of inputs follow.
-        attention = logits.float().flatten(1, 2).softmax(dim=1).view(logits.shape)
+        competing = logits.float()
+        if present is not None:
+            competing = competing.masked_fill(~present[:, None, :, None], -torch.inf)
+        attention = competing.flatten(1, 2).softmax(dim=1).view(logits.shape)
         return self.update(slots, self.aggregate(attention, values)), attention.sum(1)
 
     def update(self, slots: Tensor, updates: Tensor) -> Tensor:

@@ -156,7 +156,8 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             clusters = self._clusters(images, self.params.num_slots if num_slots is None else num_slots)
         slots, attention = self.bind(features, slots, num_slots, num_iterations, clusters)
         centres = slot_centres(attention, self.encoder.size) if self.params.slot_frames else None
-        image, slot_images, masks = self.decoder(slots, centres)
+        present = None if clusters is None else clusters.amax(2) > 0
+        image, slot_images, masks = self.decoder(slots, centres, present)
         return Discovery(
             slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         )
@@ -165,8 +166,8 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         """Cluster the pixels on a grid of at most 20 x 20, whose square is compared with itself."""
         size = self.encoder.size
         grid = size // -(-size // _CLUSTER_GRID)
-        shares = appearance_clusters(images, grid, max(1, num_slots)).view(len(images), -1, grid, grid)
-        return F.interpolate(shares, (size, size), mode="nearest-exact").flatten(2)
+        shares = appearance_clusters(images, grid, max(1, num_slots), self.params.seed_gain)
+        return F.interpolate(shares.unflatten(2, (grid, grid)), (size, size), mode="nearest-exact").flatten(2)
 
     def _colours(self, images: Tensor) -> Tensor:
         """Bring images from [0, 1] into the range that the network works in."""

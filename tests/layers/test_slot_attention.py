@@ -584,3 +584,22 @@ def test_clusters_are_the_attention_of_an_update_before_the_first_iteration() ->
     start = core.update(core.initial_slots(2), gathered)
     expected, _ = core(inputs, start)
     torch.testing.assert_close(core(inputs, clusters=clusters)[0], expected)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_slot_without_a_share_is_left_out_as_if_it_were_not_there(mode: Gradient, heads: int) -> None:
+    torch.manual_seed(0)
+    core = SlotAttention(4, 8, mlp_size=16, num_heads=heads, init="learned", gradient=mode).double()
+    inputs, clusters = torch.randn(2, 10, 8).double(), torch.rand(2, 4, 10).double()
+    clusters[:, 3] = clusters[1, 2] = 0
+    slots, attention = core(inputs, clusters=clusters)
+    for image, used in enumerate((3, 2)):
+        one, shares = inputs[image : image + 1], clusters[image : image + 1, :used]
+        alone, attended = core(one, num_slots=used, clusters=shares)
+        torch.testing.assert_close(slots[image, :used], alone[0])
+        torch.testing.assert_close(attention[image, :used], attended[0])
+        assert not slots[image, used:].any()
+        assert not attention[image, used:].any()
+    (slots.square().sum() + attention.square().sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in core.parameters() if p.requires_grad)

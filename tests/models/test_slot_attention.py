@@ -117,7 +117,7 @@ def test_the_model_is_its_parts_one_after_another() -> None:
     model = make(init="learned", image_range="signed")
     images = make_images()
     found = model(images)
-    clusters = appearance_clusters(images, SIZE // 2, 3)
+    clusters = appearance_clusters(images, SIZE // 2, 3, 0.002)
     slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters)
     image, slot_images, masks = model.decoder(slots, slot_centres(attention, SIZE // 2))
     torch.testing.assert_close(found.slots, slots)
@@ -140,10 +140,22 @@ def test_slots_and_iterations_may_change_at_every_call() -> None:
 def test_clusters_are_formed_on_a_coarse_grid() -> None:
     model = make(resolution=48, encoder_strides=[1], decoder_strides=[1], broadcast_size=48).eval()
     images = torch.rand(2, 3, 48, 48)
-    coarse = appearance_clusters(images, 16, 3).view(2, 3, 16, 16)
+    coarse = appearance_clusters(images, 16, 3, 0.002).view(2, 3, 16, 16)
     fine = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3).flatten(2)
     features = model.encoder(2 * images - 1)
     torch.testing.assert_close(model(images).slots, model.slot_attention(features, clusters=fine)[0])
+
+
+def test_an_image_of_few_objects_leaves_slots_empty() -> None:
+    model = make(num_slots=5).eval()
+    images = torch.zeros(2, 3, SIZE, SIZE)
+    images[0, 0, 2:6, 2:6] = 1
+    found = model(images)
+    for values in (found.slots, found.masks, found.attention):
+        assert values is not None
+        assert values.flatten(2).any(2).tolist() == [[True, True, False, False, False], [True] + [False] * 4]
+    torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
+    assert make(num_slots=5, seed_gain=0).eval()(images).slots.flatten(2).any(2).all()
 
 
 def test_seeding_can_be_left_out() -> None:
