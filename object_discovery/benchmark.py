@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from object_discovery.benchmarks import data, dinosaur, features, gnm, slate
+from object_discovery.benchmarks import data, dinosaur, features, gnm, set_prediction, slate
 from object_discovery.benchmarks.report import Report
 from object_discovery.cli import Parser, add_flags, build, fail, one_line_errors
 from object_discovery.files import check_writable, write_beside
@@ -34,6 +34,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         dinosaur.DINOSAURBenchmarkParams, dinosaur.run, "Measure what a training step of DINOSAUR is spent on."
     ),
     "gnm": Benchmark(gnm.GNMBenchmarkParams, gnm.run, "Measure how fast GNM trains."),
+    "set_prediction": Benchmark(
+        set_prediction.SetPredictionBenchmarkParams,
+        set_prediction.run,
+        "Measure what matching costs in a training step of set prediction.",
+    ),
     "slate": Benchmark(slate.SLATEBenchmarkParams, slate.run, "Measure how fast SLATE trains and generates."),
 }
 """Every benchmark by the name the command line knows it by."""

@@ -282,9 +282,7 @@ class SlotAttention(nn.Module):
                 break
         return slots, attention
 
-    def step(
-        self, slots: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, slots: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Do one iteration: the map whose fixed point the slots are.
 
         Args:

@@ -167,7 +167,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         size = self.encoder.size
         grid = size // -(-size // _CLUSTER_GRID)
         shares = appearance_clusters(images, grid, max(1, num_slots), self.params.seed_gain)
-        return F.interpolate(shares.unflatten(2, (grid, grid)), (size, size), mode="nearest-exact").flatten(2)
+        return F.interpolate(shares.view(*shares.shape[:2], grid, grid), (size, size), mode="nearest-exact").flatten(2)
 
     def _colours(self, images: Tensor) -> Tensor:
         """Bring images from [0, 1] into the range that the network works in."""
