@@ -90,7 +90,7 @@ class Pictures(Callback):
                 found = pl_module.evaluate({key: value[: self.count] for key, value in batch.items()})[0]
             else:
                 found = pl_module(images)
-            extra = pl_module.pictures(found) if isinstance(pl_module, ObjectDiscoveryModel) else None
+            extra = pl_module.pictures(images, found) if isinstance(pl_module, ObjectDiscoveryModel) else None
         picture = discovery_grid(images, found, masks=None if masks is None else masks[: self.count], extra=extra)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.last = self.folder / f"step_{trainer.global_step:07d}.png"

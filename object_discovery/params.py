@@ -221,6 +221,8 @@ class GNMParams(ModelParams):
     """Logit of the size that objects begin with; published -1."""
     shortcut: bool = True
     """Let cells also see the colours in and next to them through one linear map, see `Shortcut`. Not published."""
+    seeding: bool = True
+    """Look for objects first where clusters of pixels differ from the background, see `find_seeds`. Not published."""
     centred: bool = True
     """Objects begin as a spot of one colour in the middle of their frame, which so has to go to them. Not published."""
     presence_bound: float = 6.0

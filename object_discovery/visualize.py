@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torchvision.utils import draw_bounding_boxes
 
 from object_discovery.background import background_slot
 from object_discovery.discovery import Discovery
 from object_discovery.files import write_beside
 from object_discovery.palette import colour_labels, palette
 
-__all__ = ["colour_labels", "discovery_grid", "palette", "picture_grid", "save_png", "slot_labels"]
+__all__ = ["colour_labels", "discovery_grid", "draw_boxes", "palette", "picture_grid", "save_png", "slot_labels"]
 
 _GUTTER = 4
 _READABLE = 128
@@ -113,6 +114,32 @@ def picture_grid(columns: Mapping[str, Tensor], *, scale: int | None = None, hea
     factor = scale or max(1, round(_READABLE / max(images.shape[-2:])))
     grid = _tile(images, factor)
     return _with_headings(grid, list(columns), images.shape[-1] * factor) if headings else grid
+
+
+def draw_boxes(images: Tensor, boxes: Tensor, shown: Tensor) -> Tensor:
+    """Draw boxes in images, one pixel wide, each in the colour of its slot.
+
+    Args:
+        images: `(B, 3, H, W)`, floats in [0, 1].
+        boxes: K for each image, `(B, K, 4)`: x0, y0, x1, y1 in pixels.
+        shown: Which of them to draw, bool `(B, K)`.
+
+    Returns:
+        The pictures `(B, 3, H, W)`, float32 in [0, 1], on the CPU.
+
+    Example:
+        >>> images, boxes = torch.zeros(1, 3, 8, 8), torch.tensor([[[2.0, 2.0, 5.0, 5.0]]])
+        >>> draw_boxes(images, boxes, torch.tensor([[True]])).amax((1, 3))
+        tensor([[0., 0., 1., 1., 1., 1., 0., 0.]])
+    """
+    colours = [tuple(int(value) for value in colour) for colour in palette(boxes.shape[1] + 1)[1:]]
+    inside = boxes.detach().float().cpu().clamp(0, images.shape[-1] - 1)
+    drawn = []
+    for image, corners, there in zip(_colours(images), inside, shown.cpu(), strict=True):
+        used = [colour for colour, is_there in zip(colours, there.tolist(), strict=True) if is_there]
+        pixels = (image * 255).round().byte()
+        drawn.append(draw_bounding_boxes(pixels, corners[there], colors=used) if used else pixels)  # type: ignore[arg-type]
+    return torch.stack(drawn).float() / 255
 
 
 def save_png(image: Tensor, path: str | Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from object_discovery.discovery import Discovery
 from object_discovery.palette import palette
-from object_discovery.visualize import discovery_grid, picture_grid, save_png, slot_labels
+from object_discovery.visualize import discovery_grid, draw_boxes, picture_grid, save_png, slot_labels
 
 GUTTER = 4
 
@@ -148,3 +148,16 @@ def test_pictures_are_drawn_in_columns_with_names() -> None:
     assert torch.equal(grid[:, 24:40, 4:20], (images[1] * 255).round().byte())
     assert (grid[:, 24:40, 24:40] == 255).all()  # colours are clipped
     assert picture_grid({"a": images}, scale=1).shape[1] > 44
+
+
+def test_boxes_are_drawn_in_the_colours_of_their_slots_and_only_those_shown() -> None:
+    images = torch.zeros(2, 3, 12, 12)
+    boxes = torch.tensor([[[1.0, 2.0, 5.0, 7.0], [6.0, 0.0, 12.0, 4.0]]] * 2)
+    drawn = draw_boxes(images, boxes, torch.tensor([[True, True], [False, False]]))
+    first, second = (torch.tensor(colour) / 255 for colour in palette(3)[1:])
+    for x, y in ((1, 2), (5, 7), (1, 7), (3, 2)):
+        torch.testing.assert_close(drawn[0, :, y, x], first.float())
+    for x, y in ((6, 0), (11, 4), (8, 0)):  # what lies beyond the border is drawn at it
+        torch.testing.assert_close(drawn[0, :, y, x], second.float())
+    assert not drawn[0, :, 4, 3].any()  # inside
+    assert not drawn[1].any()

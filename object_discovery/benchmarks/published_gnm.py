@@ -78,8 +78,7 @@ def published_loss(model: GNM, images: Tensor, *, extras: bool = True) -> tuple[
         The loss, and what was read.
     """
     p, weights = model.params, weights_at(model.params, 10**12)
-    encoded = model.encoder(images)
-    inferred, inferred_background = model.head(encoded), model.background.infer(encoded)
+    encoded, inferred, inferred_background = model.infer(images)
     objects, background = inferred.sample(weights.tau), inferred_background.sample()
     latent = model.global_latent(encoded)
     expected, expected_background = model.head(latent.features), model.background.expect(latent.samples)

@@ -10,7 +10,9 @@ _RARE = 0.3  # squared distance of colours, relative to the image's mean, within
 
 
 @torch.no_grad()
-def appearance_clusters(images: Tensor, size: int, num_clusters: int, least_gain: float = 0.0) -> Tensor:
+def appearance_clusters(
+    images: Tensor, size: int, num_clusters: int, least_gain: float = 0.0, first: Tensor | None = None
+) -> Tensor:
     """Cluster the pixels of each image by colour and position, greedily and without learning.
 
     Pixels are alike by the kernel exp(-d), with d the squared distance of their colours (relative to the mean over all
@@ -25,6 +27,8 @@ def appearance_clusters(images: Tensor, size: int, num_clusters: int, least_gain
         num_clusters: K.
         least_gain: Leave out the centres, but for the first, by which that sum, divided by h * h, grows less. An image
             of few objects then gets fewer clusters.
+        first: How much each pixel is like the first cluster, `(B, h * h)` in [0, 1], such as a background that is
+            known. None: it is chosen as the others are.
 
     Returns:
         Shares `(B, K, h * h)`, float32 in [0, 1]; small where a pixel is like no centre; 0 for clusters left out, which
@@ -43,9 +47,9 @@ def appearance_clusters(images: Tensor, size: int, num_clusters: int, least_gain
     with torch.autocast(images.device.type, enabled=False):
         likeness = _likeness(images.float(), size)
         rows = torch.arange(len(images), device=images.device)
-        nearest = torch.zeros_like(likeness[:, 0])
-        centres: list[Tensor] = []
-        for _ in range(num_clusters):
+        nearest = torch.zeros_like(likeness[:, 0]) if first is None else first.float()
+        centres = [] if first is None else [nearest]
+        while len(centres) < num_clusters:
             gain, centre = (likeness - nearest[:, None]).relu_().mean(2).max(1)
             alike = likeness[rows, centre]
             nearest = torch.maximum(nearest, alike)

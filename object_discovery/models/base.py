@@ -177,7 +177,7 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Compute the losses of a batch with floating-point images; the key `loss` is minimised, the others logged."""
         raise TypeError(f"{type(self).__name__} has no losses")
 
-    def pictures(self, found: Discovery) -> dict[str, Tensor]:
+    def pictures(self, images: Tensor, found: Discovery) -> dict[str, Tensor]:
         """Paint further images `(B, 3, H, W)` of what was found, by the name of their column in the picture grid."""
         return {}
 

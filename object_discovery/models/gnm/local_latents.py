@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from object_discovery.models.gnm.blocks import GridNorm
 from object_discovery.models.gnm.distributions import Gaussian, relaxed_bernoulli
+from object_discovery.models.gnm.seeding import Seeds
+
+_LEAN = 1.0  # what seeds add to or take from the presence, before its bound
 
 
 class Objects(NamedTuple):
@@ -93,7 +96,7 @@ class ObjectHead(nn.Module):
 
     def __init__(self, channels: int, what_size: int, presence_bound: float = 8.8, scale: float = -1.0) -> None:
         super().__init__()
-        self.presence_bound = presence_bound
+        self.presence_bound, self.scale = presence_bound, scale
         layers: list[nn.Module] = []
         for _ in range(2):
             layers += [nn.Linear(channels, channels), nn.CELU(), GridNorm(channels)]
@@ -106,12 +109,23 @@ class ObjectHead(nn.Module):
         with torch.no_grad():
             self.where.bias.copy_(torch.tensor([scale, 0, 0, 0, 0, 0, 0, 0]))  # objects begin small
 
-    def forward(self, features: Tensor, reach: float = 1.0) -> ObjectDistribution:
-        """Read `(B, N, C)`; the log-odds of the presence reach only the share `reach` of their bound."""
+    def forward(self, features: Tensor, reach: float = 1.0, seeds: Seeds | None = None) -> ObjectDistribution:
+        """Read the objects of cells.
+
+        Args:
+            features: `(B, N, C)`.
+            reach: The share of their bound that the log-odds of the presence reach.
+            seeds: Where objects are to begin; what is read corrects them. None: nothing is known.
+        """
         features = self.layers(features)
+        presence, where = self.presence(features).squeeze(-1).float(), Gaussian.of(self.where(features))
+        if seeds is not None:
+            presence = presence + _LEAN * (2.0 * seeds.there - 1)
+            begin = torch.stack([seeds.where[..., 0] - self.scale * seeds.there, *seeds.where[..., 1:].unbind(-1)], -1)
+            where = where._replace(mean=where.mean + begin)
         return ObjectDistribution(
-            reach * self.presence_bound * self.presence(features).squeeze(-1).float().tanh(),
-            Gaussian.of(self.where(features)),
+            reach * self.presence_bound * presence.tanh(),
+            where,
             Gaussian.of(self.depth(features)),
             Gaussian.of(self.what(features)),
         )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from object_discovery.discovery import Discovery
 from object_discovery.models.base import Batch, ObjectDiscoveryModel
 from object_discovery.models.gnm.background import Background
+from object_discovery.models.gnm.distributions import Gaussian
 from object_discovery.models.gnm.inference import ImageEncoder
 from object_discovery.models.gnm.likelihood import log_ratio
-from object_discovery.models.gnm.local_latents import ObjectHead, Objects, place
+from object_discovery.models.gnm.local_latents import ObjectDistribution, ObjectHead, Objects, place
 from object_discovery.models.gnm.objective import (
     Weights,
     auxiliary_divergences,
@@ -28,11 +29,25 @@ from object_discovery.models.gnm.objective import (
 from object_discovery.models.gnm.prior import StructDRAW
 from object_discovery.models.gnm.renderer import GlimpseDecoder, Layers, arrange, blend
 from object_discovery.models.gnm.scene import Scene, count_labels, take_apart
+from object_discovery.models.gnm.seeding import SEED_SIZE, find_seeds
 from object_discovery.models.scores import MeanScore, SplitScores
 from object_discovery.params import GNMParams
+from object_discovery.visualize import draw_boxes
 
 _MOST_PRESENT = 0.99
+_MARGIN = 0.1  # of colours from the background, where `background_margin` gives none
 _THE_END = 10**12
+
+
+class Inferred(NamedTuple):
+    """What the images alone say about their latents."""
+
+    features: Tensor
+    """What each cell sees, `(B, N, C)`."""
+    objects: ObjectDistribution
+    """Posterior of the objects."""
+    background: Gaussian
+    """Posterior of the background."""
 
 
 class GNM(ObjectDiscoveryModel[GNMParams]):
@@ -75,6 +90,7 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         p = self.params
         self.encoder = ImageEncoder(p.resolution, p.grid, p.hidden_size, shortcut=p.shortcut)
         self.global_latent = StructDRAW(p.grid, p.hidden_size, p.global_size, p.global_steps)
+        self.seed_layer = nn.Linear(SEED_SIZE, p.hidden_size) if p.seeding else None
         self.head = ObjectHead(p.hidden_size, p.what_size, p.presence_bound, scale=p.scale_start)
         size = p.glimpse_size or max(4, self.encoder.size // 4)
         self.glimpses = GlimpseDecoder(p.what_size, size, centred=p.centred)
@@ -111,10 +127,10 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
             ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
         """
         self.check_images(images)
-        encoded = self.encoder(images)
+        inferred = self.infer(images)
         if not imagined:
-            return self._scene(self.head(encoded).mode(), self.background.infer(encoded).mean, None, num_slots)
-        latent = self.global_latent(encoded)
+            return self._scene(inferred.objects.mode(), inferred.background.mean, None, num_slots)
+        latent = self.global_latent(inferred.features)
         background = self.background.expect(latent.samples).mean
         return self._scene(self.head(latent.features).mode(), background, latent.samples, num_slots)
 
@@ -177,8 +193,8 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         if num_particles < 1:
             raise ValueError(f"Expected argument `num_particles` to be at least 1, but got {num_particles}")
         self.check_images(images)
-        encoded = self.encoder(images)
-        weights = torch.stack([self._log_weight(images, encoded) for _ in range(num_particles)])
+        inferred = self.infer(images)
+        weights = torch.stack([self._log_weight(images, inferred) for _ in range(num_particles)])
         return (weights.double().logsumexp(0) - math.log(num_particles)).float()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -199,14 +215,30 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         end = weights_at(self.params, _THE_END)
         return self(images, **self.forward_options), {"elbo": elbo(self._parts(images, end)[0])}
 
-    def pictures(self, found: Discovery) -> dict[str, Tensor]:
-        """Paint as many imagined scenes as there are images."""
-        return {"imagined": self.sample(len(found.masks)).image}
+    def pictures(self, images: Tensor, found: Discovery) -> dict[str, Tensor]:
+        """Draw the frames of the objects that are there, and paint as many imagined scenes as there are images."""
+        scene = self.scene(images)
+        return {
+            "boxes": draw_boxes(images, scene.boxes, scene.presence > 0.5),
+            "imagined": self.sample(len(images)).image,
+        }
+
+    def infer(self, images: Tensor, reach: float = 1.0) -> Inferred:
+        """Infer the latents of images `(B, 3, H, W)`; `reach` is the share of the bound of the presence's log-odds."""
+        features = self.encoder(images)
+        background = self.background.infer(features)
+        if self.seed_layer is None:
+            return Inferred(features, self.head(features, reach), background)
+        with torch.no_grad():
+            painted = self.background.paint(background.mean)
+        seeds = find_seeds(images, painted, self.params.background_margin or _MARGIN, self.params.grid)
+        features = features + self.seed_layer(seeds.described())
+        return Inferred(features, self.head(features, reach, seeds), background)
 
     def count_objects(self, images: Tensor) -> Tensor:
         """Count the objects that are more probably there than not, `(B,)`, int64."""
         self.check_images(images)
-        return (self.head(self.encoder(images)).presence > 0).sum(1)  # type: ignore[no-any-return]
+        return (self.infer(images).objects.presence > 0).sum(1)
 
     def paint(self, objects: Objects, background: Tensor) -> tuple[Layers, Tensor]:
         """Paint objects in their places, and the backgrounds `(B, 3, H, W)` of their latents `(B, D')`."""
@@ -240,15 +272,14 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         """Compute the parts of the objective, `(B,)` each, of one sample of the latents; and its objects."""
         p = self.params
         self.check_images(images)
-        encoded = self.encoder(images)
-        inferred, inferred_background = self.head(encoded, weights.reach), self.background.infer(encoded)
+        features, inferred, inferred_background = self.infer(images, weights.reach)
         objects = inferred.sample(weights.tau, weights.noise)
         background = inferred_background.sample(weights.noise)
         if weights.alone:
             objects = objects._replace(presence=torch.zeros_like(objects.presence))
         if weights.coverage is not None:
             objects = objects._replace(presence=objects.presence.clamp_max(_MOST_PRESENT))
-        latent = self.global_latent(encoded)
+        latent = self.global_latent(features)
         expected = self.head(latent.features, weights.reach)
         expected_background = self.background.expect(latent.samples)
         layers, painted = self.paint(objects, background)
@@ -271,10 +302,10 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
             return {}
         return {"background_nll": robust_cost(painted, images, p.sigma, p.background_margin, bounded=not weights.alone)}
 
-    def _log_weight(self, images: Tensor, encoded: Tensor) -> Tensor:
+    def _log_weight(self, images: Tensor, found: Inferred) -> Tensor:
         """Draw the latents of images once and return the logarithm of their importance, `(B,)`."""
-        inferred, inferred_background = self.head(encoded), self.background.infer(encoded)
-        objects, background, latent = inferred.draw(), inferred_background.sample(), self.global_latent(encoded)
+        features, inferred, inferred_background = found
+        objects, background, latent = inferred.draw(), inferred_background.sample(), self.global_latent(features)
         expected, expected_background = self.head(latent.features), self.background.expect(latent.samples)
         image = blend(*self.paint(objects, background)).image
         ratio = log_ratio(objects, inferred, expected, background, inferred_background, expected_background, latent)

@@ -177,7 +177,7 @@ class SLATE(SlotModel[SLATEParams]):
             tokens = generate_tokens(self.decoder, self.embedding, slots, temperature=temperature, cached=cached)
             return self._paint(tokens).clamp(0, 1)
 
-    def pictures(self, found: Discovery) -> dict[str, Tensor]:
+    def pictures(self, images: Tensor, found: Discovery) -> dict[str, Tensor]:
         """Paint what the slots hold; not while the discrete VAE alone is trained."""
         return {} if self.global_step < self.params.dvae_steps else {"through slots": self.compose(found.slots)}
 

@@ -177,8 +177,9 @@ def test_scenes_are_imagined_by_sample_and_by_mode() -> None:
 
 def test_pictures_show_imagined_scenes() -> None:
     model = make()
-    painted = model.pictures(model(make_images()))
-    assert painted.keys() == {"imagined"}
+    images = make_images()
+    painted = model.pictures(images, model(images))
+    assert painted.keys() == {"boxes", "imagined"}
     assert painted["imagined"].shape == (2, 3, SIZE, SIZE)
 
 
@@ -218,11 +219,11 @@ def as_expected(latent: GlobalLatent) -> GlobalLatent:
 
 def test_the_likelihood_is_exact_where_the_posterior_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """With nothing to paint but one colour, and a posterior that is the prior, only the noise is left."""
-    model, images = make(sigma=0.5), make_images()
+    model, images = make(sigma=0.5, seeding=False), make_images()
     head, infer = model.head.forward, model.global_latent.forward
     unit = Gaussian(torch.zeros(2, 4), torch.ones(2, 4))
     plain: list[tuple[Any, str, Any]] = [
-        (model.head, "forward", lambda features: head(torch.zeros_like(features))),
+        (model.head, "forward", lambda features, *_: head(torch.zeros_like(features))),
         (model.glimpses, "forward", lambda what: torch.zeros(len(what), 4, 8, 8)),
         (model.background, "paint", lambda latent: torch.full((len(latent), 3, SIZE, SIZE), 0.25)),
         (model.background, "infer", lambda encoded: unit),
