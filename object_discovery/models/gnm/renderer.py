@@ -16,7 +16,7 @@ from object_discovery.models.gnm.blocks import UpBlock
 from object_discovery.models.gnm.distributions import straight_through_clamp
 
 _EPS = 1e-15
-_SPOT = (2.0, 6.0)  # logit of the opacity in the middle, and how it falls with the square of the distance
+_SPOT = (4.0, 5.0)  # logit of the opacity in the middle, and how it falls with the square of the distance
 _DETAIL = 0.1
 
 

@@ -13,7 +13,8 @@ from object_discovery.layers.appearance import appearance_clusters
 SEED_SIZE = 8
 """Numbers that describe a cell's seed, see `Seeds.described`."""
 _SIDE = 20  # rows and columns of pixels that are clustered
-_LEAST_GAIN = 0.004
+_LEAST_GAIN = 0.006
+_LEAST_PIXELS = 2
 _ALIKE = 0.5  # from this likeness to the background on a pixel is not an object's
 _FRAME = 4.5  # sizes of frames in standard deviations of their pixels; an even row of pixels is 3.5 long
 _SIZES = (0.05, 0.9)
@@ -38,10 +39,10 @@ class Seeds(NamedTuple):
 
 @torch.no_grad()
 def find_seeds(images: Tensor, background: Tensor, margin: float, grid: int) -> Seeds:
-    """Cluster the pixels that differ from the background, and give each cluster a cell of its own.
+    """Cluster the pixels that differ from the background, and give each connected piece a cell of its own.
 
-    Clusters choose in the order in which they were formed, each the nearest cell that is still free and whose object
-    can reach it; a cluster that finds none is left out.
+    The larger pieces choose first, each the nearest cell that is still free and whose object can reach it; a piece that
+    finds none is left out.
 
     Args:
         images: `(B, 3, H, W)`, in [0, 1].
@@ -53,19 +54,21 @@ def find_seeds(images: Tensor, background: Tensor, margin: float, grid: int) -> 
         >>> images = torch.zeros(1, 3, 40, 40)
         >>> images[:, 0, 25:35, 5:15] = 1  # an object in the lower left
         >>> seeds = find_seeds(images, torch.zeros_like(images), 0.1, grid=2)
-        >>> seeds.there.tolist(), seeds.colours[0, 2].tolist()
-        ([[False, False, True, False]], [1.0, 0.0, 0.0])
+        >>> seeds.there.tolist(), seeds.colours[0, 2]
+        ([[False, False, True, False]], tensor([1., 0., 0.]))
     """
     images = images.float()
     difference = (images - background.float()).square().mean(1, keepdim=True)
     alike = 1 / (1 + _coarse(difference).squeeze(2) / margin**2)
     shares = appearance_clusters(images, _SIDE, grid**2 + 1, _LEAST_GAIN, alike)
-    pixels = F.one_hot(shares.argmax(1), shares.shape[1])[..., 1:].float().transpose(1, 2)  # (B, K, h * h)
-    pixels *= (alike < _ALIKE)[:, None]
-    mass = pixels.sum(2)
-    weights = pixels / mass.clamp_min(1)[..., None]
-    centres, extents = _boxes(weights)
-    cells = _assign(centres, mass > 0, grid)  # (B, K, N)
+    clusters = shares.argmax(1) * (alike < _ALIKE)
+    pieces = connected_pieces(clusters.view(-1, _SIDE, _SIDE)).flatten(1)
+    mass = torch.zeros(len(pieces), _SIDE**2 + 1, device=pieces.device)
+    mass = mass.scatter_add_(1, pieces, torch.ones_like(pieces, dtype=mass.dtype))[:, 1:]
+    largest = mass.topk(grid**2, dim=1)
+    weights = (pieces[:, None] == largest.indices[..., None] + 1).float() / largest.values.clamp_min(1)[..., None]
+    centres, extents = _boxes(weights)  # of pixels (B, K, h * h)
+    cells = _assign(centres, largest.values >= _LEAST_PIXELS, grid)  # (B, K, N)
     taken = cells.to(centres.dtype).transpose(1, 2)
     shift = (taken @ centres - _middles(grid, images.device)) * (grid / 2)
     size = (taken @ extents).clamp(*_SIZES)
@@ -74,6 +77,34 @@ def find_seeds(images: Tensor, background: Tensor, margin: float, grid: int) -> 
     there = cells.any(1)
     where = torch.cat([torch.stack([scale, ratio], -1), shift], -1) * there[..., None]
     return Seeds(there, where, taken @ weights @ _coarse(images))
+
+
+def connected_pieces(labels: Tensor) -> Tensor:
+    """Number the connected pieces of each label: pixels of one label that touch at an edge have one number.
+
+    Args:
+        labels: `(B, h, w)`, integers; 0 belongs to no piece.
+
+    Returns:
+        Numbers from 1 to h * w, not in a row, and 0; `(B, h, w)`, int64.
+
+    Example:
+        >>> connected_pieces(torch.tensor([[[1, 1, 0, 1], [2, 2, 0, 0]]]))
+        tensor([[[2, 2, 0, 4],
+                 [6, 6, 0, 0]]])
+    """
+    height, width = labels.shape[1:]
+    there = labels > 0
+    pieces = (torch.arange(height * width, device=labels.device).view(height, width) + 1) * there
+    across, down = labels[:, :, 1:] == labels[:, :, :-1], labels[:, 1:] == labels[:, :-1]
+    for _ in range(height + width):  # the largest number spreads, a pixel at a time; only spirals are longer
+        best = pieces.clone()
+        best[:, :, 1:] = torch.maximum(best[:, :, 1:], pieces[:, :, :-1] * across)
+        best[:, :, :-1] = torch.maximum(best[:, :, :-1], pieces[:, :, 1:] * across)
+        best[:, 1:] = torch.maximum(best[:, 1:], pieces[:, :-1] * down)
+        best[:, :-1] = torch.maximum(best[:, :-1], pieces[:, 1:] * down)
+        pieces = best
+    return pieces * there
 
 
 def _coarse(images: Tensor) -> Tensor:
