@@ -43,8 +43,6 @@ class SlotAttentionParams(SlotParams):
     """Iterations of Slot Attention; one suffices after `seeding` (published: 3)."""
     seeding: bool = True
     """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
-    seed_gain: float = 0.002
-    """Leave slots out of an image, empty, whose clusters explain a smaller share of it anew. 0: use every slot."""
     encoder_channels: list[int] | None = None
     """Channels of the encoder's convolutions. None: chosen by the resolution."""
     encoder_strides: list[int] | None = None
@@ -82,7 +80,7 @@ class SlotAttentionParams(SlotParams):
         super().__post_init__()
         at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
         at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
-        at_least(self, 0, "position_frequencies", "seed_gain")
+        at_least(self, 0, "position_frequencies")
         check_layers(self, "encoder")
         check_layers(self, "decoder")
 

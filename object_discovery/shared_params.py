@@ -170,6 +170,11 @@ class SlotParams(ModelParams):
     """Terms of the Neumann series that the implicit and the bilevel gradient keep."""
     aggregation: Literal["mean", "sum", "batch"] = "mean"
     """How a slot sums up its inputs: weighted mean, weighted sum, or batch-normalised sum."""
+    seeding: bool = False
+    """Start slots from clusters of pixels (of features, for dinosaur) that are alike and near, see
+    `appearance_clusters`. Not published."""
+    seed_gain: float = 0.002
+    """Leave slots out of an image, empty, whose clusters explain a smaller share of it anew. 0: use every slot."""
     tolerance: float = 0.0
     """In evaluation stop the iterations once slots move by no more than this. 0: never."""
     noise_steps: int = 0
@@ -201,6 +206,15 @@ class SlotParams(ModelParams):
         """Refuse values that cannot work."""
         super().__post_init__()
         at_least(self, 1, "slot_size", "mlp_size", "num_iterations", "num_heads", "neumann_terms", "projection_size")
-        at_least(self, 0, "tolerance", "noise_steps", "covariance_weight", "covariance_warmup", "variance_weight")
+        at_least(
+            self,
+            0,
+            "seed_gain",
+            "tolerance",
+            "noise_steps",
+            "covariance_weight",
+            "covariance_warmup",
+            "variance_weight",
+        )
         at_least(self, 0, "variance_target", "cosine_weight", "cosine_warmup")
         check(self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads)

@@ -198,7 +198,8 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         num_iterations: int | None = None,
     ) -> Discovery:
         """Do the work of `forward`: masks are the attention at image size; `properties` says what the slots are."""
-        slots, attention = self.bind(self.encoder(images * 2 - 1), slots, num_slots, num_iterations)
+        clusters = self.seeds(images, self.encoder.size, slots, num_slots)
+        slots, attention = self.bind(self.encoder(images * 2 - 1), slots, num_slots, num_iterations, clusters)
         attention = rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         masks = F.interpolate(attention, images.shape[-2:], mode="bilinear", align_corners=False)
         return Discovery(slots, masks, attention=attention)

@@ -14,7 +14,6 @@ from einops import rearrange
 from torch import Tensor
 
 from object_discovery.discovery import Discovery
-from object_discovery.layers.appearance import appearance_clusters
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.frames import slot_centres
@@ -22,8 +21,6 @@ from object_discovery.layers.initialization import keras_initialization
 from object_discovery.models.base import Batch
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SlotAttentionParams
-
-_CLUSTER_GRID = 20
 
 
 def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
@@ -151,9 +148,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
     ) -> Discovery:
         """Do the work of `discover`, with colours in the range that the network works in."""
         features = self.encoder(self._colours(images))
-        clusters = None
-        if self.params.seeding and slots is None:
-            clusters = self._clusters(images, self.params.num_slots if num_slots is None else num_slots)
+        clusters = self.seeds(images, self.encoder.size, slots, num_slots)
         slots, attention = self.bind(features, slots, num_slots, num_iterations, clusters)
         centres = slot_centres(attention, self.encoder.size) if self.params.slot_frames else None
         present = None if clusters is None else clusters.amax(2) > 0
@@ -161,13 +156,6 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         return Discovery(
             slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         )
-
-    def _clusters(self, images: Tensor, num_slots: int) -> Tensor:
-        """Cluster the pixels on a grid of at most 20 x 20, whose square is compared with itself."""
-        size = self.encoder.size
-        grid = size // -(-size // _CLUSTER_GRID)
-        shares = appearance_clusters(images, grid, max(1, num_slots), self.params.seed_gain)
-        return F.interpolate(shares.view(*shares.shape[:2], grid, grid), (size, size), mode="nearest-exact").flatten(2)
 
     def _colours(self, images: Tensor) -> Tensor:
         """Bring images from [0, 1] into the range that the network works in."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from object_discovery.discovery import Discovery
+from object_discovery.layers.appearance import appearance_clusters
 from object_discovery.layers.regularizers import SlotRegularizer, Term
 from object_discovery.layers.slot_attention import SlotAttention
 from object_discovery.metrics import SlotCosine, SlotCovariance
@@ -17,6 +19,7 @@ from object_discovery.params import SlotParams
 from object_discovery.schedules import cosine_anneal, linear_anneal
 
 S = TypeVar("S", bound=SlotParams)
+_CLUSTER_GRID = 20
 
 
 class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
@@ -102,6 +105,28 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         return self.slot_attention(  # type: ignore[no-any-return]
             features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise, clusters=clusters
         )
+
+    def seeds(
+        self, maps: Tensor, size: int, slots: Tensor | None = None, num_slots: int | None = None
+    ) -> Tensor | None:
+        """Cluster what slots can start from, if the hyperparameters ask for it and no slots are given.
+
+        Args:
+            maps: Images or maps of features, `(B, C, H, W)`.
+            size: Height and width h of the grid that slots attend to; clusters are formed on one of at most 20 x 20.
+            slots: Slots to start from. None: the model's own.
+            num_slots: K for this call. None: as trained.
+
+        Returns:
+            Shares of the positions, `(B, K, h * h)`, see `SlotAttention.forward`; or None.
+        """
+        if not self.params.seeding or slots is not None:
+            return None
+        count = self.params.num_slots if num_slots is None else num_slots
+        coarse = size // -(-size // _CLUSTER_GRID)
+        shares = appearance_clusters(maps, coarse, max(1, count), self.params.seed_gain)
+        grid = shares.view(*shares.shape[:2], coarse, coarse)
+        return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
     def regularize(self, losses: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
         """Add the losses on slots that are asked for, in training.

@@ -256,3 +256,33 @@ def test_the_gaussian_of_the_sprites_starts_wide() -> None:
     assert core.mu.std().item() == pytest.approx(1, abs=0.3)
     assert 0 <= core.log_sigma.min() < 0.1
     assert 0.9 < core.log_sigma.max() < 1
+
+
+@slot_models
+def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clusters are: they are what the core is given, on its own grid, unless slots are given."""
+    seen: list[Tensor | None] = []
+    model = make(model_type, seeding=True).eval()
+    bind = model.bind
+
+    def watched(*args: Any) -> tuple[Tensor, Tensor]:
+        seen.append(args[4])
+        return bind(*args)
+
+    monkeypatch.setattr(model, "bind", watched)
+    images = make_images()
+    found = model(images)
+    (clusters,) = seen
+    assert clusters is not None
+    assert found.attention is not None
+    assert clusters.shape == found.attention.flatten(2).shape
+    left_out = clusters.amax(2) == 0
+    assert (found.slots[left_out] == 0).all()
+    assert (found.attention.flatten(2)[left_out] == 0).all()
+    model(images, found.slots)
+    assert seen[1] is None
+
+
+@slot_models
+def test_only_the_autoencoder_is_seeded_by_default(model_type: str) -> None:
+    assert make(model_type).params.seeding == (model_type == "sa")

@@ -136,7 +136,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     ) -> Discovery:
         """Do the work of `forward`; there is an image where pixels are painted, with `decoder="broadcast"`."""
         features = self.encoder(images)
-        slots, attention = self.bind(self.inputs(features), slots, num_slots, num_iterations)
+        slots, attention = self._bind(features, slots, num_slots, num_iterations)
         if isinstance(self.decoder, PixelDecoder):
             return self._painting(slots, attention, *self.decoder(slots)[1:])
         masks = attention if self.params.mask_source == "slots" else self._masks(slots, attention, features)
@@ -145,7 +145,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the features, or of the pixels with `decoder="broadcast"`."""
         features = self.features(batch)
-        slots, attention = self.bind(self.inputs(features))
+        slots, attention = self._bind(features)
         if isinstance(self.decoder, PixelDecoder):
             target = shrink(batch["image"], self.decoder.size)
             return self.regularize({"loss": F.mse_loss(self.decoder(slots)[0], target)}, slots)
@@ -155,10 +155,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and compute for each image the mean squared error that is minimised."""
         features = self.features(batch)
-        options = self.forward_options
-        slots, attention = self.bind(
-            self.inputs(features), None, options.get("num_slots"), options.get("num_iterations")
-        )
+        slots, attention = self._bind(features, None, **self.forward_options)
         if isinstance(self.decoder, PixelDecoder):
             image, *painted = self.decoder(slots)
             error = (image - shrink(batch["image"], self.decoder.size)).square().flatten(1).mean(1)
@@ -184,6 +181,18 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
                 f"Expected `features` to be (B, {expected[0]}, {expected[1]}), but got {(*features.shape,)}"
             )
         return features.to(self.dtype)
+
+    def _bind(
+        self,
+        features: Tensor,
+        slots: Tensor | None = None,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Find the slots of features `(B, N, F)`."""
+        height = self.encoder.grid[0]
+        clusters = self.seeds(rearrange(features, "b (h w) f -> b f h w", h=height), height, slots, num_slots)
+        return self.bind(self.inputs(features), slots, num_slots, num_iterations, clusters)
 
     def _decode(
         self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True

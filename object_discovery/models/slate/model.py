@@ -94,7 +94,7 @@ class SLATE(SlotModel[SLATEParams]):
     ) -> Discovery:
         """Do the work of `forward`, by the likeliest tokens; the image is the discrete VAE's reconstruction."""
         tokens = self.dvae.tokens(self._pad(images))
-        embedded, slots, attention = self._bind(tokens, slots, num_slots, num_iterations)
+        embedded, slots, attention = self._bind(images, tokens, slots, num_slots, num_iterations)
         if self.params.mask_source == "decoder":
             attention = self.decoder.attention(embedded[:, :-1], slots)
         return self._discovery(tokens, slots, attention)
@@ -114,7 +114,7 @@ class SLATE(SlotModel[SLATEParams]):
         else:
             losses, tokens = self._dvae_losses(images)
         if self.stage != "dvae":
-            embedded, slots, _ = self._bind(tokens)
+            embedded, slots, _ = self._bind(images, tokens)
             cross_entropy = self.decoder(embedded[:, :-1], slots, tokens)[0] / len(images)
             total = losses["loss"] + cross_entropy if losses else cross_entropy
             losses = self.regularize({**losses, "loss": total, "cross_entropy": cross_entropy}, slots)
@@ -139,7 +139,7 @@ class SLATE(SlotModel[SLATEParams]):
     def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
         tokens = self.dvae.tokens(self._pad(batch["image"]))
-        embedded, slots, attention = self._bind(tokens, None, **self.forward_options)
+        embedded, slots, attention = self._bind(batch["image"], tokens, None, **self.forward_options)
         if self.params.mask_source == "decoder":
             attention = self.decoder.attention(embedded[:, :-1], slots)
         found = self._discovery(tokens, slots, attention)
@@ -238,14 +238,16 @@ class SLATE(SlotModel[SLATEParams]):
 
     def _bind(
         self,
+        images: Tensor,
         tokens: Tensor,
         slots: Tensor | None = None,
         num_slots: int | None = None,
         num_iterations: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Embed tokens and find their slots: `(B, 1 + N, d)`, slots and attention `(B, K, N)`."""
+        """Embed the tokens of images and find their slots: `(B, 1 + N, d)`, slots and attention `(B, K, N)`."""
         embedded = self.embedding(tokens)
-        slots, attention = self.bind(self.features(embedded[:, 1:]), slots, num_slots, num_iterations)
+        clusters = self.seeds(self._pad(images), self.grid, slots, num_slots)
+        slots, attention = self.bind(self.features(embedded[:, 1:]), slots, num_slots, num_iterations, clusters)
         return embedded, slots, attention
 
     def _discovery(self, tokens: Tensor, slots: Tensor, attention: Tensor) -> Discovery:

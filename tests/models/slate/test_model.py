@@ -143,7 +143,7 @@ def test_losses_are_sums_over_pixels_and_tokens() -> None:
     torch.manual_seed(7)
     painted, tokens = model.dvae(BATCH["image"], 1.0)
     torch.testing.assert_close(losses["mse"], ((painted - BATCH["image"]) ** 2).sum() / 2)
-    embedded, slots, _ = model._bind(tokens)
+    embedded, slots, _ = model._bind(BATCH["image"], tokens)
     chances = model.decoder(embedded[:, :-1], slots).softmax(-1)
     expected = -(chances.log() * F.one_hot(tokens, 8)).sum() / 2
     torch.testing.assert_close(losses["cross_entropy"], expected)
