@@ -194,9 +194,8 @@ class GNMParams(ModelParams):
     """Largest norm of the gradient; published 1. None: no clipping."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """The optimiser; published with RMSprop."""
-    sigma: float = 0.4
-    """Standard deviation of colours around the reconstruction; the less, the more it counts besides the latents. Below
-    0.4 at 64 pixels, two cells often share an object."""
+    sigma: float = 0.1
+    """Standard deviation of colours around the reconstruction; the less, the more it counts besides the latents."""
     grid: int = 4
     """Rows and columns of cells, each of which holds at most one object."""
     hidden_size: int = 64
@@ -225,7 +224,7 @@ class GNMParams(ModelParams):
     """Objects begin as a spot of one colour in the middle of their frame, which so has to go to them. Not published."""
     presence_bound: float = 6.0
     """Largest log-odds that an object is there; near it the presence hardly learns any more. Published 8.8."""
-    presence_reach: list[float] = field(default_factory=lambda: [0.17, 1.0, 500, 2500])
+    presence_reach: list[float] = field(default_factory=lambda: [0.17, 1.0, 300, 1500])
     """Share of this bound that is reached: from, to, from step, to step, in a straight line; so for those below."""
     background_margin: float | None = 0.1
     """Fit the background to the image on its own, at a cost that rises no more from about this difference of colours
@@ -234,15 +233,15 @@ class GNMParams(ModelParams):
     """Steps at the start in which there is only the background. Published: none."""
     covered_steps: int = 0
     """Steps at the start in which nine tenths of the background are hidden, so that objects are used; published 500."""
-    latent_noise: list[float] = field(default_factory=lambda: [0.0, 1.0, 500, 2000])
+    latent_noise: list[float] = field(default_factory=lambda: [0.0, 1.0, 300, 1500])
     """Amplitude of the noise of latents (but for the presence) in training; published 1 throughout."""
-    latent_weight: list[float] = field(default_factory=lambda: [0.02, 1.0, 500, 2500])
+    latent_weight: list[float] = field(default_factory=lambda: [0.02, 1.0, 300, 1500])
     """Weight of all divergences but those of the presence and the background from the fixed priors; published 1."""
-    tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 800, 2500])
+    tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 400, 1500])
     """Temperature of the presence of objects: from, to, from step, to step."""
-    presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 800, 2500])
+    presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 400, 1500])
     """Probability of an object in a cell that the auxiliary prior expects."""
-    global_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 2500])
+    global_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 1500])
     """Weight of the divergence of the latent of the whole scene."""
     where_weight: list[float] = field(default_factory=lambda: [1.0, 1.0, 0, 0])
     """Weight of the auxiliary divergence of where objects are."""

@@ -10,13 +10,17 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from object_discovery.models.gnm.blocks import UpBlock
 from object_discovery.models.gnm.distributions import straight_through_clamp
 
 _EPS = 1e-15
-_SPOT = (4.0, 5.0)  # logit of the opacity in the middle, and how it falls with the square of the distance
+_SPOT = (
+    8.0,
+    10.0,
+)  # logit of the opacity in the middle, where it shall not fade, and its fall with the distance squared
 _DETAIL = 0.1
 
 
@@ -43,7 +47,7 @@ class GlimpseDecoder(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.plain: nn.Linear | None = None
         if centred:
-            self.plain = nn.Linear(what_size, 4, bias=False)
+            self.plain = nn.Linear(what_size, 3, bias=False)
             last = blocks[-1].convolution
             with torch.no_grad():
                 last.weight.mul_(_DETAIL)
@@ -59,7 +63,7 @@ class GlimpseDecoder(nn.Module):
         """Paint `(M, D)` as `(M, 4, g, g)`: colours and opacity, in [0, 1]."""
         painted = self.blocks(what[:, :, None, None])
         if self.plain is not None:
-            painted = painted + self.plain(what)[:, :, None, None] + self.spot
+            painted = painted + F.pad(self.plain(what), (0, 1))[:, :, None, None] + self.spot
         return painted.sigmoid()  # type: ignore[no-any-return]
 
 

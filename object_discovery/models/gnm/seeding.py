@@ -16,7 +16,7 @@ _SIDE = 20  # rows and columns of pixels that are clustered
 _LEAST_GAIN = 0.006
 _LEAST_PIXELS = 2
 _ALIKE = 0.5  # from this likeness to the background on a pixel is not an object's
-_FRAME = 4.5  # sizes of frames in standard deviations of their pixels; an even row of pixels is 3.5 long
+_FRAME = 5.0  # sizes of frames in standard deviations of their pixels; an even row of pixels is 3.5 long
 _SIZES = (0.05, 0.9)
 _MOST_SHIFT = 0.95
 

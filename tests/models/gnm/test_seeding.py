@@ -32,7 +32,7 @@ def test_frames_lie_around_objects_with_some_margin() -> None:
     expected = torch.tensor([[8.0, 4.0, 30.0, 8.0], [12.0, 12.0, 10.0, 30.0]])
     found = boxes_of(seeds, 2)
     torch.testing.assert_close(found[:, 2:], expected[:, 2:], atol=0.05, rtol=0)
-    torch.testing.assert_close(found[:, :2], expected[:, :2] * 4.5 / 12**0.5, atol=0.05, rtol=0)
+    torch.testing.assert_close(found[:, :2], expected[:, :2] * 5 / 12**0.5, atol=0.05, rtol=0)
 
 
 def test_connected_pieces_are_those_of_scipy() -> None:
