@@ -292,6 +292,8 @@ class DINOSAURParams(SlotParams):
     """Its block (of a convolutional network its stage) whose output is taken, from 1. None: the last."""
     encoder_norm: bool = False
     """Normalise that output by the encoder's last layer; published: not."""
+    feature_norm: bool = False
+    """Bring each feature vector to mean 0 and deviation 1; for networks whose features are large. Published: not."""
     encoder_seed: int = 0
     """Seed of random weights."""
     encoder_scaling: bool = True

@@ -135,7 +135,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         num_iterations: int | None = None,
     ) -> Discovery:
         """Do the work of `forward`; there is an image where pixels are painted, with `decoder="broadcast"`."""
-        features = self.encoder(images)
+        features = self._normalised(self.encoder(images))
         slots, attention = self._bind(features, slots, num_slots, num_iterations)
         if isinstance(self.decoder, PixelDecoder):
             return self._painting(slots, attention, *self.decoder(slots)[1:])
@@ -173,14 +173,17 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         """
         if "features" not in batch:
             self.check_images(batch["image"])
-            return self.encoder(batch["image"])  # type: ignore[no-any-return]
+            return self._normalised(self.encoder(batch["image"]))
         features, (height, width) = batch["features"], self.encoder.grid
         expected = (height * width, self.encoder.feature_size)
         if features.shape[1:] != expected:
             raise ValueError(
                 f"Expected `features` to be (B, {expected[0]}, {expected[1]}), but got {(*features.shape,)}"
             )
-        return features.to(self.dtype)
+        return self._normalised(features.to(self.dtype))
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        return F.layer_norm(features, features.shape[-1:]) if self.params.feature_norm else features
 
     def _bind(
         self,

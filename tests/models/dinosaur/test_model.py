@@ -86,6 +86,16 @@ def test_stored_features_give_the_same_without_the_encoder(
     torch.testing.assert_close(halves, loss, rtol=2e-3, atol=0)
 
 
+def test_large_features_may_be_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = make(feature_norm=True).eval(), make_images()
+    raw = 7 + 30 * model.encoder(images)
+    monkeypatch.setattr(model.encoder, "forward", lambda images: raw)
+    features = model.features({"image": images})
+    torch.testing.assert_close(features, (raw - raw.mean(2, True)) / (raw.var(2, False, True) + 1e-5).sqrt())
+    assert torch.equal(model.features({"features": raw}), features)
+    assert torch.equal(model(images).masks, model.evaluate({"features": raw})[0].masks)
+
+
 def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
     images = make_images()
     for settings in ({}, transformer):
