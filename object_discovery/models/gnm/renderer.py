@@ -10,7 +10,6 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from object_discovery.models.gnm.blocks import UpBlock
@@ -21,6 +20,7 @@ _SPOT = (
     8.0,
     10.0,
 )  # logit of the opacity in the middle, where it shall not fade, and its fall with the distance squared
+_FREEDOM = 4.0  # by which a glimpse may change that logit: its middle stays opaque
 _DETAIL = 0.1
 
 
@@ -30,8 +30,8 @@ class GlimpseDecoder(nn.Module):
     Args:
         what_size: Size of `Objects.what`, D.
         glimpse_size: g, a power of two.
-        centred: Begin with one colour and a round spot in the middle, so that frames must go to where objects are.
-            Not published.
+        centred: Begin with one colour and a round spot in the middle, which stays opaque, so that frames must go to
+            where objects are. Not published.
 
     Example:
         >>> GlimpseDecoder(3, glimpse_size=16)(torch.rand(5, 3)).shape
@@ -63,7 +63,9 @@ class GlimpseDecoder(nn.Module):
         """Paint `(M, D)` as `(M, 4, g, g)`: colours and opacity, in [0, 1]."""
         painted = self.blocks(what[:, :, None, None])
         if self.plain is not None:
-            painted = painted + F.pad(self.plain(what), (0, 1))[:, :, None, None] + self.spot
+            colours, opacity = painted[:, :3] + self.plain(what)[:, :, None, None], painted[:, 3:]
+            # Else objects would turn transparent where a stronger colour makes up for it.
+            painted = torch.cat([colours, _FREEDOM * (opacity / _FREEDOM).tanh()], 1) + self.spot
         return painted.sigmoid()  # type: ignore[no-any-return]
 
 

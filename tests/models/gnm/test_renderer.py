@@ -123,3 +123,16 @@ def test_centred_glimpses_begin_as_a_spot_of_one_colour() -> None:
     assert (opacity[:, 4:12, 4:12] > 0.9).all()  # opaque whatever the colour
     assert (opacity[:, 0] < 0.5).all()
     assert (opacity[:, 0, [0, 15]] < 0.01).all()
+
+
+def test_centred_glimpses_stay_opaque_in_the_middle_and_free_at_their_edge() -> None:
+    torch.manual_seed(0)
+    decoder = GlimpseDecoder(5, 16, centred=True)
+    last = decoder.blocks[-1].convolution  # type: ignore[union-attr]
+    with torch.no_grad():
+        last.bias += 1000 * torch.tensor([-1.0, 1.0])[:, None].expand(2, 8).flatten()
+    logit = decoder(torch.randn(4, 5)).detach()[:, 3, 8].logit(1e-6)
+    places = (torch.arange(16) + 0.5) / 8 - 1
+    spot = 8 - 10 * (places[8] ** 2 + places**2)
+    torch.testing.assert_close((logit - spot).abs(), torch.full((4, 16), 4.0), atol=0.05, rtol=0)
+    assert (logit[:, 6:10] > 3).all()
