@@ -18,7 +18,7 @@ class Discovery(NamedTuple):
     """
 
     slots: Tensor
-    """Slot vectors, `(B, K, D)`."""
+    """Slot vectors, `(B, K, D)`; 0 for slots that were left out of an image, see `seed_gain`."""
     masks: Tensor
     """Soft masks at image size, `(B, K, H, W)`, float32; they sum to 1 over the slots."""
     image: Tensor | None = None

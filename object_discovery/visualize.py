@@ -133,7 +133,8 @@ def draw_boxes(images: Tensor, boxes: Tensor, shown: Tensor) -> Tensor:
         tensor([[0., 0., 1., 1., 1., 1., 0., 0.]])
     """
     colours = [tuple(int(value) for value in colour) for colour in palette(boxes.shape[1] + 1)[1:]]
-    inside = boxes.detach().float().cpu().clamp(0, images.shape[-1] - 1)
+    height, width = images.shape[-2:]
+    inside = boxes.detach().float().cpu().clamp_min(0).minimum(torch.tensor([width, height] * 2) - 1.0)
     drawn = []
     for image, corners, there in zip(_colours(images), inside, shown.cpu(), strict=True):
         used = [colour for colour, is_there in zip(colours, there.tolist(), strict=True) if is_there]

@@ -161,3 +161,12 @@ def test_boxes_are_drawn_in_the_colours_of_their_slots_and_only_those_shown() ->
         torch.testing.assert_close(drawn[0, :, y, x], second.float())
     assert not drawn[0, :, 4, 3].any()  # inside
     assert not drawn[1].any()
+
+
+def test_boxes_end_at_the_border_of_images_of_any_shape() -> None:
+    drawn = draw_boxes(torch.zeros(1, 3, 8, 12), torch.tensor([[[2.0, 1.0, 20.0, 20.0]]]), torch.tensor([[True]]))
+    there = drawn[0].amax(0) > 0
+    assert there.any(0).tolist() == [False] * 2 + [True] * 10
+    assert there.any(1).tolist() == [False] + [True] * 7
+    assert there[7, 2:].all()
+    assert there[1:, 11].all()

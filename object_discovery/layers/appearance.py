@@ -22,7 +22,7 @@ def appearance_clusters(
     is the greedy algorithm of facility location; the first is mostly the background.
 
     Args:
-        images: `(B, 3, H, W)`, any range.
+        images: Images or maps of features, `(B, C, H, W)`, any range.
         size: Height and width h of the grid on which the clusters are formed; every pixel of it is sampled once.
         num_clusters: K.
         least_gain: Leave out the centres, but for the first, by which that sum, divided by h * h, grows less. An image

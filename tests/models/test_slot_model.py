@@ -262,7 +262,7 @@ def test_the_gaussian_of_the_sprites_starts_wide() -> None:
 def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the clusters are: they are what the core is given, on its own grid, unless slots are given."""
     seen: list[Tensor | None] = []
-    model = make(model_type, seeding=True).eval()
+    model = make(model_type, seeding=True, seed_gain=1.0).eval()
     bind = model.bind
 
     def watched(*args: Any) -> tuple[Tensor, Tensor]:
@@ -277,6 +277,7 @@ def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypat
     assert found.attention is not None
     assert clusters.shape == found.attention.flatten(2).shape
     left_out = clusters.amax(2) == 0
+    assert left_out.tolist() == [[False, True, True]] * 2  # no cluster but the first explains a whole image
     assert (found.slots[left_out] == 0).all()
     assert (found.attention.flatten(2)[left_out] == 0).all()
     model(images, found.slots)

@@ -229,8 +229,8 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         background = self.background.infer(features)
         if self.seed_layer is None:
             return Inferred(features, self.head(features, reach), background)
-        with torch.no_grad():
-            painted = self.background.paint(background.mean)
+        # Autocast caches the bfloat16 copies of weights; copies made under no_grad would later block gradients.
+        painted = self.background.paint(background.mean).detach()
         seeds = find_seeds(images, painted, self.params.background_margin or _MARGIN, self.params.grid)
         features = features + self.seed_layer(seeds.described())
         return Inferred(features, self.head(features, reach, seeds), background)

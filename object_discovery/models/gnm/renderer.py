@@ -16,10 +16,8 @@ from object_discovery.models.gnm.blocks import UpBlock
 from object_discovery.models.gnm.distributions import straight_through_clamp
 
 _EPS = 1e-15
-_SPOT = (
-    8.0,
-    10.0,
-)  # logit of the opacity in the middle, where it shall not fade, and its fall with the distance squared
+_MIDDLE = 8.0  # logit of the opacity in the middle of a spot
+_FALL = 10.0  # and by how much it falls with the square of the distance, to the border
 _FREEDOM = 4.0  # by which a glimpse may change that logit: its middle stays opaque
 _DETAIL = 0.1
 
@@ -56,7 +54,7 @@ class GlimpseDecoder(nn.Module):
             size = 2**doublings
             places = (torch.arange(size) + 0.5) * (2 / size) - 1
             spot = torch.zeros(4, size, size)
-            spot[3] = _SPOT[0] - _SPOT[1] * (places.square()[:, None] + places.square())
+            spot[3] = _MIDDLE - _FALL * (places.square()[:, None] + places.square())
             self.register_buffer("spot", spot, persistent=False)
 
     def forward(self, what: Tensor) -> Tensor:
@@ -65,7 +63,7 @@ class GlimpseDecoder(nn.Module):
         if self.plain is not None:
             colours, opacity = painted[:, :3] + self.plain(what)[:, :, None, None], painted[:, 3:]
             # Else objects would turn transparent where a stronger colour makes up for it.
-            painted = torch.cat([colours, _FREEDOM * (opacity / _FREEDOM).tanh()], 1) + self.spot
+            painted = torch.cat([colours, _FREEDOM * (opacity / _FREEDOM).tanh()], 1) + self.get_buffer("spot")
         return painted.sigmoid()  # type: ignore[no-any-return]
 
 

@@ -54,29 +54,22 @@ def find_seeds(images: Tensor, background: Tensor, margin: float, grid: int) -> 
         >>> images = torch.zeros(1, 3, 40, 40)
         >>> images[:, 0, 25:35, 5:15] = 1  # an object in the lower left
         >>> seeds = find_seeds(images, torch.zeros_like(images), 0.1, grid=2)
-        >>> seeds.there.tolist(), seeds.colours[0, 2]
-        ([[False, False, True, False]], tensor([1., 0., 0.]))
+        >>> seeds.there.tolist(), seeds.colours[0, 2].round().tolist()
+        ([[False, False, True, False]], [1.0, 0.0, 0.0])
     """
-    images = images.float()
-    difference = (images - background.float()).square().mean(1, keepdim=True)
-    alike = 1 / (1 + _coarse(difference).squeeze(2) / margin**2)
-    shares = appearance_clusters(images, _SIDE, grid**2 + 1, _LEAST_GAIN, alike)
-    clusters = shares.argmax(1) * (alike < _ALIKE)
-    pieces = connected_pieces(clusters.view(-1, _SIDE, _SIDE)).flatten(1)
-    mass = torch.zeros(len(pieces), _SIDE**2 + 1, device=pieces.device)
-    mass = mass.scatter_add_(1, pieces, torch.ones_like(pieces, dtype=mass.dtype))[:, 1:]
-    largest = mass.topk(grid**2, dim=1)
-    weights = (pieces[:, None] == largest.indices[..., None] + 1).float() / largest.values.clamp_min(1)[..., None]
-    centres, extents = _boxes(weights)  # of pixels (B, K, h * h)
-    cells = _assign(centres, largest.values >= _LEAST_PIXELS, grid)  # (B, K, N)
-    taken = cells.to(centres.dtype).transpose(1, 2)
-    shift = (taken @ centres - _middles(grid, images.device)) * (grid / 2)
-    size = (taken @ extents).clamp(*_SIZES)
-    scale, ratio = size.prod(-1).sqrt().logit(), (size[..., 1] / size[..., 0]).log()
-    shift = shift.clamp(-_MOST_SHIFT, _MOST_SHIFT).atanh()
-    there = cells.any(1)
-    where = torch.cat([torch.stack([scale, ratio], -1), shift], -1) * there[..., None]
-    return Seeds(there, where, taken @ weights @ _coarse(images))
+    with torch.autocast(images.device.type, enabled=False):  # variances of small pieces need float32
+        images = images.float()
+        weights, sizes = _pieces(images, background.float(), margin, min(grid**2, _SIDE**2))
+        centres, extents = _boxes(weights)  # of pixels (B, K, h * h)
+        cells = _assign(centres, sizes >= _LEAST_PIXELS, grid)  # (B, K, N)
+        taken = cells.to(centres.dtype).transpose(1, 2)
+        shift = (taken @ centres - _middles(grid, images.device)) * (grid / 2)
+        size = (taken @ extents).clamp(*_SIZES)
+        scale, ratio = size.prod(-1).sqrt().logit(), (size[..., 1] / size[..., 0]).log()
+        shift = shift.clamp(-_MOST_SHIFT, _MOST_SHIFT).atanh()
+        there = cells.any(1)
+        where = torch.cat([torch.stack([scale, ratio], -1), shift], -1) * there[..., None]
+        return Seeds(there, where, taken @ weights @ _coarse(images))
 
 
 def connected_pieces(labels: Tensor) -> Tensor:
@@ -97,7 +90,9 @@ def connected_pieces(labels: Tensor) -> Tensor:
     there = labels > 0
     pieces = (torch.arange(height * width, device=labels.device).view(height, width) + 1) * there
     across, down = labels[:, :, 1:] == labels[:, :, :-1], labels[:, 1:] == labels[:, :-1]
-    for _ in range(height + width):  # the largest number spreads, a pixel at a time; only spirals are longer
+    for _ in range(
+        height + width
+    ):  # the largest number spreads, a pixel at a time; what winds on for longer falls apart
         best = pieces.clone()
         best[:, :, 1:] = torch.maximum(best[:, :, 1:], pieces[:, :, :-1] * across)
         best[:, :, :-1] = torch.maximum(best[:, :, :-1], pieces[:, :, 1:] * across)
@@ -105,6 +100,20 @@ def connected_pieces(labels: Tensor) -> Tensor:
         best[:, :-1] = torch.maximum(best[:, :-1], pieces[:, 1:] * down)
         pieces = best
     return pieces * there
+
+
+def _pieces(images: Tensor, background: Tensor, margin: float, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest pieces as weights of pixels `(B, K, h * h)`, and their sizes `(B, K)`, falling."""
+    difference = (images - background).square().mean(1, keepdim=True)
+    alike = 1 / (1 + _coarse(difference).squeeze(2) / margin**2)
+    shares = appearance_clusters(images, _SIDE, count + 1, _LEAST_GAIN, alike)
+    clusters = shares.argmax(1) * (alike < _ALIKE)
+    pieces = connected_pieces(clusters.view(-1, _SIDE, _SIDE)).flatten(1)
+    mass = torch.zeros(len(pieces), _SIDE**2 + 1, device=pieces.device)
+    mass = mass.scatter_add_(1, pieces, torch.ones_like(pieces, dtype=mass.dtype))[:, 1:]
+    largest = mass.topk(count, dim=1)
+    weights = (pieces[:, None] == largest.indices[..., None] + 1).float() / largest.values.clamp_min(1)[..., None]
+    return weights, largest.values
 
 
 def _coarse(images: Tensor) -> Tensor:

@@ -65,11 +65,27 @@ def test_two_objects_in_a_cell_take_two_cells_and_none_takes_two() -> None:
     torch.testing.assert_close(found.sort(0).values, torch.tensor([[5.0, 5.0], [15.0, 15.0]]), atol=0.6, rtol=0)
 
 
-def test_a_cluster_out_of_reach_of_free_cells_is_left_out() -> None:
-    corner = [(x, y, 2, 2) for y in (0, 4, 8) for x in (0, 4, 8)]  # nine in a corner
-    images = squares(*corner)
-    there = find_seeds(images, torch.zeros_like(images), 0.1, 5).there.view(5, 5)
-    assert there[:3, :3].sum() == there.sum() <= 9
+def test_a_piece_out_of_reach_of_free_cells_is_left_out_and_the_larger_chooses_first() -> None:
+    images = squares((0, 0, 4, 4), (6, 0, 6, 6))  # both reach the first of 2 x 2 cells only
+    seeds = find_seeds(images, torch.zeros_like(images), 0.1, 2)
+    assert seeds.there.tolist() == [[True, False, False, False]]
+    torch.testing.assert_close(seeds.colours[0, 0], torch.tensor([0.0, 1, 0]))
+
+
+def test_autocast_changes_nothing() -> None:
+    images = squares((4, 24, 4, 12), (30, 6, 8, 4))
+    expected = find_seeds(images, torch.zeros_like(images), 0.1, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = find_seeds(images, torch.zeros_like(images), 0.1, 2)
+    for value, other in zip(found, expected, strict=True):
+        assert torch.equal(value, other)
+
+
+def test_there_may_be_more_cells_than_pixels_that_are_clustered() -> None:
+    images = squares((4, 24, 12, 12))
+    seeds = find_seeds(images, torch.zeros_like(images), 0.1, 21)
+    assert seeds.there.sum() == 1
+    torch.testing.assert_close(boxes_of(seeds, 21)[0, 2:], torch.tensor([10.0, 30.0]), atol=0.05, rtol=0)
 
 
 def test_sprites_are_found() -> None:
@@ -139,3 +155,22 @@ def test_a_new_model_finds_objects_once_it_knows_the_background(monkeypatch: pyt
     assert (objects.presence > 0).tolist() == [[False, False, True, False]]
     middle = place(objects.where.mean, 2)[0, 2, 2:]
     torch.testing.assert_close(middle, torch.tensor([-0.4375, 0.4375]), atol=0.1, rtol=0)
+
+
+def test_the_painting_that_seeds_need_leaves_autocast_no_weights_without_a_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Older releases of torch cache what autocast converts under `no_grad`, and use it in the rest of the step."""
+    model = GNM(**TINY["gnm"])
+    paint, safe = model.background.paint, []
+
+    def watched(latent: torch.Tensor) -> torch.Tensor:
+        safe.append(torch.is_grad_enabled() or not torch.is_autocast_cache_enabled())
+        return paint(latent)
+
+    monkeypatch.setattr(model.background, "paint", watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.losses({"image": make_images()})["loss"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert safe == [True, True]
+    assert all(parameter.grad is not None for parameter in model.parameters())
