@@ -1,6 +1,7 @@
 """Losses that keep slots apart: decorrelated features, decorrelated slots, or slots of different directions.
 
-Letters used below: B images, K slots, D slot size, P size of the vectors that are compared, M = B K rows.
+Letters used below: B images, K slots, D slot size, P size of the vectors that are compared, M rows: B K, without the
+slots that were left out of their image, which are all 0 and count nowhere.
 
 Reference:
     Stange et al., Exploring the Role of the Bottleneck in Slot-Based Models Through Covariance Regularization, 2023,
@@ -42,9 +43,8 @@ def covariance_loss(slots: Tensor, *, divide_by_square: bool = False) -> Tensor:
         >>> covariance_loss(torch.tensor([[[1.0, 1.0], [-1.0, -1.0]]]))  # twice the covariance 2, squared, over 2
         tensor(4.)
     """
-    rows = _in_full(slots).flatten(0, 1)
-    rows = rows - rows.mean(0)
-    return _off_diagonal(_gram(rows.T, len(rows))) / _divisor(slots, divide_by_square)
+    rows, count = _centred(_in_full(slots))
+    return _off_diagonal(_gram(rows.T, (count - 1).clamp_min(1))) / _divisor(slots, divide_by_square)
 
 
 def slot_covariance_loss(slots: Tensor, *, divide_by_square: bool = False) -> Tensor:
@@ -66,7 +66,7 @@ def slot_covariance_loss(slots: Tensor, *, divide_by_square: bool = False) -> Te
     """
     full = _in_full(slots)
     full = full - full.mean(2, keepdim=True)
-    return _off_diagonal(_gram(full, full.shape[2])) / len(full) / _divisor(slots, divide_by_square)
+    return _off_diagonal(_gram(full, max(full.shape[2] - 1, 1))) / len(full) / _divisor(slots, divide_by_square)
 
 
 def variance_loss(slots: Tensor, *, target: float = 1.0, of: CovarianceOf = "features") -> Tensor:
@@ -88,9 +88,13 @@ def variance_loss(slots: Tensor, *, target: float = 1.0, of: CovarianceOf = "fea
         tensor(0.9900)
     """
     full = _in_full(slots)
-    values = full.flatten(0, 1).T if of == "features" else full
-    variance = values.var(-1, correction=1 if values.shape[-1] > 1 else 0)
-    return F.relu(target - (variance + _EPSILON).sqrt()).mean()
+    if of == "features":
+        rows, count = _centred(full)
+        variance, there = rows.square().sum(0) / (count - 1).clamp_min(1), full.new_ones(())
+    else:
+        variance, there = full.var(-1, correction=1 if full.shape[-1] > 1 else 0), _there(full)
+    short = F.relu(target - (variance + _EPSILON).sqrt()) * there
+    return short.sum() / there.expand_as(short).sum().clamp_min(1)
 
 
 def cosine_loss(slots: Tensor, *, margin: float = MARGIN) -> Tensor:
@@ -101,7 +105,8 @@ def cosine_loss(slots: Tensor, *, margin: float = MARGIN) -> Tensor:
         margin: Cosine that is allowed.
 
     Returns:
-        The mean over all K squared pairs of the excess, in which a slot paired with itself counts as 0; float32.
+        The mean over all K squared pairs of the excess, in which a slot paired with itself, or with one that was left
+        out, counts as 0; float32.
 
     Raises:
         ValueError: If `slots` is not of three dimensions.
@@ -175,6 +180,8 @@ class SlotRegularizer(nn.Module):
     def forward(self, slots: Tensor) -> dict[str, Tensor]:
         """Compute the terms of slots `(B, K, D)`, each a scalar without its weight, by their names."""
         projected = self.head(slots)
+        if not isinstance(self.head, nn.Identity):
+            projected = projected * _there(slots)[..., None].to(projected.dtype)
         losses: dict[str, Tensor] = {}
         if "covariance" in self.terms:
             of = covariance_loss if self.covariance_of == "features" else slot_covariance_loss
@@ -196,10 +203,22 @@ def _divisor(slots: Tensor, squared: bool) -> int:
     return int(slots.shape[2] ** (2 if squared else 1))
 
 
-def _gram(centred: Tensor, observations: int) -> Tensor:
-    """Compute the unbiased covariance of variables `(..., V, observations)`."""
+def _there(slots: Tensor) -> Tensor:
+    """Tell the slots `(B, K, P)` that were not left out: 1 or 0, `(B, K)`."""
+    return slots.detach().ne(0).any(2).to(slots.dtype)
+
+
+def _centred(slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the vectors of all slots less their mean, `(B K, P)`, 0 where left out, and how many are not."""
+    there = _there(slots).flatten()[:, None]
+    rows, count = slots.flatten(0, 1), there.sum()
+    return (rows - rows.sum(0) / count.clamp_min(1)) * there, count
+
+
+def _gram(centred: Tensor, degrees: Tensor | int) -> Tensor:
+    """Compute the covariance of variables `(..., V, observations)` with so many degrees of freedom."""
     with torch.autocast(centred.device.type, enabled=False):
-        return centred @ centred.transpose(-1, -2) / max(observations - 1, 1)
+        return centred @ centred.transpose(-1, -2) / degrees
 
 
 def _without_diagonal(matrices: Tensor) -> Tensor:

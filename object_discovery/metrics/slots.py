@@ -15,7 +15,7 @@ def slot_cosine(slots: Tensor) -> Tensor:
     """Average the cosine of every two different slots of an image.
 
     Args:
-        slots: Slot vectors, `(B, K, D)`.
+        slots: Slot vectors, `(B, K, D)`; those that are all 0 were left out and do not count.
 
     Returns:
         Values from -1 to 1, `(B,)`, float32; 0 for a single slot.
@@ -28,18 +28,18 @@ def slot_cosine(slots: Tensor) -> Tensor:
         tensor([0., 1.])
     """
     _check(slots)
-    count = slots.shape[1]
+    count = slots.ne(0).any(2).sum(1)
     directions = F.normalize(slots.detach().float(), dim=2)
     # The sum of all cosines is the squared length of the sum of directions; those of slots with themselves leave it.
     pairs = directions.sum(1).square().sum(1) - directions.square().sum((1, 2))
-    return (pairs / max(count * (count - 1), 1)).clamp(-1, 1)
+    return (pairs / (count * (count - 1)).clamp_min(1)).clamp(-1, 1)
 
 
 def slot_covariance(slots: Tensor) -> Tensor:
     """Average the absolute covariance of every two different features over all slots of all images.
 
     Args:
-        slots: Slot vectors, `(B, K, D)`.
+        slots: Slot vectors, `(B, K, D)`; those that are all 0 were left out and do not count.
 
     Returns:
         A scalar, float64, at least 0; 0 for a single feature, NaN for a single slot in all.
@@ -114,7 +114,7 @@ class SlotCovariance(FullPrecision):
         rows = slots.detach().flatten(0, 1).to(self.total.device, torch.float64)
         self.total = self.total + rows.sum(0)
         self.products = self.products + rows.T @ rows
-        self.count = self.count + len(rows)
+        self.count = self.count + rows.ne(0).any(1).sum()
 
     def compute(self) -> Tensor:
         """Average over every two different features; NaN before two slots were seen."""

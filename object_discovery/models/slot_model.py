@@ -128,6 +128,18 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         grid = shares.view(*shares.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
+    def present(self, slots: Tensor) -> Tensor | None:
+        """Tell which slots `(B, K, D)` were not left out of their image, bool `(B, K)`; None where none can be."""
+        return slots.detach().ne(0).any(2) if self.params.seeding else None
+
+    def only_present(self, masks: Tensor, slots: Tensor) -> Tensor:
+        """Take what slots that were left out have of masks `(B, K, N)`, and share it out among the others."""
+        present = self.present(slots)
+        if present is None:
+            return masks
+        masks = masks * present[..., None]
+        return masks / masks.sum(1, keepdim=True).clamp_min(1e-6)
+
     def regularize(self, losses: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
         """Add the losses on slots that are asked for, in training.
 

@@ -195,3 +195,28 @@ def test_without_a_head_there_are_no_parameters_and_slots_are_compared() -> None
 def test_unknown_choices_are_refused(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"`{name}` to be of .*, but got 'no_such'"):
         SlotRegularizer(5, 8, **{"terms": ["covariance"], **settings})
+
+
+def with_left_out(slots: Tensor) -> Tensor:
+    """Put a slot that is left out, all zero, between the others of each image."""
+    return torch.cat([slots[:, :1], torch.zeros_like(slots[:, :1]), slots[:, 1:]], 1)
+
+
+@pytest.mark.parametrize("of", ["features", "slots"])
+def test_slots_that_were_left_out_count_nowhere(of: Any) -> None:
+    slots = torch.randn(3, 4, 6, dtype=torch.float64)
+    padded = with_left_out(slots)
+    torch.testing.assert_close(covariance_loss(padded), covariance_loss(slots))
+    torch.testing.assert_close(slot_covariance_loss(padded), slot_covariance_loss(slots))
+    torch.testing.assert_close(variance_loss(padded, target=2, of=of), variance_loss(slots, target=2, of=of))
+    torch.testing.assert_close(cosine_loss(padded), cosine_loss(slots) * 4**2 / 5**2)
+
+
+def test_the_head_does_not_bring_left_out_slots_back() -> None:
+    torch.manual_seed(0)
+    settings: Any = {"projection_size": 7, "projection_norm": "layer"}
+    regularizer = SlotRegularizer(4, 6, ["covariance", "variance", "cosine"], **settings)
+    slots = torch.randn(3, 4, 6)
+    alone, padded = regularizer(slots), regularizer(with_left_out(slots))
+    torch.testing.assert_close(padded.pop("cosine"), alone.pop("cosine") * 4**2 / 5**2)
+    torch.testing.assert_close(padded, alone)

@@ -71,3 +71,11 @@ def test_slots_of_another_shape_are_refused() -> None:
     for function in (slot_cosine, slot_covariance):
         with pytest.raises(ValueError, match=r"`slots` to be of shape \(B, K, D\), but got \(4, 6\)"):
             function(torch.zeros(4, 6))
+
+
+def test_slots_that_were_left_out_do_not_count() -> None:
+    slots = torch.randn(3, 4, 6)
+    padded = torch.cat([slots[:, :2], torch.zeros(3, 2, 6), slots[:, 2:]], 1)
+    torch.testing.assert_close(slot_cosine(padded), slot_cosine(slots))
+    torch.testing.assert_close(slot_covariance(padded), slot_covariance(slots))
+    assert slot_cosine(torch.zeros(1, 3, 4)).tolist() == [0]

@@ -287,3 +287,29 @@ def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypat
 @slot_models
 def test_only_the_autoencoder_is_seeded_by_default(model_type: str) -> None:
     assert make(model_type).params.seeding == (model_type == "sa")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("sa", {}),
+        ("set_prediction", {}),
+        ("slate", {}),
+        ("slate", {"mask_source": "decoder"}),
+        ("dinosaur", {"mask_source": "slots"}),
+        ("dinosaur", {"decoder_top_k": 2}),
+        ("dinosaur", {"decoder_top_k": None}),
+        ("dinosaur", {"decoder": "transformer", "decoder_heads": 2}),
+        ("dinosaur", {"decoder": "broadcast"}),
+    ],
+    ids=str,
+)
+def test_slots_that_were_left_out_have_no_mask(model_type: str, settings: dict[str, Any]) -> None:
+    model = make(model_type, seeding=True, seed_gain=1.0, **settings).eval()
+    for found in (model(make_images()), model.evaluate(make_batch())[0]):
+        assert not found.masks[:, 1:].any()  # no cluster but the first explains a whole image
+        torch.testing.assert_close(found.masks[:, 0], torch.ones_like(found.masks[:, 0]))
+    loss = model.train().losses(make_batch())["loss"]
+    assert loss.isfinite()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -55,26 +55,27 @@ class MLPDecoder(nn.Module):
         for layer in (self.first, self.second, self.third, self.last):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, slots: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, slots: Tensor, attention: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Decode slots.
 
         Args:
             slots: `(B, K, D)`.
             attention: How much each slot attends to each patch, `(B, K, N)`; it only chooses the slots to decode.
+            present: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
 
         Returns:
             Features `(B, N, F)`, and masks `(B, K, N)`, float32, which sum to 1 over the slots.
         """
         hidden, chosen = self._hidden(slots, attention)
-        weights = self._opacity(hidden).float().softmax(2)  # (B, N, k)
+        weights = self._weights(hidden, chosen, present)
         blended = (weights.to(hidden.dtype)[:, :, None] @ hidden).squeeze(2)
         features = F.linear(blended, self.last.weight[:-1], self.last.bias[:-1])
         return features, self._spread(weights, chosen, slots.shape[1])
 
-    def masks(self, slots: Tensor, attention: Tensor) -> Tensor:
+    def masks(self, slots: Tensor, attention: Tensor, present: Tensor | None = None) -> Tensor:
         """Compute the masks that `forward` returns, without the features."""
         hidden, chosen = self._hidden(slots, attention)
-        return self._spread(self._opacity(hidden).float().softmax(2), chosen, slots.shape[1])
+        return self._spread(self._weights(hidden, chosen, present), chosen, slots.shape[1])
 
     def _hidden(self, slots: Tensor, attention: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute the last hidden features `(B, N, k, H)`, and the slots that they are of, `(B, N, k)`."""
@@ -90,8 +91,13 @@ class MLPDecoder(nn.Module):
             hidden = rearrange(rows @ of_slots, "b (n k) h -> b n k h", k=self.top_k) + of_positions
         return self.third(self.second(hidden.relu()).relu()).relu(), chosen
 
-    def _opacity(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1)
+    def _weights(self, hidden: Tensor, chosen: Tensor | None, present: Tensor | None) -> Tensor:
+        """Compute the share of each decoded slot in each patch, `(B, N, k)`."""
+        opacity = F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1).float()
+        if present is not None:
+            there = present[:, None].expand(-1, opacity.shape[1], -1)
+            opacity = opacity.masked_fill(~(there if chosen is None else there.gather(2, chosen)), -torch.inf)
+        return opacity.softmax(2)
 
     @staticmethod
     def _spread(weights: Tensor, chosen: Tensor | None, num_slots: int) -> Tensor:

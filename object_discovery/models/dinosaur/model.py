@@ -138,7 +138,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         features = self._normalised(self.encoder(images))
         slots, attention = self._bind(features, slots, num_slots, num_iterations)
         if isinstance(self.decoder, PixelDecoder):
-            return self._painting(slots, attention, *self.decoder(slots)[1:])
+            return self._painting(slots, attention, *self.decoder(slots, self.present(slots))[1:])
         masks = attention if self.params.mask_source == "slots" else self._masks(slots, attention, features)
         return self._discovery(slots, attention, masks)
 
@@ -148,7 +148,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         slots, attention = self._bind(features)
         if isinstance(self.decoder, PixelDecoder):
             target = shrink(batch["image"], self.decoder.size)
-            return self.regularize({"loss": F.mse_loss(self.decoder(slots)[0], target)}, slots)
+            return self.regularize({"loss": F.mse_loss(self.decoder(slots, self.present(slots))[0], target)}, slots)
         predicted, _ = self._decode(slots, attention, features, with_masks=False)
         return self.regularize({"loss": F.mse_loss(predicted.float(), features.float())}, slots)
 
@@ -157,7 +157,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         features = self.features(batch)
         slots, attention = self._bind(features, None, **self.forward_options)
         if isinstance(self.decoder, PixelDecoder):
-            image, *painted = self.decoder(slots)
+            image, *painted = self.decoder(slots, self.present(slots))
             error = (image - shrink(batch["image"], self.decoder.size)).square().flatten(1).mean(1)
             return self._painting(slots, attention, *painted), {"loss": error}
         predicted, masks = self._decode(slots, attention, features)
@@ -201,15 +201,16 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.decoder, MLPDecoder):
-            return self.decoder(slots, attention)  # type: ignore[no-any-return]
-        return self.decoder(slots, features, with_masks)  # type: ignore[no-any-return]
+            return self.decoder(slots, attention, self.present(slots))  # type: ignore[no-any-return]
+        predicted, masks = self.decoder(slots, features, with_masks)
+        return predicted, masks if masks is None else self.only_present(masks, slots)
 
     def _masks(self, slots: Tensor, attention: Tensor, features: Tensor) -> Tensor:
         """Compute the decoder's masks `(B, K, N)` alone."""
         if isinstance(self.decoder, MLPDecoder):
-            return self.decoder.masks(slots, attention)
+            return self.decoder.masks(slots, attention, self.present(slots))
         assert isinstance(self.decoder, TransformerDecoder)
-        return self.decoder.masks(slots, features)
+        return self.only_present(self.decoder.masks(slots, features), slots)
 
     def _painting(self, slots: Tensor, attention: Tensor, slot_images: Tensor, masks: Tensor) -> Discovery:
         """Bring what the slots paint to the size of the images."""

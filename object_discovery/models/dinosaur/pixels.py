@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -51,8 +52,8 @@ class PixelDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(channels, channels, 5, stride, 2, output_padding=stride - 1), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(channels, 4, 3, padding=1))
 
-    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode slots `(B, K, D)`.
+    def forward(self, slots: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode slots `(B, K, D)`, of which those `present`, bool `(B, K)`, have a mask; None: all.
 
         Returns:
             The image `(B, 3, S, S)`, the slots' own images `(B, K, 3, S, S)` and their masks `(B, K, S, S)`, which sum
@@ -61,7 +62,10 @@ class PixelDecoder(nn.Module):
         grid = slots.flatten(0, 1)[:, None, None] + self.position().permute(1, 2, 0)  # (B K, 8, 8, D)
         painted = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size].float()
         painted = rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots))
-        slot_images, masks = painted[:, :, :3], painted[:, :, 3].softmax(dim=1)
+        slot_images, opacities = painted[:, :, :3], painted[:, :, 3]
+        if present is not None:
+            opacities = opacities.masked_fill(~present[:, :, None, None], -torch.inf)
+        masks = opacities.softmax(dim=1)
         return (slot_images * masks[:, :, None]).sum(1), slot_images, masks
 
 

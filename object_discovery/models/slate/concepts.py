@@ -12,12 +12,12 @@ class ConceptLibrary:
     """Slots of many images, sorted into concepts such as floors, walls and objects of a kind.
 
     Args:
-        slots: Slots of any number of images, `(B, K, D)`.
-        num_concepts: Number of clusters, C, at most B * K.
+        slots: Slots of any number of images, `(B, K, D)`; those that are all 0 were left out and are no part of it.
+        num_concepts: Number of clusters, C, at most M.
 
     Attributes:
-        slots: The slots one below the other, `(B * K, D)`.
-        concepts: The concept of each, `(B * K,)`, int64 in [0, C).
+        slots: The M slots one below the other, `(M, D)`, where M is B * K less those left out.
+        concepts: The concept of each, `(M,)`, int64 in [0, C).
 
     Raises:
         ValueError: If there are fewer slots than concepts, or no concepts.
@@ -32,7 +32,8 @@ class ConceptLibrary:
     """
 
     def __init__(self, slots: Tensor, num_concepts: int) -> None:
-        self.slots = slots.detach().flatten(0, 1)
+        rows = slots.detach().flatten(0, 1)
+        self.slots = rows[rows.ne(0).any(1)]
         if not 1 <= num_concepts <= len(self.slots):
             raise ValueError(
                 f"Expected argument `num_concepts` to be from 1 to the number of slots {len(self.slots)}, "

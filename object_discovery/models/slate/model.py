@@ -96,7 +96,7 @@ class SLATE(SlotModel[SLATEParams]):
         tokens = self.dvae.tokens(self._pad(images))
         embedded, slots, attention = self._bind(images, tokens, slots, num_slots, num_iterations)
         if self.params.mask_source == "decoder":
-            attention = self.decoder.attention(embedded[:, :-1], slots)
+            attention = self.only_present(self.decoder.attention(embedded[:, :-1], slots), slots)
         return self._discovery(tokens, slots, attention)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -141,7 +141,7 @@ class SLATE(SlotModel[SLATEParams]):
         tokens = self.dvae.tokens(self._pad(batch["image"]))
         embedded, slots, attention = self._bind(batch["image"], tokens, None, **self.forward_options)
         if self.params.mask_source == "decoder":
-            attention = self.decoder.attention(embedded[:, :-1], slots)
+            attention = self.only_present(self.decoder.attention(embedded[:, :-1], slots), slots)
         found = self._discovery(tokens, slots, attention)
         assert found.image is not None
         squares = (found.image - batch["image"]).square().flatten(1).sum(1)

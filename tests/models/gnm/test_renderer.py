@@ -128,9 +128,10 @@ def test_centred_glimpses_begin_as_a_spot_of_one_colour() -> None:
 def test_centred_glimpses_stay_opaque_in_the_middle_and_free_at_their_edge() -> None:
     torch.manual_seed(0)
     decoder = GlimpseDecoder(5, 16, centred=True)
-    last = decoder.blocks[-1].convolution  # type: ignore[union-attr]
+    bias = decoder.blocks[-1].convolution.bias  # type: ignore[union-attr]
+    assert isinstance(bias, torch.Tensor)
     with torch.no_grad():
-        last.bias += 1000 * torch.tensor([-1.0, 1.0])[:, None].expand(2, 8).flatten()
+        bias += 1000 * torch.tensor([-1.0, 1.0])[:, None].expand(2, 8).flatten()
     logit = decoder(torch.randn(4, 5)).detach()[:, 3, 8].logit(1e-6)
     places = (torch.arange(16) + 0.5) / 8 - 1
     spot = 8 - 10 * (places[8] ** 2 + places**2)

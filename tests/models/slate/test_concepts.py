@@ -51,3 +51,10 @@ def test_empty_concepts_are_refused() -> None:
     library = ConceptLibrary(torch.ones(3, 2, 4), 2)
     with pytest.raises(ValueError, match=r"concept \d to have slots, but it is empty: ask for fewer concepts"):
         library.sample(1)
+
+
+def test_slots_that_were_left_out_are_no_concept() -> None:
+    slots = torch.randn(5, 3, 4)
+    library = ConceptLibrary(torch.cat([slots, torch.zeros(5, 2, 4)], 1), 2)
+    assert torch.equal(library.slots, slots.flatten(0, 1))
+    assert library.concepts.shape == (15,)
