@@ -31,6 +31,7 @@ from object_discovery.data.scene_datasets import StoredScenes
 from object_discovery.data.source import SceneSource
 from object_discovery.data.tfrecord import read_records
 from object_discovery.errors import UserError
+from object_discovery.shared_params import at_least
 
 _LAYOUTS = ("ours", "published", "PNG tree")
 _WORKERS = (0, 2)
@@ -60,9 +61,7 @@ class DataBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("num_scenes", "num_written", "resolution", "batch_size", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {getattr(self, name)}")
+        at_least(self, 1, "num_scenes", "num_written", "resolution", "batch_size", "repeats")
         if self.seconds < 0:
             raise ValueError(f"Expected argument `seconds` to be at least 0, but got {self.seconds}")
 

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from object_discovery.benchmarks.report import Bar, Measure, Report
-from object_discovery.benchmarks.timing import Timing, time_in_turn
+from object_discovery.benchmarks.timing import PRECISIONS, Timing, time_in_turn
 from object_discovery.errors import UserError
 from object_discovery.models.dinosaur import DINOSAUR
 from object_discovery.models.dinosaur.mlp import MLPDecoder
+from object_discovery.shared_params import at_least, check
 from object_discovery.train import precision
 
 Work = Callable[[], object]
@@ -51,13 +52,8 @@ class DINOSAURBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("top_k", "batch_size", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {getattr(self, name)}")
-        if self.precision not in ("auto", "bf16-mixed", "32-true"):
-            raise ValueError(
-                f"Expected argument `precision` to be auto, bf16-mixed or 32-true, but got {self.precision!r}"
-            )
+        at_least(self, 1, "top_k", "batch_size", "repeats")
+        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
 
 
 def run(params: DINOSAURBenchmarkParams) -> Report:
@@ -197,9 +193,7 @@ def _tell(report: Report, kinds: list[str], flops: dict[str, float], timings: di
     """Report counts, times and the shares of the parts."""
     for name, count in flops.items():
         report.measures.append(Measure(f"{name}, by arithmetic", "GFLOP an image", *[count / 1e9] * 3))
-    for name, timing in timings.items():
-        times = (timing.median, min(timing.seconds), max(timing.seconds))
-        report.measures.append(Measure(name, "ms an image", *(1e3 * seconds for seconds in times)))
+    report.add_times(timings)
     for kind in kinds:
         for how, cost in (
             ("by arithmetic", flops),

@@ -25,6 +25,7 @@ from object_discovery.features import CachedScenes, FeatureCache, write_features
 from object_discovery.features.data import features_key
 from object_discovery.features.writer import every_image
 from object_discovery.models import DINOSAUR
+from object_discovery.shared_params import at_least
 
 Batch = dict[str, Tensor]
 _STEP = "step, features {}"
@@ -59,9 +60,7 @@ class FeatureBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("num_images", "batch_size", "steps", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {getattr(self, name)}")
+        at_least(self, 1, "num_images", "batch_size", "steps", "repeats")
         if self.decoder not in ("mlp", "transformer"):
             raise ValueError(f"Expected argument `decoder` to be mlp or transformer, but got {self.decoder!r}")
 

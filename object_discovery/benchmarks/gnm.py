@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.benchmarks.published_gnm import published_loss
-from object_discovery.benchmarks.report import Bar, Measure, Report
-from object_discovery.benchmarks.timing import time_in_turn
+from object_discovery.benchmarks.report import Bar, Report
+from object_discovery.benchmarks.timing import PRECISIONS, time_in_turn
 from object_discovery.models.gnm.model import GNM
+from object_discovery.shared_params import at_least, check
 from object_discovery.train import precision
 
 _BAR = 2.0
@@ -36,18 +37,10 @@ class GNMBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("batch_size", "num_steps", "repeats"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise ValueError(
-                f"Expected argument `resolution` to be a power of two from 8 on, but got {self.resolution}"
-            )
-        if self.precision not in ("auto", "bf16-mixed", "32-true"):
-            raise ValueError(
-                f"Expected argument `precision` to be auto, bf16-mixed or 32-true, but got {self.precision!r}"
-            )
+        at_least(self, 1, "batch_size", "num_steps", "repeats")
+        size = self.resolution
+        check(size >= 8 and not size & (size - 1), "resolution", "a power of two from 8 on", size)
+        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
 
 
 def run(params: GNMBenchmarkParams) -> Report:
@@ -70,9 +63,7 @@ def run(params: GNMBenchmarkParams) -> Report:
         "ours": (ours, True),
     }
     timings = time_in_turn({name: _work(model, params, *way) for name, way in ways.items()}, params.repeats)
-    for name, timing in timings.items():
-        times = (timing.median, min(timing.seconds), max(timing.seconds))
-        report.measures.append(Measure(f"training, {name}", "ms an image", *(1e3 * seconds for seconds in times)))
+    report.add_times(timings, prefix="training, ")
     report.bars.append(Bar("training, published / ours", timings["published"].over(timings["ours"]), _BAR))
     alone = timings["published, the loss alone"].over(timings["ours"])
     report.bars.append(Bar("training, published, the loss alone / ours", alone))

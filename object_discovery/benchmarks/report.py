@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from object_discovery.benchmarks.timing import Timing
 
 
 class Measure(NamedTuple):
@@ -57,6 +60,12 @@ class Report:
     """What was measured."""
     bars: list[Bar] = field(default_factory=list)
     """What was compared."""
+
+    def add_times(self, timings: Mapping[str, Timing], unit: str = "ms an image", prefix: str = "") -> None:
+        """Add how many milliseconds each way took for a unit of work; names are put after `prefix`."""
+        for name, timing in timings.items():
+            times = (timing.median, min(timing.seconds), max(timing.seconds))
+            self.measures.append(Measure(prefix + name, unit, *(1e3 * seconds for seconds in times)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a JSON file, with what tells the machine.

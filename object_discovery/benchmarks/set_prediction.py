@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from object_discovery.benchmarks.report import Bar, Measure, Report
-from object_discovery.benchmarks.timing import time_in_turn
+from object_discovery.benchmarks.report import Bar, Report
+from object_discovery.benchmarks.timing import PRECISIONS, time_in_turn
+from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES
 from object_discovery.models.set_prediction import SetPrediction, match_objects
+from object_discovery.shared_params import at_least, check
 from object_discovery.train import precision
 
 _BAR = 20.0  # matching shall take less than 5 % of a step
-_SIZES = (2, 2, 3, 8)  # size, material, shape, colour
 
 
 @dataclass
@@ -39,14 +40,8 @@ class SetPredictionBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("batch_size", "num_objects", "num_steps", "repeats"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
-        if self.precision not in ("auto", "bf16-mixed", "32-true"):
-            raise ValueError(
-                f"Expected argument `precision` to be auto, bf16-mixed or 32-true, but got {self.precision!r}"
-            )
+        at_least(self, 1, "batch_size", "num_objects", "num_steps", "repeats")
+        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
 
 
 def random_objects(batch_size: int, num_objects: int) -> Tensor:
@@ -58,7 +53,7 @@ def random_objects(batch_size: int, num_objects: int) -> Tensor:
                 [5., 5., 5.]])
     """
     shape = (batch_size, num_objects)
-    one_hot = [F.one_hot(torch.randint(size, shape), size).float() for size in _SIZES]
+    one_hot = [F.one_hot(torch.randint(size, shape), size).float() for size in ATTRIBUTE_SIZES]
     return torch.cat([torch.rand(*shape, 3), *one_hot, torch.ones(*shape, 1)], dim=-1)
 
 
@@ -92,9 +87,7 @@ def run(params: SetPredictionBenchmarkParams) -> Report:
         f"{chosen} on {device.type}, {torch.get_num_threads()} threads"
     )
     report = Report(title, {**asdict(params), "precision": chosen})
-    for name, timing in timings.items():
-        times = (timing.median, min(timing.seconds), max(timing.seconds))
-        report.measures.append(Measure(name, "ms an image", *(1e3 * seconds for seconds in times)))
+    report.add_times(timings)
     ratio = timings["training step"].over(timings["matching"])
     report.bars.append(Bar("training step / matching", ratio, _BAR))
     return report

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.benchmarks.published_slate import published_generation, published_losses
-from object_discovery.benchmarks.report import Bar, Measure, Report
-from object_discovery.benchmarks.timing import Timing, time_in_turn
+from object_discovery.benchmarks.report import Bar, Report
+from object_discovery.benchmarks.timing import PRECISIONS, Timing, time_in_turn
 from object_discovery.errors import UserError
 from object_discovery.models.slate.model import SLATE
+from object_discovery.shared_params import at_least, check
 from object_discovery.train import precision
 
 _STEP_BAR, _GENERATION_BAR = 3.0, 20.0
@@ -53,16 +54,10 @@ class SLATEBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("batch_size", "num_generated", "num_prefixes", "num_steps", "repeats"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+        at_least(self, 1, "batch_size", "num_generated", "num_prefixes", "num_steps", "repeats")
         if self.resolution is not None and (self.resolution < 4 or self.resolution % 4):
             raise ValueError(f"Expected argument `resolution` to be a multiple of 4, but got {self.resolution}")
-        if self.precision not in ("auto", "bf16-mixed", "32-true"):
-            raise ValueError(
-                f"Expected argument `precision` to be auto, bf16-mixed or 32-true, but got {self.precision!r}"
-            )
+        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
 
 
 def run(params: SLATEBenchmarkParams) -> Report:
@@ -96,9 +91,7 @@ def _model(params: SLATEBenchmarkParams) -> SLATE:
 
 def _add(report: Report, name: str, unit: str, ways: dict[str, Callable[[], int]], repeats: int, bar: float) -> None:
     timings: dict[str, Timing] = time_in_turn(ways, repeats)
-    for way, timing in timings.items():
-        times = (timing.median, min(timing.seconds), max(timing.seconds))
-        report.measures.append(Measure(f"{name}, {way}", unit, *(1e3 * seconds for seconds in times)))
+    report.add_times(timings, unit, f"{name}, ")
     report.bars.append(Bar(f"{name}, published / ours", timings["published"].over(timings["ours"]), bar))
 
 

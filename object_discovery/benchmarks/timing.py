@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import NamedTuple
 
+PRECISIONS = ("auto", "bf16-mixed", "32-true")
+"""Precisions that a training step is measured in."""
+
 
 class Timing(NamedTuple):
     """How long one way took."""

@@ -23,6 +23,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from object_discovery.layers.competition import slot_softmax
+
 Initialization = Literal["gaussian", "learned"]
 Gradient = Literal["full", "implicit", "bilevel"]
 Aggregation = Literal["mean", "sum", "batch"]
@@ -297,10 +299,8 @@ class SlotAttention(nn.Module):
         queries = rearrange(self.to_query(self.norm_slots(slots)), "b k (h d) -> b h k d", h=self.num_heads)
         logits = queries @ keys.transpose(-1, -2)  # (B, heads, K, N)
         # Slots, not inputs, share out each input; in float32, since sums over thousands of inputs follow.
-        competing = logits.float()
-        if present is not None:
-            competing = competing.masked_fill(~present[:, None, :, None], -torch.inf)
-        attention = competing.flatten(1, 2).softmax(dim=1).view(logits.shape)
+        competing = None if present is None else present.repeat(1, self.num_heads)[..., None]
+        attention = slot_softmax(logits.flatten(1, 2), 1, competing).view(logits.shape)
         return self.update(slots, self.aggregate(attention, values)), attention.sum(1)
 
     def update(self, slots: Tensor, updates: Tensor) -> Tensor:

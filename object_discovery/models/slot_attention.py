@@ -151,8 +151,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         clusters = self.seeds(images, self.encoder.size, slots, num_slots)
         slots, attention = self.bind(features, slots, num_slots, num_iterations, clusters)
         centres = slot_centres(attention, self.encoder.size) if self.params.slot_frames else None
-        present = None if clusters is None else clusters.amax(2) > 0
-        image, slot_images, masks = self.decoder(slots, centres, present)
+        image, slot_images, masks = self.decoder(slots, centres, self.present(slots))
         return Discovery(
             slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         )

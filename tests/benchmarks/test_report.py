@@ -1,9 +1,11 @@
 import json
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from object_discovery.benchmarks.report import Bar, Measure, Report
+from object_discovery.benchmarks.timing import Timing
 
 
 def test_bars() -> None:
@@ -30,3 +32,11 @@ def test_tables_and_json_hold_all_rows() -> None:
     assert [bar["met"] for bar in values["bars"]] == [True, False, None]
     assert values["settings"] == {"repeats": 2}
     assert values["machine"]["cores"] >= 1
+
+
+def test_times_become_milliseconds() -> None:
+    report = Report("title", {})
+    report.add_times({"ours": Timing([0.004, 0.002, 0.003])}, "ms a token", "step, ")
+    [measure] = report.measures
+    assert measure[:2] == ("step, ours", "ms a token")
+    assert measure[2:] == pytest.approx((3.0, 2.0, 4.0))

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from object_discovery.layers.competition import slot_softmax
+
 
 class MLPDecoder(nn.Module):
     """Decode slots into features by an MLP that sees one slot at one position.
@@ -93,11 +95,11 @@ class MLPDecoder(nn.Module):
 
     def _weights(self, hidden: Tensor, chosen: Tensor | None, present: Tensor | None) -> Tensor:
         """Compute the share of each decoded slot in each patch, `(B, N, k)`."""
-        opacity = F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1).float()
-        if present is not None:
-            there = present[:, None].expand(-1, opacity.shape[1], -1)
-            opacity = opacity.masked_fill(~(there if chosen is None else there.gather(2, chosen)), -torch.inf)
-        return opacity.softmax(2)
+        opacity = F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1)
+        there = None if present is None else present[:, None].expand(-1, opacity.shape[1], -1)
+        if there is not None and chosen is not None:
+            there = there.gather(2, chosen)
+        return slot_softmax(opacity, 2, there)
 
     @staticmethod
     def _spread(weights: Tensor, chosen: Tensor | None, num_slots: int) -> Tensor:

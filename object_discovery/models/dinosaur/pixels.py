@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from object_discovery.layers.competition import slot_softmax
 from object_discovery.layers.position import PositionEmbedding
 
 _GRID = 8
@@ -62,10 +62,8 @@ class PixelDecoder(nn.Module):
         grid = slots.flatten(0, 1)[:, None, None] + self.position().permute(1, 2, 0)  # (B K, 8, 8, D)
         painted = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size].float()
         painted = rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots))
-        slot_images, opacities = painted[:, :, :3], painted[:, :, 3]
-        if present is not None:
-            opacities = opacities.masked_fill(~present[:, :, None, None], -torch.inf)
-        masks = opacities.softmax(dim=1)
+        there = None if present is None else present[:, :, None, None]
+        slot_images, masks = painted[:, :, :3], slot_softmax(painted[:, :, 3], 1, there)
         return (slot_images * masks[:, :, None]).sum(1), slot_images, masks
 
 
