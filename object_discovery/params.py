@@ -99,6 +99,11 @@ class SLATEParams(SlotParams):
     """Halve both rates after this many validations in a row without a lower loss. None: never."""
     vocabulary_size: int = 1024
     """Words of the discrete VAE."""
+    vocabulary_init: Literal["kmeans", "random"] = "kmeans"
+    """How words begin: as clusters of the patches of the first batch, or at random as published, when few are used."""
+    dvae_norm: Literal["batch", "group"] = "batch"
+    """How the discrete VAE normalises: each channel over a batch, or each image over all channels and positions, as
+    published, which takes the brightness of an even background away."""
     tau_start: float = 1.0
     """Temperature of the discrete VAE at the first step."""
     tau_end: float = 0.1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,31 +10,40 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from object_discovery.layers.kmeans import kmeans
+
+Norm = Literal["batch", "group"]
+
 PATCH = 4
 """Height and width in pixels of the patch that a token stands for."""
 _WIDTH = 64
 _LOGITS = 1 << 18
+_SEEN = 1 << 14
+_LEAST_WITHIN = 0.02  # share of the variance of patches that clusters are taken to have, however tight they are
 
 
 class ConvBlock(nn.Module):
-    """A convolution without bias, a normalisation over all channels and positions, and ReLU.
+    """A convolution without bias, a normalisation and ReLU.
 
     Args:
         in_channels: Channels that come in.
         out_channels: Channels that go out.
         kernel_size: Height and width of the kernel; an odd one keeps the size of the image.
         stride: Stride of the kernel.
+        norm: Normalise each channel over a batch, or each image over all channels and positions.
 
     Example:
         >>> ConvBlock(3, 8, 4, stride=4)(torch.zeros(2, 3, 16, 16)).shape
         torch.Size([2, 8, 4, 4])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, norm: Norm = "group"
+    ) -> None:
         super().__init__()
         padding = kernel_size // 2 if stride == 1 else 0
         self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.norm = nn.GroupNorm(1, out_channels)
+        self.norm = _norm(norm, out_channels)
         nn.init.kaiming_uniform_(self.convolution.weight)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -134,6 +143,8 @@ class DiscreteVAE(nn.Module):
 
     Args:
         vocabulary_size: V.
+        norm: `group` as published: each image is normalised over all channels and positions, which takes from it how
+            bright or contrasty it is as a whole. `batch`: each channel over the batch.
 
     Reference:
         Singh, Deng and Ahn 2022, section 2.1; Ramesh et al., Zero-Shot Text-to-Image Generation, 2021,
@@ -146,21 +157,44 @@ class DiscreteVAE(nn.Module):
         (torch.Size([2, 3, 16, 16]), torch.Size([2, 16]))
     """
 
-    def __init__(self, vocabulary_size: int) -> None:
+    def __init__(self, vocabulary_size: int, norm: Norm = "group") -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            ConvBlock(3, _WIDTH, PATCH, stride=PATCH), *(ConvBlock(_WIDTH, _WIDTH) for _ in range(6))
+            ConvBlock(3, _WIDTH, PATCH, PATCH, norm), *(ConvBlock(_WIDTH, _WIDTH, norm=norm) for _ in range(6))
         )
         self.to_logits = nn.Linear(_WIDTH, vocabulary_size)  # a 1 x 1 convolution, with words last
         self.words = nn.Linear(vocabulary_size, _WIDTH, bias=False)
-        self.norm = nn.GroupNorm(1, _WIDTH)
+        self.norm = _norm(norm, _WIDTH)
         self.decoder = nn.Sequential(
-            *(layer for _ in range(2) for layer in _upsampling()),
+            *(layer for _ in range(2) for layer in _upsampling(norm)),
             nn.Conv2d(_WIDTH, 3, 1),
         )
         nn.init.xavier_uniform_(self.to_logits.weight)
         nn.init.zeros_(self.to_logits.bias)
         nn.init.kaiming_uniform_(self.words.weight)
+
+    @torch.no_grad()
+    def start_as_kmeans(self, images: Tensor) -> None:
+        """Let the words begin as clusters of the patches of images, so that a new vocabulary is in use as a whole.
+
+        A word's logit becomes minus half the squared distance from the centre of its cluster, in units of the mean
+        squared distance of patches from their own centre.
+
+        Args:
+            images: `(B, 3, H, W)` in [0, 1]; H and W are multiples of 4. At most 16,384 of their patches are looked at;
+                if they have fewer patches than there are words, words begin alike.
+        """
+        patches = rearrange(self.encoder(images), "b c h w -> (b h w) c").float()
+        patches = patches[torch.randperm(len(patches))[:_SEEN].to(patches.device)]
+        num_words = len(self.to_logits.weight)
+        labels, offsets = kmeans(patches[None], min(num_words, len(patches)), iterations=10, restarts=1)
+        mean, centres = patches.mean(0), offsets[0]
+        within = (patches - mean - centres[labels[0]]).square().sum(1).mean()
+        total = (patches - mean).square().sum(1).mean()
+        scale = 1 / torch.maximum(within, _LEAST_WITHIN * total).clamp_min(1e-6)
+        centres = centres[torch.arange(num_words, device=centres.device) % len(centres)]
+        self.to_logits.weight.copy_(scale * centres)
+        self.to_logits.bias.copy_(-scale * (centres @ mean + centres.square().sum(1) / 2))
 
     def forward(self, images: Tensor, tau: float) -> tuple[Tensor, Tensor]:
         """Reconstruct images through relaxed tokens, and draw hard ones apart from them.
@@ -196,12 +230,16 @@ class DiscreteVAE(nn.Module):
         return self.decoder(self.norm(grid).relu())  # type: ignore[no-any-return]
 
 
-def _upsampling() -> tuple[nn.Module, ...]:
+def _norm(norm: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels)
+
+
+def _upsampling(norm: Norm) -> tuple[nn.Module, ...]:
     """Make the layers that double the size."""
     return (
-        ConvBlock(_WIDTH, _WIDTH, 3),
-        ConvBlock(_WIDTH, _WIDTH),
-        ConvBlock(_WIDTH, _WIDTH),
-        ConvBlock(_WIDTH, 4 * _WIDTH),
+        ConvBlock(_WIDTH, _WIDTH, 3, norm=norm),
+        ConvBlock(_WIDTH, _WIDTH, norm=norm),
+        ConvBlock(_WIDTH, _WIDTH, norm=norm),
+        ConvBlock(_WIDTH, 4 * _WIDTH, norm=norm),
         nn.PixelShuffle(2),
     )

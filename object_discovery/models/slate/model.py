@@ -55,13 +55,16 @@ class SLATE(SlotModel[SLATEParams]):
     model_type: ClassVar[str] = "slate"
     params_class: ClassVar[type[SLATEParams]] = SLATEParams
     own_scores: ClassVar[tuple[str, ...]] = ("loss", "cross_entropy")
+    has_vocabulary: Tensor
 
     def __init__(self, params: SLATEParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
         p = self.params
         self.grid = -(-p.resolution // PATCH)
         self.plateau = Plateau(p.patience) if p.patience else None
-        self.dvae = DiscreteVAE(p.vocabulary_size)
+        self.dvae = DiscreteVAE(p.vocabulary_size, p.dvae_norm)
+        if p.vocabulary_init == "kmeans":
+            self.register_buffer("has_vocabulary", torch.zeros((), dtype=torch.bool))
         self.embedding = TokenEmbedding(p.vocabulary_size, self.grid**2, p.model_size, p.dropout)
         self.features = nn.Sequential(
             nn.LayerNorm(p.model_size),
@@ -108,6 +111,7 @@ class SLATE(SlotModel[SLATEParams]):
         """
         images = batch["image"]
         if self.stage == "slots":
+            self.dvae.eval()  # its running statistics are as frozen as its weights
             with torch.no_grad():
                 tokens = sample_tokens(self.dvae.encode(self._pad(images)))
             losses: dict[str, Tensor] = {}
@@ -130,6 +134,16 @@ class SLATE(SlotModel[SLATEParams]):
         """What is trained at this step: all, the discrete VAE alone, or all but the discrete VAE."""
         first = self.params.dvae_steps
         return "joint" if not first else "dvae" if self.global_step < first else "slots"
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begin the vocabulary of a new model with the patches of its first batch, if asked for."""
+        if self.params.vocabulary_init == "random" or self.global_step or batch_idx or self.has_vocabulary:
+            return
+        self.dvae.start_as_kmeans(self._pad(batch["image"]))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for parameter in self.dvae.to_logits.parameters():
+                torch.distributed.broadcast(parameter.data, 0)
+        self.has_vocabulary.fill_(True)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Take the gradients of 0 from what is not trained at this stage, so that Adam leaves it as it is."""

@@ -1,14 +1,18 @@
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 
 from object_discovery.models.slate import dvae
 from object_discovery.models.slate.dvae import ConvBlock, DiscreteVAE, gumbel_noise, gumbel_softmax, sample_tokens
 
 
-def make(vocabulary_size: int = 16) -> DiscreteVAE:
+def make(vocabulary_size: int = 16, norm: Literal["batch", "group"] = "group") -> DiscreteVAE:
     torch.manual_seed(0)
-    return DiscreteVAE(vocabulary_size)
+    return DiscreteVAE(vocabulary_size, norm)
 
 
 @pytest.mark.parametrize(("vocabulary_size", "count"), [(4096, 681_923), (1024, 681_923 - 3072 * 129)])
@@ -110,3 +114,52 @@ def test_convolutions_have_no_bias_but_the_outermost() -> None:
     assert all(block.convolution.bias is None for block in blocks)
     assert dvae.words.bias is None
     assert not dvae.to_logits.bias.any()
+
+
+def test_batch_normalisation_keeps_how_bright_an_image_is() -> None:
+    images = torch.rand(2, 3, 8, 8) + 0.5
+    group, batch = make(), make(norm="batch").eval()
+    torch.testing.assert_close(group.encode(images / 2), group.encode(images), atol=1e-3, rtol=1e-3)
+    assert (batch.encode(images / 2) - batch.encode(images)).abs().max() > 0.01
+    norms = [module for module in batch.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) == 7 + 1 + 8
+    assert not any(isinstance(module, torch.nn.GroupNorm) for module in batch.modules())
+    assert sum(value.numel() for value in batch.parameters()) == sum(value.numel() for value in group.parameters())
+
+
+def patches_of(colours: torch.Tensor, places: torch.Tensor, noise: float) -> torch.Tensor:
+    """Paint images of patches of one colour each, `(B, 3, 4 h, 4 w)`."""
+    images = colours[places].permute(0, 3, 1, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    return (images + noise * torch.randn(images.shape)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_words_begin_as_the_clusters_of_scikit_learn(norm: Literal["batch", "group"]) -> None:
+    vae = make(6, norm)
+    colours = torch.tensor(
+        [[0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1], [1, 1, 1]]
+    )
+    images = patches_of(colours, torch.randint(6, (8, 6, 6)), 0.05)
+    if norm == "batch":
+        vae(images, 1.0)
+        vae.eval()
+    vae.start_as_kmeans(images)
+    with torch.no_grad():
+        features = vae.encoder(images).permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+    expected = KMeans(6, n_init=20, random_state=0).fit(features).labels_
+    assert (
+        adjusted_rand_score(expected, vae.tokens(images).flatten().numpy()) > 0.8
+    )  # one start, and not the best of 20
+    logits = vae.encode(images)
+    assert logits.std(-1).mean() > 1  # sharp enough to outweigh the noise of the draws
+    assert not torch.equal(logits.argmax(-1)[0], logits.argmax(-1)[1])
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_words_begin_finite_with_fewer_patches_than_words(colours: int) -> None:
+    vae = make(16)
+    images = patches_of(torch.rand(colours, 3), torch.arange(6).view(1, 2, 3) % colours, 0.0)
+    vae.start_as_kmeans(images)
+    logits = vae.encode(images)
+    assert logits.isfinite().all()
+    assert logits.abs().max() < 1e4

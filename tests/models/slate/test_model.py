@@ -61,6 +61,8 @@ PUBLISHED = {
     "mask_source": "slots",
     "dvae_steps": 0,
     "precision": "32-true",
+    "vocabulary_init": "random",
+    "dvae_norm": "group",
 }
 SIZES = {
     "slate_shapes3d": (64, 3, 1024, 4, 4, 3, 160_000, 8000),
@@ -348,6 +350,43 @@ def test_the_discrete_vae_may_be_trained_first_and_frozen() -> None:
     assert [rates[0] for rates in steps.rates.values()] == pytest.approx([0, 0, 0, 0, 5e-3, 1e-2, 1e-2, 1e-2])
 
 
+def test_a_frozen_discrete_vae_keeps_its_statistics() -> None:
+    class Statistics(Callback):
+        """Note after each step how many batches the running statistics have seen."""
+
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            self.seen.append(int(pl_module.get_buffer("dvae.norm.num_batches_tracked")))
+
+    statistics = Statistics()
+    make_trainer(5, callbacks=[statistics]).fit(make(dvae_steps=2), make_data())
+    assert statistics.seen == [1, 2, 2, 2, 2]
+
+
+def test_the_vocabulary_of_a_new_model_begins_with_its_first_batch_and_that_of_a_trained_one_stays() -> None:
+    class First(Callback):
+        """Keep what the words are as the first step begins."""
+
+        def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            if not hasattr(self, "words"):
+                self.words = pl_module.get_parameter("dvae.to_logits.weight").detach().clone()
+
+    def fit(model: SLATE) -> bool:
+        """Train for 2 steps, and tell whether the words were begun anew."""
+        before, first = model.dvae.to_logits.weight.detach().clone(), First()
+        make_trainer(2, callbacks=[first]).fit(model, make_data())
+        return not torch.equal(before, first.words)
+
+    model = make()
+    assert fit(model)
+    again = make()
+    again.load_state_dict(model.state_dict())
+    assert not fit(again)
+    assert not fit(make(vocabulary_init="random"))
+
+
 @pytest.mark.parametrize("decay_steps", [None, 14])
 def test_after_the_discrete_vae_the_rate_still_falls_to_zero_in_time(decay_steps: int | None) -> None:
     model = make(dvae_steps=4, lr_schedule="cosine", warmup_steps=2, decay_steps=decay_steps)
@@ -358,7 +397,7 @@ def test_after_the_discrete_vae_the_rate_still_falls_to_zero_in_time(decay_steps
 
 
 def test_it_learns_both_losses() -> None:
-    model = make(dropout=0.0)
+    model = make(dropout=0.0, dvae_lr=1e-2)
     groups = [group for group, _ in model.parameter_groups()]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     optimizer = torch.optim.Adam(groups, lr=1e-2)

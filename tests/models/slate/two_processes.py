@@ -28,6 +28,10 @@ class Weights(Callback):
         self.on_train_start(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        words = pl_module.get_parameter("dvae.to_logits.weight").detach()
+        first = words.clone()
+        torch.distributed.broadcast(first, 0)
+        assert torch.equal(words, first), "the vocabularies of the processes differ"
         if trainer.is_global_zero:
             torch.save(self.kept, self.out)
 
