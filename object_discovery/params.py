@@ -89,12 +89,14 @@ class SlotAttentionParams(SlotParams):
 class SLATEParams(SlotParams):
     """SLATE: a discrete VAE, Slot Attention on its tokens, and a transformer that writes them from the slots."""
 
-    lr: float = 3e-4
+    lr: float = 1e-3
     """Peak learning rate of Adam, of everything but the discrete VAE."""
-    dvae_lr: float = 3e-4
+    dvae_lr: float = 1e-3
     """Learning rate of the discrete VAE, which has neither warm-up nor decay (but for `patience`)."""
-    warmup_steps: int = 1000
-    """Steps over which the learning rate rises linearly from 0."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises linearly from 0, once the discrete VAE is trained."""
+    seeding: bool = True
+    """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
     patience: int | None = None
     """Halve both rates after this many validations in a row without a lower loss. None: never."""
     vocabulary_size: int = 1024
@@ -108,10 +110,11 @@ class SLATEParams(SlotParams):
     """Temperature of the discrete VAE at the first step."""
     tau_end: float = 0.1
     """Temperature from `tau_steps` on; it falls along half a cosine."""
-    tau_steps: int = 30_000
+    tau_steps: int = 1000
     """Steps over which the temperature falls."""
-    dvae_steps: int = 0
-    """Steps at the start in which the discrete VAE alone is trained; it is frozen afterwards. 0: train all at once."""
+    dvae_steps: int = 1000
+    """Steps at the start in which the discrete VAE alone is trained; it is frozen afterwards, so that slots learn from
+    words that stay as they are. 0: train all at once, as published."""
     model_size: int = 192
     """Size of the vectors of tokens."""
     slot_size: int = 192

@@ -71,6 +71,8 @@ TINY: dict[str, dict[str, Any]] = {
         "decoder_blocks": 2,
         "decoder_heads": 2,
         "warmup_steps": 2,
+        "dvae_steps": 0,
+        "seeding": False,
     },
 }
 """Settings of a small model of each type."""

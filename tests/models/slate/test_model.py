@@ -62,6 +62,7 @@ PUBLISHED = {
     "dvae_steps": 0,
     "precision": "32-true",
     "vocabulary_init": "random",
+    "seeding": False,
     "dvae_norm": "group",
 }
 SIZES = {
