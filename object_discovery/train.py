@@ -331,6 +331,7 @@ def train(run: Run) -> dict[str, float]:
     out = choose_folder(run)
     resume = find_resume(run, out, model)
     trainer = build_trainer(run, out, data.has_masks)
+    model.check_precision(trainer.precision)
     prepare_folder(run, out)
     if resume is not None:
         keep_metrics(trainer, out, read_checkpoint(resume)["global_step"])

@@ -30,7 +30,7 @@ def slot_centres(attention: Tensor, size: int) -> Tensor:
     """
     maps = attention.float().view(*attention.shape[:2], size, size)
     maps = maps / maps.sum((2, 3), keepdim=True).clamp_min(1e-6)
-    places = cell_centres(size, maps.device)
+    places = cell_centres(size, maps.device).to(maps)
     return torch.stack([maps.sum(3) @ places, maps.sum(2) @ places], dim=-1)
 
 
@@ -83,6 +83,7 @@ class FrameLayer(nn.Module):
         relative = self.get_buffer("places") - centres[..., None]  # (B, K, 2, h)
         phases = relative[..., None] * self.get_buffer("waves")
         features = torch.cat([relative[..., None], phases.sin(), phases.cos()], dim=-1)  # (B, K, 2, h, 1 + 2 F)
+        features = features.to(self.position.weight.dtype)
         # The map of a sum over y and x is the sum of two maps, which need no grid.
         rows, columns = self.position.weight.chunk(2, dim=1)
         y, x = features[:, :, 0] @ rows.T, features[:, :, 1] @ columns.T  # (B, K, h, C)

@@ -191,6 +191,13 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
 
+    def check_precision(self, precision: str) -> None:
+        """Refuse a precision of Lightning's that the model cannot be trained in.
+
+        Raises:
+            UserError: If it is one.
+        """
+
     def networks(self) -> Iterator[nn.Module]:
         """Go through the parts that can be compiled: every child that is no metric."""
         return (child for name, child in self.named_children() if name != "scores")

@@ -34,6 +34,11 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         super().__init__(params, **settings)
         self.regularizer = self._build_regularizer()
 
+    @property
+    def slot_steps(self) -> int:
+        """For how many steps slots have been trained; their noise and the weights of their losses go by it."""
+        return self.global_step
+
     def forward(  # type: ignore[override]
         self,
         images: Tensor,
@@ -101,7 +106,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
             Slots `(B, K, D)` and attention `(B, K, N)`, see `SlotAttention.forward`.
         """
         steps = self.params.noise_steps
-        noise = cosine_anneal(self.global_step, 1.0, 0.0, steps) if steps and self.training else 0.0
+        noise = cosine_anneal(self.slot_steps, 1.0, 0.0, steps) if steps and self.training else 0.0
         return self.slot_attention(  # type: ignore[no-any-return]
             features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise, clusters=clusters
         )
@@ -162,7 +167,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
 
     def _regularizer_weights(self) -> dict[str, float]:
         """Return the weight of each loss on slots at this step."""
-        p, step = self.params, self.global_step
+        p, step = self.params, self.slot_steps
         return {
             "covariance": linear_anneal(step, 0.0, p.covariance_weight, 0, p.covariance_warmup),
             "variance": p.variance_weight,

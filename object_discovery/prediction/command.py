@@ -84,8 +84,8 @@ def main(
     params = build(PredictParams, values)
     if params.checkpoint is None:
         fail("Expected a trained model: give one as `--checkpoint FILE`")
-    if params.generate is not None and (values["images"] or values["compose"]):
-        fail("Expected argument `generate` without images and without `--compose`: scenes are imagined from nothing")
+    if params.generate is not None:
+        _check_generate(params, values)
     with one_line_errors():
         if params.generate is not None:
             check_writable(params.out, "out")
@@ -101,6 +101,15 @@ def main(
             print(compose(params.checkpoint, scenes, params.out, crop=values["crop"], **numbers))
             return
         _predict_files(params, params.checkpoint, files, values["crop"])
+
+
+def _check_generate(params: PredictParams, values: dict[str, Any]) -> None:
+    """Refuse what means nothing where scenes are imagined."""
+    given = [name for name in ("images", "compose", "crop") if values[name]]
+    unused, defaults = ("num_iterations", "limit", "confidence"), PredictParams()
+    given += [name for name in unused if getattr(params, name) != getattr(defaults, name)]
+    if given:
+        fail(f"Expected argument `generate` without `{given[0]}`: scenes are imagined from nothing")
 
 
 def _predict_files(params: PredictParams, checkpoint: str, files: list[ImageFile], crop: bool) -> None:

@@ -62,8 +62,10 @@ def test_mistakes_end_in_one_line(checkpoint: Path, tmp_path: Path, capsys: pyte
         (["--checkpoint", str(checkpoint), "--generate", "0"], "`generate` to be at least 1, but got 0"),
         (["--checkpoint", str(save_tiny(tmp_path / "sa.ckpt")), "--generate", "1"], "imagines scenes, such as gnm"),
         (["--checkpoint", str(checkpoint), "--generate", "1", "--num_slots", "9"], "`num_slots` to be from 1 to 5"),
-        (["--checkpoint", str(checkpoint), "--generate", "1", "--compose"], "`generate` without images and without"),
-        (["a.png", "--checkpoint", str(checkpoint), "--generate", "1"], "`generate` without images and without"),
+        (["--checkpoint", str(checkpoint), "--generate", "1", "--compose"], "`generate` without `compose`"),
+        (["a.png", "--checkpoint", str(checkpoint), "--generate", "1"], "`generate` without `images`"),
+        (["--checkpoint", str(checkpoint), "--generate", "1", "--crop"], "`generate` without `crop`"),
+        (["--checkpoint", str(checkpoint), "--generate", "1", "--limit", "2"], "`generate` without `limit`"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([*arguments, "--out", str(tmp_path / "out")])

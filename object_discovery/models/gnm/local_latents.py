@@ -20,7 +20,7 @@ class Objects(NamedTuple):
     presence: Tensor
     """How much an object is there, `(B, N)`, in [0, 1]."""
     where: Tensor
-    """Logit of its scale, logarithm of its ratio of width to height squared, and its shift, `(B, N, 4)`."""
+    """Logit of its scale, logarithm of its ratio of height to width, and its shift, `(B, N, 4)`."""
     depth: Tensor
     """How far away it is, `(B, N, 1)`."""
     what: Tensor

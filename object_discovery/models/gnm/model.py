@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from object_discovery.discovery import Discovery
+from object_discovery.errors import UserError
 from object_discovery.models.base import Batch, ObjectDiscoveryModel
 from object_discovery.models.gnm.background import Background
 from object_discovery.models.gnm.distributions import Gaussian
@@ -246,6 +247,15 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         boxes = place(objects.where, self.params.grid)
         layers = arrange(glimpses, objects.presence, boxes, objects.depth, self.params.resolution)
         return layers, self.background.paint(background)
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse weights of half the precision, in which the likelihood would drown."""
+        if precision in ("bf16-true", "16-true"):
+            raise UserError(f"Expected argument `precision` to be a mixed one or 32-true for gnm, but got {precision}")
+
+    def on_fit_start(self) -> None:
+        """Refuse a precision that cannot work."""
+        self.check_precision(self.trainer.precision)
 
     def configure_optimizers(self) -> Any:
         """Build Adam as for every model, or RMSprop as published, with the same schedule."""

@@ -135,6 +135,11 @@ class SLATE(SlotModel[SLATEParams]):
         first = self.params.dvae_steps
         return "joint" if not first else "dvae" if self.global_step < first else "slots"
 
+    @property
+    def slot_steps(self) -> int:
+        """For how many steps slots have been trained, those of the discrete VAE alone left out."""
+        return max(0, self.global_step - self.params.dvae_steps)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Begin the vocabulary of a new model with the patches of its first batch, if asked for."""
         if self.params.vocabulary_init == "random" or self.global_step or batch_idx or self.has_vocabulary:

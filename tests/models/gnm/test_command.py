@@ -30,3 +30,14 @@ def test_from_training_to_scores_and_imagined_scenes(tmp_path: Path) -> None:
     assert result["settings"]["particles"] == 2
     predict(["--generate", "2", "--checkpoint", checkpoint, "--out", str(tmp_path / "imagined")])
     assert (tmp_path / "imagined" / "generated.png").is_file()
+
+
+def test_half_precision_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {**TINY["gnm"], "model_type": "gnm", "out": tmp_path / "run", "accelerator": "cpu", "num_workers": 0}
+    with pytest.raises(SystemExit) as caught:
+        train.main([*(f"--{name}={value}" for name, value in flags.items()), "--precision=bf16-true"])
+    assert caught.value.code == 2
+    assert "`precision` to be a mixed one or 32-true for gnm, but got bf16-true" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -388,6 +388,13 @@ def test_the_vocabulary_of_a_new_model_begins_with_its_first_batch_and_that_of_a
     assert not fit(make(vocabulary_init="random"))
 
 
+def test_weights_of_losses_on_slots_wait_for_the_discrete_vae(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(dvae_steps=4, cosine_weight=1.0, cosine_warmup=10)
+    for step, expected in ((0, 0.0), (4, 0.0), (9, 0.5), (20, 1.0)):
+        monkeypatch.setattr(SLATE, "global_step", step)
+        assert model._regularizer_weights()["cosine"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("decay_steps", [None, 14])
 def test_after_the_discrete_vae_the_rate_still_falls_to_zero_in_time(decay_steps: int | None) -> None:
     model = make(dvae_steps=4, lr_schedule="cosine", warmup_steps=2, decay_steps=decay_steps)
