@@ -302,6 +302,12 @@ class DINOSAURParams(SlotParams):
     """Normalise that output by the encoder's last layer; published: not."""
     feature_norm: bool = False
     """Bring each feature vector to mean 0 and deviation 1; for networks whose features are large. Published: not."""
+    position_scale: float = 0.0
+    """Add a learned embedding of the position, this many times, to normalised features before slots see them: for
+    convolutional networks, whose features do not tell where they are. 0: none, as published for transformers."""
+    initialization: Literal["torch", "keras", "kmeans"] = "torch"
+    """How weights up to the slots are drawn: PyTorch's defaults, as published, the larger ones of the original Slot
+    Attention, or these with Slot Attention beginning as soft k-means."""
     encoder_seed: int = 0
     """Seed of random weights."""
     encoder_scaling: bool = True
@@ -329,4 +335,4 @@ class DINOSAURParams(SlotParams):
         super().__post_init__()
         at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
         at_least(self, 1, "painted_size")
-        at_least(self, 0, "encoder_seed")
+        at_least(self, 0, "encoder_seed", "position_scale")

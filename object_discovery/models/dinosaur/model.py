@@ -12,12 +12,16 @@ from typing_extensions import Self
 
 from object_discovery.discovery import Discovery
 from object_discovery.layers.frozen_encoder import FrozenEncoder
+from object_discovery.layers.initialization import keras_initialization
+from object_discovery.layers.position import PositionEmbedding
 from object_discovery.models.base import Batch
 from object_discovery.models.dinosaur.mlp import MLPDecoder
 from object_discovery.models.dinosaur.pixels import PixelDecoder, enlarge, pixel_inputs, shrink
 from object_discovery.models.dinosaur.transformer import TransformerDecoder
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import DINOSAURParams
+
+_FREQUENCIES = 4
 
 
 class DINOSAUR(SlotModel[DINOSAURParams]):
@@ -74,7 +78,13 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         )
         if p.decoder == "broadcast":
             self.inputs = pixel_inputs(size, p.slot_size, p.norm_eps)
+        self.position = PositionEmbedding(*self.encoder.grid, size, _FREQUENCIES) if p.position_scale else None
         self.slot_attention = self.build_slot_attention(p.slot_size)
+        if p.initialization != "torch":
+            for part in (self.inputs, self.slot_attention):
+                part.apply(keras_initialization)
+        if p.initialization == "kmeans":
+            self.slot_attention.start_as_kmeans()
         if p.decoder == "broadcast":
             self.slot_attention.reset_slots(wide=True)
         elif p.init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
@@ -195,6 +205,9 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         """Find the slots of features `(B, N, F)`."""
         height = self.encoder.grid[0]
         clusters = self.seeds(rearrange(features, "b (h w) f -> b f h w", h=height), height, slots, num_slots)
+        if self.position is not None:
+            places = self.position().flatten(1).T
+            features = F.layer_norm(features, features.shape[-1:]) + self.params.position_scale * places
         return self.bind(self.inputs(features), slots, num_slots, num_iterations, clusters)
 
     def _decode(

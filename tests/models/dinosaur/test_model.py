@@ -209,3 +209,24 @@ def test_the_configs_have_the_published_parameters() -> None:
         assert model.learning_rate_factor(10_000) == 1
         assert model.learning_rate_factor(110_000) == 0.5
         assert model.learning_rate_factor(210_000) == 0.25
+
+
+def test_slots_know_where_features_are_only_with_positions() -> None:
+    features, order = torch.randn(2, GRID**2, 24), torch.randperm(GRID**2)
+    for scale, same in ((0.0, True), (5.0, False)):
+        model = make(position_scale=scale).eval()
+        slots, moved = model._bind(features)[0], model._bind(features[:, order])[0]
+        assert torch.allclose(slots, moved, atol=1e-4) == same
+    assert model.position is not None
+    model.losses({"features": features})["loss"].backward()  # type: ignore[no-untyped-call]
+    assert model.position.projection.weight.grad is not None
+    assert model.position.projection.weight.grad.abs().max() > 0
+
+
+def test_slot_attention_may_begin_as_soft_kmeans() -> None:
+    core = make(initialization="kmeans").slot_attention
+    biases = [value for name, value in core.mlp.named_parameters() if name.endswith("bias")]
+    assert biases
+    assert not any(value.any() for value in biases)  # drawn as in Keras
+    assert torch.equal(core.to_query.weight, torch.eye(*core.to_query.weight.shape))
+    torch.testing.assert_close(core.to_key.weight, 2 * core.to_value.weight)
