@@ -114,7 +114,8 @@ class SLATEParams(SlotParams):
     """Steps over which the temperature falls."""
     dvae_steps: int = 1000
     """Steps at the start in which the discrete VAE alone is trained; it is frozen afterwards, so that slots learn from
-    words that stay as they are. 0: train all at once, as published."""
+    words that stay as they are. Every run begins with them, also one that starts from trained weights. 0: train all at
+    once, as published."""
     model_size: int = 192
     """Size of the vectors of tokens."""
     slot_size: int = 192
@@ -303,7 +304,7 @@ class DINOSAURParams(SlotParams):
     feature_norm: bool = False
     """Bring each feature vector to mean 0 and deviation 1; for networks whose features are large. Published: not."""
     position_scale: float = 0.0
-    """Add a learned embedding of the position, this many times, to normalised features before slots see them: for
+    """Add a learned embedding of the position, multiplied by this, to normalised features before slots see them: for
     convolutional networks, whose features do not tell where they are. 0: none, as published for transformers."""
     initialization: Literal["torch", "keras", "kmeans"] = "torch"
     """How weights up to the slots are drawn: PyTorch's defaults, as published, the larger ones of the original Slot

@@ -178,7 +178,8 @@ class SlotParams(ModelParams):
     tolerance: float = 0.0
     """In evaluation stop the iterations once slots move by no more than this. 0: never."""
     noise_steps: int = 0
-    """Steps over which the noise on learned queries falls from 1 to 0 along a cosine. 0: no noise."""
+    """Steps over which the noise on learned queries falls from 1 to 0 along a cosine, for slate after `dvae_steps`, as
+    the warm-ups below. 0: no noise."""
     norm_eps: float = 1e-5
     """Epsilon of the layer normalisations; the original Slot Attention has 1e-3."""
     covariance_weight: float = 0.0

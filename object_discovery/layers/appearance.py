@@ -64,7 +64,7 @@ def _likeness(images: Tensor, size: int) -> Tensor:
     difference = torch.cdist(colours, colours).square_()
     difference /= difference.mean((1, 2), keepdim=True).clamp_min(1e-6)
     rarity = (1 - (difference / -_RARE).exp_().mean(2)).square_()
-    steps = torch.linspace(-1, 1, size, device=images.device)
+    steps = torch.linspace(-1, 1, size, device=images.device, dtype=colours.dtype)
     grid = torch.cartesian_prod(steps, steps)
     distance = torch.cdist(grid, grid).square_()
     difference += distance * rarity[:, :, None] * rarity[:, None]

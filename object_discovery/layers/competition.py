@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def slot_softmax(logits: Tensor, dim: int, present: Tensor | None = None) -> Tensor:
-    """Share something out among slots.
+    """Take the softmax over the slots that compete.
 
     Args:
         logits: Any shape; slots lie along `dim`.

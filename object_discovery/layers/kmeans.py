@@ -53,9 +53,9 @@ def _seeds(points: Tensor, num_clusters: int) -> Tensor:
     nearest = torch.ones(points.shape[:2], device=points.device)
     centres = []
     for _ in range(num_clusters):
-        chances = nearest.double().cumsum(1)
-        drawn = torch.rand(len(points), 1, dtype=torch.float64).to(points.device) * chances[:, -1:]
-        index = torch.searchsorted(chances, drawn, right=True).clamp(max=points.shape[1] - 1)[:, 0]
+        chances = nearest.cpu().double().cumsum(1)  # on the CPU, since Apple's GPUs have no double precision
+        drawn = torch.rand(len(points), 1, dtype=torch.float64) * chances[:, -1:]
+        index = torch.searchsorted(chances, drawn, right=True).clamp(max=points.shape[1] - 1)[:, 0].to(rows.device)
         centres.append(points[rows, index])
         distance = (points - centres[-1][:, None]).square().sum(2)
         nearest = distance if len(centres) == 1 else torch.minimum(nearest, distance)

@@ -209,6 +209,12 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
             image = image.to(memory_format=torch.channels_last).float().div_(255).to(self.dtype)
         return {**batch, "image": image}
 
+    def on_fit_start(self) -> None:
+        """Refuse a precision that cannot work, and train a model that was loaded for inference."""
+        self.check_precision(str(self.trainer.precision))
+        if not self.training:
+            self.train()
+
     def on_train_start(self) -> None:
         """Give every process, and a resumed run, random numbers of its own."""
         if self.global_rank or self.global_step:

@@ -106,7 +106,7 @@ def main(
 def _check_generate(params: PredictParams, values: dict[str, Any]) -> None:
     """Refuse what means nothing where scenes are imagined."""
     given = [name for name in ("images", "compose", "crop") if values[name]]
-    unused, defaults = ("num_iterations", "limit", "confidence"), PredictParams()
+    unused, defaults = ("num_iterations", "limit", "batch_size", "confidence"), PredictParams()
     given += [name for name in unused if getattr(params, name) != getattr(defaults, name)]
     if given:
         fail(f"Expected argument `generate` without `{given[0]}`: scenes are imagined from nothing")

@@ -27,7 +27,7 @@ def test_both_ways_have_the_same_losses_and_gradients() -> None:
     found = torch.autograd.grad(cross_entropy, [value for _, value in parts])
     expected = torch.autograd.grad(ours["cross_entropy"], [value for _, value in parts])
     for (name, _), one, other in zip(parts, found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()) + 1e-6, msg=name)
     assert any(value.abs().max() > 0 for value in found)
 
 

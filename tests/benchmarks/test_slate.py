@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import yaml
+from torch import Tensor
 
+from object_discovery import SLATE
 from object_discovery.benchmark import main
 from object_discovery.benchmarks.slate import SLATEBenchmarkParams, run
 from object_discovery.errors import UserError
@@ -33,6 +35,20 @@ def test_the_whole_generation_may_be_measured(tmp_path: Path) -> None:
     config = write_config(tmp_path / "tiny.yaml")
     report = run(SLATEBenchmarkParams(config, batch_size=1, num_steps=1, repeats=1, num_prefixes=None))
     assert len(report.measures) == 4
+
+
+def test_a_step_trains_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages: set[str] = set()
+    losses = SLATE.losses
+
+    def noted(model: SLATE, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        stages.add(model.stage)
+        return losses(model, batch)
+
+    monkeypatch.setattr(SLATE, "losses", noted)
+    config = write_config(tmp_path / "tiny.yaml", dvae_steps=1000)
+    run(SLATEBenchmarkParams(config, batch_size=1, num_steps=1, repeats=1, num_prefixes=1))
+    assert stages == {"joint"}
 
 
 @pytest.mark.parametrize(

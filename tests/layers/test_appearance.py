@@ -68,3 +68,13 @@ def test_greedy_choice_covers_most() -> None:
     chosen = torch.stack(rows)
     expected = chosen * chosen / chosen.sum(0)
     torch.testing.assert_close(appearance_clusters(images, 6, 3)[0].double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_positions_are_exact_whatever_the_default_precision() -> None:
+    images = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    expected = appearance_clusters(images, 20, 4)
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning does with `bf16-true`
+    try:
+        assert torch.equal(appearance_clusters(images, 20, 4), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -7,7 +7,7 @@ from object_discovery import SlotAttentionModel, SlotAttentionParams
 from object_discovery.layers.appearance import appearance_clusters
 from object_discovery.layers.frames import slot_centres
 from object_discovery.models.base import read_config
-from tests.models.tiny import SIZE, TINY, make_data, make_images, make_trainer
+from tests.models.tiny import SIZE, TINY, make_images
 
 
 def make(**settings: Any) -> SlotAttentionModel:
@@ -244,7 +244,3 @@ def test_keras_initialization_is_an_option() -> None:
 def test_a_params_object_is_taken() -> None:
     params = SlotAttentionParams(**TINY["sa"])
     assert SlotAttentionModel(params).params is params
-
-
-def test_it_trains_in_half_precision() -> None:
-    make_trainer(2, precision="bf16-true", limit_val_batches=1).fit(make(), make_data())

@@ -1,7 +1,7 @@
 """The losses on slots and the scores of slots, of every model with Slot Attention."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from object_discovery.layers.regularizers import cosine_loss, covariance_loss, s
 from object_discovery.metrics import slot_cosine, slot_covariance
 from object_discovery.models import MODELS, read_config
 from object_discovery.models.slot_model import SlotModel
+from object_discovery.params import SlotParams
 from tests.models.tiny import SLOTS, make_data, make_images, make_model, make_objects, make_trainer
 
 slot_models = pytest.mark.parametrize(
@@ -285,8 +286,9 @@ def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypat
 
 
 @slot_models
-def test_only_the_autoencoder_is_seeded_by_default(model_type: str) -> None:
-    assert make(model_type).params.seeding == (model_type == "sa")
+def test_the_models_of_pixels_are_seeded_by_default(model_type: str) -> None:
+    params = cast(SlotParams, MODELS[model_type].params_class())
+    assert params.seeding == (model_type in ("sa", "slate"))
 
 
 @pytest.mark.parametrize(
@@ -313,3 +315,10 @@ def test_slots_that_were_left_out_have_no_mask(model_type: str, settings: dict[s
     assert loss.isfinite()
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("model_type", ["sa", "slate", "dinosaur"])
+def test_it_trains_in_half_precision_from_seeds(model_type: str) -> None:
+    trainer = make_trainer(2, precision="bf16-true", limit_val_batches=1)
+    trainer.fit(make(model_type, seeding=True), make_data())
+    assert trainer.callback_metrics["train/loss"].isfinite()

@@ -65,7 +65,10 @@ def test_mistakes_end_in_one_line(checkpoint: Path, tmp_path: Path, capsys: pyte
         (["--checkpoint", str(checkpoint), "--generate", "1", "--compose"], "`generate` without `compose`"),
         (["a.png", "--checkpoint", str(checkpoint), "--generate", "1"], "`generate` without `images`"),
         (["--checkpoint", str(checkpoint), "--generate", "1", "--crop"], "`generate` without `crop`"),
-        (["--checkpoint", str(checkpoint), "--generate", "1", "--limit", "2"], "`generate` without `limit`"),
+        *(
+            (["--checkpoint", str(checkpoint), "--generate", "1", f"--{name}", "1"], f"`generate` without `{name}`")
+            for name in ("num_iterations", "limit", "batch_size", "confidence")
+        ),
     ):
         with pytest.raises(SystemExit) as caught:
             main([*arguments, "--out", str(tmp_path / "out")])

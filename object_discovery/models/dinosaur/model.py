@@ -81,8 +81,9 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         self.position = PositionEmbedding(*self.encoder.grid, size, _FREQUENCIES) if p.position_scale else None
         self.slot_attention = self.build_slot_attention(p.slot_size)
         if p.initialization != "torch":
-            for part in (self.inputs, self.slot_attention):
-                part.apply(keras_initialization)
+            for part in (self.position, self.inputs, self.slot_attention):
+                if part is not None:
+                    part.apply(keras_initialization)
         if p.initialization == "kmeans":
             self.slot_attention.start_as_kmeans()
         if p.decoder == "broadcast":

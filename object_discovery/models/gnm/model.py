@@ -249,13 +249,9 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         return layers, self.background.paint(background)
 
     def check_precision(self, precision: str) -> None:
-        """Refuse weights of half the precision, in which the likelihood would drown."""
+        """Refuse weights of half the precision, in which the likelihood would be lost to rounding."""
         if precision in ("bf16-true", "16-true"):
             raise UserError(f"Expected argument `precision` to be a mixed one or 32-true for gnm, but got {precision}")
-
-    def on_fit_start(self) -> None:
-        """Refuse a precision that cannot work."""
-        self.check_precision(self.trainer.precision)
 
     def configure_optimizers(self) -> Any:
         """Build Adam as for every model, or RMSprop as published, with the same schedule."""

@@ -141,6 +141,9 @@ class DiscreteVAE(nn.Module):
 
     Letters: B images, H W pixels, h = H / 4 and w = W / 4, N = h w tokens, V words.
 
+    Attributes:
+        has_vocabulary: Whether the words have been trained, or begun as clusters.
+
     Args:
         vocabulary_size: V.
         norm: `group` as published: each image is normalised over all channels and positions, which takes from it how
@@ -157,11 +160,14 @@ class DiscreteVAE(nn.Module):
         (torch.Size([2, 3, 16, 16]), torch.Size([2, 16]))
     """
 
+    has_vocabulary: Tensor
+
     def __init__(self, vocabulary_size: int, norm: Norm = "group") -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             ConvBlock(3, _WIDTH, PATCH, PATCH, norm), *(ConvBlock(_WIDTH, _WIDTH, norm=norm) for _ in range(6))
         )
+        self.register_buffer("has_vocabulary", torch.zeros((), dtype=torch.bool))
         self.to_logits = nn.Linear(_WIDTH, vocabulary_size)  # a 1 x 1 convolution, with words last
         self.words = nn.Linear(vocabulary_size, _WIDTH, bias=False)
         self.norm = _norm(norm, _WIDTH)
@@ -177,12 +183,12 @@ class DiscreteVAE(nn.Module):
     def start_as_kmeans(self, images: Tensor) -> None:
         """Let the words begin as clusters of the patches of images, so that a new vocabulary is in use as a whole.
 
-        A word's logit becomes minus half the squared distance from the centre of its cluster, in units of the mean
-        squared distance of patches from their own centre.
+        Up to what all words share, a word's logit becomes minus half the squared distance from the centre of its
+        cluster, in units of the mean squared distance of patches from their own centre.
 
         Args:
             images: `(B, 3, H, W)` in [0, 1]; H and W are multiples of 4. At most 16,384 of their patches are looked at;
-                if they have fewer patches than there are words, words begin alike.
+                if they have fewer patches than there are words, some words begin alike.
         """
         patches = rearrange(self.encoder(images), "b c h w -> (b h w) c").float()
         patches = patches[torch.randperm(len(patches))[:_SEEN].to(patches.device)]
@@ -195,6 +201,7 @@ class DiscreteVAE(nn.Module):
         centres = centres[torch.arange(num_words, device=centres.device) % len(centres)]
         self.to_logits.weight.copy_(scale * centres)
         self.to_logits.bias.copy_(-scale * (centres @ mean + centres.square().sum(1) / 2))
+        self.has_vocabulary.fill_(True)
 
     def forward(self, images: Tensor, tau: float) -> tuple[Tensor, Tensor]:
         """Reconstruct images through relaxed tokens, and draw hard ones apart from them.

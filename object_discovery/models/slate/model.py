@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -30,7 +31,8 @@ class SLATE(SlotModel[SLATEParams]):
     Letters: B images, H W pixels, h w the grid of tokens, N = h w tokens, V words, K slots, D slot size.
 
     `val/mse` and `Discovery.image` are of the discrete VAE's own reconstruction, which costs little and does not pass
-    through the slots; `reconstruct` paints what the slots hold. `val/cross_entropy` is summed over tokens, and
+    through the slots; `reconstruct` paints what the slots hold. In training mode the discrete VAE normalises over the
+    batch at hand: call `eval()` before `forward`. `val/cross_entropy` is summed over tokens, and
     `val/loss` is that plus the squared error summed over pixels, as published.
 
     Args:
@@ -55,7 +57,6 @@ class SLATE(SlotModel[SLATEParams]):
     model_type: ClassVar[str] = "slate"
     params_class: ClassVar[type[SLATEParams]] = SLATEParams
     own_scores: ClassVar[tuple[str, ...]] = ("loss", "cross_entropy")
-    has_vocabulary: Tensor
 
     def __init__(self, params: SLATEParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
@@ -63,8 +64,6 @@ class SLATE(SlotModel[SLATEParams]):
         self.grid = -(-p.resolution // PATCH)
         self.plateau = Plateau(p.patience) if p.patience else None
         self.dvae = DiscreteVAE(p.vocabulary_size, p.dvae_norm)
-        if p.vocabulary_init == "kmeans":
-            self.register_buffer("has_vocabulary", torch.zeros((), dtype=torch.bool))
         self.embedding = TokenEmbedding(p.vocabulary_size, self.grid**2, p.model_size, p.dropout)
         self.features = nn.Sequential(
             nn.LayerNorm(p.model_size),
@@ -110,8 +109,8 @@ class SLATE(SlotModel[SLATEParams]):
         frozen discrete VAE too: that takes two to three per cent of the time, too little to be worth a cache of tokens.
         """
         images = batch["image"]
+        self.dvae.train(self.training and self.stage != "slots")  # its running statistics freeze with its weights
         if self.stage == "slots":
-            self.dvae.eval()  # its running statistics are as frozen as its weights
             with torch.no_grad():
                 tokens = sample_tokens(self.dvae.encode(self._pad(images)))
             losses: dict[str, Tensor] = {}
@@ -142,13 +141,23 @@ class SLATE(SlotModel[SLATEParams]):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Begin the vocabulary of a new model with the patches of its first batch, if asked for."""
-        if self.params.vocabulary_init == "random" or self.global_step or batch_idx or self.has_vocabulary:
+        if self.global_step or batch_idx or self.dvae.has_vocabulary:
             return
-        self.dvae.start_as_kmeans(self._pad(batch["image"]))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for parameter in self.dvae.to_logits.parameters():
-                torch.distributed.broadcast(parameter.data, 0)
-        self.has_vocabulary.fill_(True)
+        if self.params.vocabulary_init == "kmeans":
+            self.dvae.start_as_kmeans(self._pad(batch["image"]))
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                for parameter in self.dvae.to_logits.parameters():
+                    torch.distributed.broadcast(parameter.data, 0)
+        self.dvae.has_vocabulary.fill_(True)
+
+    def on_fit_start(self) -> None:
+        """Say so if slots will not be trained."""
+        super().on_fit_start()
+        if 0 <= self.trainer.max_steps <= self.params.dvae_steps:
+            rank_zero_warn(
+                f"only the discrete VAE is trained: `max_steps` {self.trainer.max_steps} is not above `dvae_steps` "
+                f"{self.params.dvae_steps}"
+            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Take the gradients of 0 from what is not trained at this stage, so that Adam leaves it as it is."""

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from object_discovery import evaluate, train
+from object_discovery.errors import UserError
 from object_discovery.prediction.command import main as predict
-from tests.models.tiny import TINY
+from tests.models.tiny import TINY, make_data, make_model, make_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:(Experiment logs|Checkpoint) directory"),
@@ -41,3 +42,5 @@ def test_half_precision_is_refused_before_anything_is_written(
     assert caught.value.code == 2
     assert "`precision` to be a mixed one or 32-true for gnm, but got bf16-true" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="for gnm, but got bf16-true"):
+        make_trainer(1, precision="bf16-true").fit(make_model("gnm"), make_data())

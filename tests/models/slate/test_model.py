@@ -380,12 +380,36 @@ def test_the_vocabulary_of_a_new_model_begins_with_its_first_batch_and_that_of_a
         make_trainer(2, callbacks=[first]).fit(model, make_data())
         return not torch.equal(before, first.words)
 
-    model = make()
+    model, random = make(), make(vocabulary_init="random")
     assert fit(model)
-    again = make()
-    again.load_state_dict(model.state_dict())
-    assert not fit(again)
-    assert not fit(make(vocabulary_init="random"))
+    assert not fit(random)
+    for trained in (model, random):
+        again = make()
+        again.dvae.load_state_dict(trained.dvae.state_dict())
+        assert not fit(again)
+
+
+def test_a_second_run_trains_the_discrete_vae_again() -> None:
+    model = make(dvae_steps=1)
+    for _ in range(2):
+        make_trainer(2).fit(model, make_data())
+    assert int(model.dvae.norm.num_batches_tracked) == 2  # type: ignore[arg-type]
+    make_trainer(2).fit(model.eval(), make_data())  # as `load` gives it
+    assert model.training
+    assert int(model.dvae.norm.num_batches_tracked) == 3  # type: ignore[arg-type]
+
+
+def test_runs_that_end_before_slots_are_trained_say_so() -> None:
+    with pytest.warns(UserWarning, match="`max_steps` 2 is not above `dvae_steps` 2"):
+        make_trainer(2).fit(make(dvae_steps=2), make_data())
+
+
+def test_the_default_stages_work_from_training_to_composition() -> None:
+    model = make(dvae_steps=2, seeding=True)
+    make_trainer(4, limit_val_batches=1).fit(model, make_data())
+    found = model.eval()(make_images())
+    torch.testing.assert_close(found.masks.sum(1), torch.ones_like(found.masks[:, 0]))
+    assert model.compose(found.slots).isfinite().all()
 
 
 def test_weights_of_losses_on_slots_wait_for_the_discrete_vae(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,6 +417,21 @@ def test_weights_of_losses_on_slots_wait_for_the_discrete_vae(monkeypatch: pytes
     for step, expected in ((0, 0.0), (4, 0.0), (9, 0.5), (20, 1.0)):
         monkeypatch.setattr(SLATE, "global_step", step)
         assert model._regularizer_weights()["cosine"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("step", "noise"), [(0, 1.0), (4, 1.0), (9, 0.5), (14, 0.0)])
+def test_noise_on_slots_waits_for_the_discrete_vae(step: int, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = make(dvae_steps=4, noise_steps=10, init="learned"), []
+    initial_slots = model.slot_attention.initial_slots
+
+    def noted(batch_size: int, num_slots: int | None, noise: float) -> Tensor:
+        seen.append(noise)
+        return initial_slots(batch_size, num_slots, noise)
+
+    monkeypatch.setattr(model.slot_attention, "initial_slots", noted)
+    monkeypatch.setattr(SLATE, "global_step", step)
+    model._bind(BATCH["image"], model.dvae.tokens(BATCH["image"]))
+    assert seen == pytest.approx([noise])
 
 
 @pytest.mark.parametrize("decay_steps", [None, 14])
