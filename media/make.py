@@ -2,7 +2,8 @@
 
 `RUN` is the folder of a training run on Tetrominoes (`python -m object_discovery.train --out RUN`). The best
 checkpoint is stored without the state of its optimiser, and eight test scenes as images. `sa_clevr6.png` is the
-picture of the last validation of the run on rendered CLEVR scenes that the README reports.
+picture of the last validation of the run on rendered CLEVR scenes that the README reports, `gnm.png` the first columns
+of those of GNM, and `slate_tetrominoes.png` the first rows of what `predict.py --compose` paints with SLATE.
 """
 
 from __future__ import annotations

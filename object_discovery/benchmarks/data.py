@@ -62,8 +62,7 @@ class DataBenchmarkParams:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         at_least(self, 1, "num_scenes", "num_written", "resolution", "batch_size", "repeats")
-        if self.seconds < 0:
-            raise ValueError(f"Expected argument `seconds` to be at least 0, but got {self.seconds}")
+        at_least(self, 0, "seconds")
 
 
 def run(params: DataBenchmarkParams) -> Report:

@@ -25,7 +25,7 @@ from object_discovery.features import CachedScenes, FeatureCache, write_features
 from object_discovery.features.data import features_key
 from object_discovery.features.writer import every_image
 from object_discovery.models import DINOSAUR
-from object_discovery.shared_params import at_least
+from object_discovery.shared_params import at_least, check
 
 Batch = dict[str, Tensor]
 _STEP = "step, features {}"
@@ -61,8 +61,7 @@ class FeatureBenchmarkParams:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         at_least(self, 1, "num_images", "batch_size", "steps", "repeats")
-        if self.decoder not in ("mlp", "transformer"):
-            raise ValueError(f"Expected argument `decoder` to be mlp or transformer, but got {self.decoder!r}")
+        check(self.decoder in ("mlp", "transformer"), "decoder", "mlp or transformer", self.decoder)
 
 
 def run(params: FeatureBenchmarkParams) -> Report:

@@ -55,8 +55,8 @@ class SLATEBenchmarkParams:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         at_least(self, 1, "batch_size", "num_generated", "num_prefixes", "num_steps", "repeats")
-        if self.resolution is not None and (self.resolution < 4 or self.resolution % 4):
-            raise ValueError(f"Expected argument `resolution` to be a multiple of 4, but got {self.resolution}")
+        size = 4 if self.resolution is None else self.resolution
+        check(size >= 4 and size % 4 == 0, "resolution", "a multiple of 4", size)
         check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
 
 

@@ -25,7 +25,7 @@ from object_discovery.prediction.images import ImageFile, find_images, read_imag
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import RESULT, overview, write_prediction
 from object_discovery.prediction.properties import PredictedObject, objects_table, plan, predicted_objects
-from object_discovery.shared_params import check
+from object_discovery.shared_params import at_least, check
 from object_discovery.visualize import save_png
 
 _ROWS = 8
@@ -56,12 +56,8 @@ class PredictParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("limit", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
-        if not 0 <= self.confidence <= 1:
-            raise ValueError(f"Expected argument `confidence` to be in [0, 1], but got {self.confidence}")
+        at_least(self, 1, "limit", "batch_size")
+        check(0 <= self.confidence <= 1, "confidence", "in [0, 1]", self.confidence)
         check(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
 
 
