@@ -153,7 +153,7 @@ class SLATE(SlotModel[SLATEParams]):
     def on_fit_start(self) -> None:
         """Say so if slots will not be trained."""
         super().on_fit_start()
-        if 0 <= self.trainer.max_steps <= self.params.dvae_steps:
+        if 0 < self.trainer.max_steps <= self.params.dvae_steps:
             rank_zero_warn(
                 f"only the discrete VAE is trained: `max_steps` {self.trainer.max_steps} is not above `dvae_steps` "
                 f"{self.params.dvae_steps}"
