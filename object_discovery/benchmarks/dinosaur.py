@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from object_discovery.benchmarks.report import Bar, Measure, Report
-from object_discovery.benchmarks.timing import PRECISIONS, Timing, time_in_turn
+from object_discovery.benchmarks.timing import Timing, check_precision, time_in_turn
 from object_discovery.errors import UserError
 from object_discovery.models.dinosaur import DINOSAUR
 from object_discovery.models.dinosaur.mlp import MLPDecoder
-from object_discovery.shared_params import at_least, check
+from object_discovery.shared_params import at_least
 from object_discovery.train import precision
 
 Work = Callable[[], object]
@@ -53,7 +53,7 @@ class DINOSAURBenchmarkParams:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         at_least(self, 1, "top_k", "batch_size", "repeats")
-        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
+        check_precision(self.precision)
 
 
 def run(params: DINOSAURBenchmarkParams) -> Report:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from object_discovery.benchmarks.published_gnm import published_loss
 from object_discovery.benchmarks.report import Bar, Report
-from object_discovery.benchmarks.timing import PRECISIONS, time_in_turn
+from object_discovery.benchmarks.timing import check_precision, time_in_turn
 from object_discovery.models.gnm.model import GNM
 from object_discovery.shared_params import at_least, check
 from object_discovery.train import precision
@@ -40,7 +40,7 @@ class GNMBenchmarkParams:
         at_least(self, 1, "batch_size", "num_steps", "repeats")
         size = self.resolution
         check(size >= 8 and not size & (size - 1), "resolution", "a power of two from 8 on", size)
-        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
+        check_precision(self.precision)
 
 
 def run(params: GNMBenchmarkParams) -> Report:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from object_discovery.benchmarks.report import Bar, Report
-from object_discovery.benchmarks.timing import PRECISIONS, time_in_turn
+from object_discovery.benchmarks.timing import check_precision, time_in_turn
 from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES
 from object_discovery.models.set_prediction import SetPrediction, match_objects
-from object_discovery.shared_params import at_least, check
+from object_discovery.shared_params import at_least
 from object_discovery.train import precision
 
 _BAR = 20.0  # matching shall take less than 5 % of a step
@@ -41,7 +41,7 @@ class SetPredictionBenchmarkParams:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         at_least(self, 1, "batch_size", "num_objects", "num_steps", "repeats")
-        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
+        check_precision(self.precision)
 
 
 def random_objects(batch_size: int, num_objects: int) -> Tensor:

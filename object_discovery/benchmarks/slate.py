@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from object_discovery.benchmarks.published_slate import published_generation, published_losses
 from object_discovery.benchmarks.report import Bar, Report
-from object_discovery.benchmarks.timing import PRECISIONS, Timing, time_in_turn
+from object_discovery.benchmarks.timing import Timing, check_precision, time_in_turn
 from object_discovery.errors import UserError
 from object_discovery.models.slate.model import SLATE
 from object_discovery.shared_params import at_least, check
@@ -57,7 +57,7 @@ class SLATEBenchmarkParams:
         at_least(self, 1, "batch_size", "num_generated", "num_prefixes", "num_steps", "repeats")
         size = 4 if self.resolution is None else self.resolution
         check(size >= 4 and size % 4 == 0, "resolution", "a multiple of 4", size)
-        check(self.precision in PRECISIONS, "precision", "auto, bf16-mixed or 32-true", self.precision)
+        check_precision(self.precision)
 
 
 def run(params: SLATEBenchmarkParams) -> Report:

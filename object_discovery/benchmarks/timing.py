@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-PRECISIONS = ("auto", "bf16-mixed", "32-true")
-"""Precisions that a training step is measured in."""
+from object_discovery.shared_params import check
 
 
 class Timing(NamedTuple):
@@ -30,6 +29,15 @@ class Timing(NamedTuple):
             3.0
         """
         return median(mine / its for mine, its in zip(self.seconds, other.seconds, strict=True))
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that a training step is not measured in.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    check(precision in ("auto", "bf16-mixed", "32-true"), "precision", "auto, bf16-mixed or 32-true", precision)
 
 
 def time_in_turn(ways: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, Timing]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.competition import slot_softmax
+from object_discovery.layers.competition import blend_slots
 from object_discovery.layers.frames import FrameLayer
 from object_discovery.layers.position import PositionEmbedding
 
@@ -163,7 +163,4 @@ class BroadcastDecoder(nn.Module):
         else:
             features = self.broadcast(slots.flatten(0, 1))
         painted = self.layers(features)[..., : self.resolution, : self.resolution]
-        painted = rearrange(painted.float(), "(b k) c h w -> b k c h w", b=len(slots))
-        there = None if present is None else present[:, :, None, None]
-        slot_images, masks = painted[:, :, :3], slot_softmax(painted[:, :, 3], 1, there)
-        return (slot_images * masks[:, :, None]).sum(1), slot_images, masks
+        return blend_slots(rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots)), present)

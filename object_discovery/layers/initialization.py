@@ -1,8 +1,13 @@
-"""The initial weights of the original TensorFlow models."""
+"""How weights are drawn at the start."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 from torch import nn
+
+from object_discovery.layers.slot_attention import SlotAttention
 
 
 def keras_initialization(module: nn.Module) -> None:
@@ -25,3 +30,28 @@ def keras_initialization(module: nn.Module) -> None:
         nn.init.orthogonal_(module.weight_hh)
         nn.init.zeros_(module.bias_ih)
         nn.init.zeros_(module.bias_hh)
+
+
+def draw_weights(
+    kind: Literal["torch", "keras", "kmeans"], parts: Iterable[nn.Module | None], slot_attention: SlotAttention
+) -> None:
+    """Draw the weights of a model anew.
+
+    Args:
+        kind: `torch` leaves them as they are, `keras` draws them by `keras_initialization`, and `kmeans` lets Slot
+            Attention begin as soft k-means besides.
+        parts: What to draw, in this order, Slot Attention among them; None is passed over.
+        slot_attention: The Slot Attention of the model.
+
+    Example:
+        >>> core = SlotAttention(3, 8, 8)
+        >>> draw_weights("kmeans", [core], core)
+        >>> bool(core.to_query.weight.diagonal().eq(1).all())
+        True
+    """
+    if kind != "torch":
+        for part in parts:
+            if part is not None:
+                part.apply(keras_initialization)
+    if kind == "kmeans":
+        slot_attention.start_as_kmeans()

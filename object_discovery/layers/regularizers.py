@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from object_discovery.layers.competition import present_slots
+
 CovarianceOf = Literal["features", "slots"]
 Term = Literal["covariance", "variance", "cosine"]
 Norm = Literal["batch", "layer"]
@@ -205,7 +207,7 @@ def _divisor(slots: Tensor, squared: bool) -> int:
 
 def _there(slots: Tensor) -> Tensor:
     """Tell the slots `(B, K, P)` that were not left out: 1 or 0, `(B, K)`."""
-    return slots.detach().ne(0).any(2).to(slots.dtype)
+    return present_slots(slots).to(slots.dtype)
 
 
 def _centred(slots: Tensor) -> tuple[Tensor, Tensor]:

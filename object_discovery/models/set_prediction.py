@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
 from object_discovery.layers.encoder import ConvEncoder
-from object_discovery.layers.initialization import keras_initialization
+from object_discovery.layers.initialization import draw_weights
 from object_discovery.metrics import linear_assignment
 from object_discovery.metrics.average_precision import COLUMNS, AveragePrecision
 from object_discovery.models.base import Batch
@@ -177,11 +177,7 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         self.head = nn.Sequential(
             nn.Linear(p.slot_size, p.head_size), nn.ReLU(inplace=True), nn.Linear(p.head_size, COLUMNS)
         )
-        if p.initialization != "torch":
-            for part in (self.encoder, self.slot_attention, self.head):
-                part.apply(keras_initialization)
-        if p.initialization == "kmeans":
-            self.slot_attention.start_as_kmeans()
+        draw_weights(p.initialization, (self.encoder, self.slot_attention, self.head), self.slot_attention)
         if p.encoder_residual:
             self.encoder.start_as_colours()
 

@@ -17,7 +17,7 @@ from object_discovery.discovery import Discovery
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.frames import slot_centres
-from object_discovery.layers.initialization import keras_initialization
+from object_discovery.layers.initialization import draw_weights
 from object_discovery.models.base import Batch
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SlotAttentionParams
@@ -92,11 +92,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         self.decoder = self._build_decoder()
         if p.initialization == "torch":
             self.slot_attention.reset_slots(wide=True)
-        else:
-            for part in (self.encoder, self.slot_attention, self.decoder):
-                part.apply(keras_initialization)
-        if p.initialization == "kmeans":
-            self.slot_attention.start_as_kmeans()
+        draw_weights(p.initialization, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
         if p.encoder_residual:
             self.encoder.start_as_colours()
 

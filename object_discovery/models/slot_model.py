@@ -10,6 +10,7 @@ from torch import Tensor
 
 from object_discovery.discovery import Discovery
 from object_discovery.layers.appearance import appearance_clusters
+from object_discovery.layers.competition import present_slots
 from object_discovery.layers.regularizers import SlotRegularizer, Term
 from object_discovery.layers.slot_attention import SlotAttention
 from object_discovery.metrics import SlotCosine, SlotCovariance
@@ -135,7 +136,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
 
     def present(self, slots: Tensor) -> Tensor | None:
         """Tell which slots `(B, K, D)` were not left out of their image, bool `(B, K)`; None where none can be."""
-        return slots.detach().ne(0).any(2) if self.params.seeding else None
+        return present_slots(slots) if self.params.seeding else None
 
     def only_present(self, masks: Tensor, slots: Tensor) -> Tensor:
         """Take what slots that were left out have of masks `(B, K, N)`, and share it out among the others."""

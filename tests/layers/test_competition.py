@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from object_discovery.layers.competition import slot_softmax
+from object_discovery.layers.competition import blend_slots, slot_softmax
 
 
 def test_shares_are_those_of_scipy_among_the_slots_present() -> None:
@@ -24,3 +24,14 @@ def test_shares_are_float32_and_slots_left_out_get_no_gradient() -> None:
     shares[0].sum().backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad[:, 0].float(), torch.tensor([0.25, 0.0, -0.25]))
+
+
+def test_blended_slots_are_the_weighted_sum_of_those_present() -> None:
+    painted = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    present = torch.tensor([[True, True, False], [True] * 3])
+    image, slot_images, masks = blend_slots(painted, present)
+    logits = painted[:, :, 3].double().numpy()
+    expected = np.stack([np.concatenate([softmax(logits[0, :2], 0), np.zeros((1, 5, 6))]), softmax(logits[1], 0)])
+    np.testing.assert_allclose(masks, expected, atol=1e-6)
+    np.testing.assert_allclose(image, np.einsum("bkhw,bkchw->bchw", expected, painted[:, :, :3]), atol=1e-6)
+    assert torch.equal(slot_images, painted[:, :, :3])

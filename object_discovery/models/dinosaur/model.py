@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from object_discovery.discovery import Discovery
 from object_discovery.layers.frozen_encoder import FrozenEncoder
-from object_discovery.layers.initialization import keras_initialization
+from object_discovery.layers.initialization import draw_weights
 from object_discovery.layers.position import PositionEmbedding
 from object_discovery.models.base import Batch
 from object_discovery.models.dinosaur.mlp import MLPDecoder
@@ -80,12 +80,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
             self.inputs = pixel_inputs(size, p.slot_size, p.norm_eps)
         self.position = PositionEmbedding(*self.encoder.grid, size, _FREQUENCIES) if p.position_scale else None
         self.slot_attention = self.build_slot_attention(p.slot_size)
-        if p.initialization != "torch":
-            for part in (self.position, self.inputs, self.slot_attention):
-                if part is not None:
-                    part.apply(keras_initialization)
-        if p.initialization == "kmeans":
-            self.slot_attention.start_as_kmeans()
+        draw_weights(p.initialization, (self.position, self.inputs, self.slot_attention), self.slot_attention)
         if p.decoder == "broadcast":
             self.slot_attention.reset_slots(wide=True)
         elif p.init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own

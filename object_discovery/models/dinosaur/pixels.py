@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.competition import slot_softmax
+from object_discovery.layers.competition import blend_slots
 from object_discovery.layers.position import PositionEmbedding
 
 _GRID = 8
@@ -60,11 +60,8 @@ class PixelDecoder(nn.Module):
             to 1 over the slots. All float32.
         """
         grid = slots.flatten(0, 1)[:, None, None] + self.position().permute(1, 2, 0)  # (B K, 8, 8, D)
-        painted = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size].float()
-        painted = rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots))
-        there = None if present is None else present[:, :, None, None]
-        slot_images, masks = painted[:, :, :3], slot_softmax(painted[:, :, 3], 1, there)
-        return (slot_images * masks[:, :, None]).sum(1), slot_images, masks
+        painted = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size]
+        return blend_slots(rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots)), present)
 
 
 def pixel_inputs(feature_size: int, slot_size: int, norm_eps: float = 1e-5) -> nn.Module:

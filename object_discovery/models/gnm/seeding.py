@@ -90,9 +90,8 @@ def connected_pieces(labels: Tensor) -> Tensor:
     there = labels > 0
     pieces = (torch.arange(height * width, device=labels.device).view(height, width) + 1) * there
     across, down = labels[:, :, 1:] == labels[:, :, :-1], labels[:, 1:] == labels[:, :-1]
-    for _ in range(
-        height + width
-    ):  # the largest number spreads, a pixel at a time; what winds on for longer falls apart
+    # The largest number spreads, a pixel at a time; what winds on for longer falls apart.
+    for _ in range(height + width):
         best = pieces.clone()
         best[:, :, 1:] = torch.maximum(best[:, :, 1:], pieces[:, :, :-1] * across)
         best[:, :, :-1] = torch.maximum(best[:, :, :-1], pieces[:, :, 1:] * across)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from object_discovery.layers.competition import present_slots
 from object_discovery.layers.kmeans import kmeans
 
 
@@ -33,7 +34,7 @@ class ConceptLibrary:
 
     def __init__(self, slots: Tensor, num_concepts: int) -> None:
         rows = slots.detach().flatten(0, 1)
-        self.slots = rows[rows.ne(0).any(1)]
+        self.slots = rows[present_slots(rows)]
         if not 1 <= num_concepts <= len(self.slots):
             raise ValueError(
                 f"Expected argument `num_concepts` to be from 1 to the number of slots {len(self.slots)}, "

@@ -141,13 +141,13 @@ class DiscreteVAE(nn.Module):
 
     Letters: B images, H W pixels, h = H / 4 and w = W / 4, N = h w tokens, V words.
 
-    Attributes:
-        has_vocabulary: Whether the words have been trained, or begun as clusters.
-
     Args:
         vocabulary_size: V.
         norm: `group` as published: each image is normalised over all channels and positions, which takes from it how
             bright or contrasty it is as a whole. `batch`: each channel over the batch.
+
+    Attributes:
+        has_vocabulary: Whether the words have been trained, or begun as clusters.
 
     Reference:
         Singh, Deng and Ahn 2022, section 2.1; Ramesh et al., Zero-Shot Text-to-Image Generation, 2021,

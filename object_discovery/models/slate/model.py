@@ -95,11 +95,7 @@ class SLATE(SlotModel[SLATEParams]):
         num_iterations: int | None = None,
     ) -> Discovery:
         """Do the work of `forward`, by the likeliest tokens; the image is the discrete VAE's reconstruction."""
-        tokens = self.dvae.tokens(self._pad(images))
-        embedded, slots, attention = self._bind(images, tokens, slots, num_slots, num_iterations)
-        if self.params.mask_source == "decoder":
-            attention = self.only_present(self.decoder.attention(embedded[:, :-1], slots), slots)
-        return self._discovery(tokens, slots, attention)
+        return self._find(images, slots, num_slots, num_iterations)[0]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of the discrete VAE and that of the decoder, both as means over images.
@@ -166,14 +162,10 @@ class SLATE(SlotModel[SLATEParams]):
 
     def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
-        tokens = self.dvae.tokens(self._pad(batch["image"]))
-        embedded, slots, attention = self._bind(batch["image"], tokens, None, **self.forward_options)
-        if self.params.mask_source == "decoder":
-            attention = self.only_present(self.decoder.attention(embedded[:, :-1], slots), slots)
-        found = self._discovery(tokens, slots, attention)
+        found, tokens, embedded = self._find(batch["image"], None, **self.forward_options)
         assert found.image is not None
         squares = (found.image - batch["image"]).square().flatten(1).sum(1)
-        cross_entropy = self.decoder(embedded[:, :-1], slots, tokens)[1].sum(1)
+        cross_entropy = self.decoder(embedded[:, :-1], found.slots, tokens)[1].sum(1)
         return found, {"loss": squares + cross_entropy, "cross_entropy": cross_entropy}
 
     @torch.no_grad()
@@ -263,6 +255,20 @@ class SLATE(SlotModel[SLATEParams]):
     def _main_parameters(self) -> list[nn.Parameter]:
         dvae = {id(parameter) for parameter in self.dvae.parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in dvae]
+
+    def _find(
+        self,
+        images: Tensor,
+        slots: Tensor | None = None,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> tuple[Discovery, Tensor, Tensor]:
+        """Find the objects by the likeliest tokens; also return these `(B, N)` and their embeddings `(B, 1 + N, d)`."""
+        tokens = self.dvae.tokens(self._pad(images))
+        embedded, slots, attention = self._bind(images, tokens, slots, num_slots, num_iterations)
+        if self.params.mask_source == "decoder":
+            attention = self.only_present(self.decoder.attention(embedded[:, :-1], slots), slots)
+        return self._discovery(tokens, slots, attention), tokens, embedded
 
     def _bind(
         self,
