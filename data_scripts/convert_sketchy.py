@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from object_discovery.script import Parser, exit_status
+from object_discovery.cli.script import ScriptParser, exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 if something is wrong with the arguments or files, or 130 if interrupted.
     """
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="RECORDS", help="folder with the episodes")
     parser.add_argument("target", metavar="OUT", help="folder to write train, valid and test to")
     parser.add_argument("--workers", metavar="W", type=int, help="episodes to convert at a time")
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = parser.parse_args(arguments)
 
     def work() -> None:
-        from object_discovery.data.sketchy_conversion import convert_sketchy
+        from object_discovery.data.conversion.sketchy import convert_sketchy
 
         episodes = convert_sketchy(**vars(settings))
         print(f"{settings.target}: {len(episodes)} episodes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from object_discovery.script import Parser, exit_status
+from object_discovery.cli.script import ScriptParser, exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 if something is wrong with the arguments or files, or 130 if interrupted.
     """
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE.tfrecords", help="the file to convert")
     parser.add_argument("target", metavar="OUT.h5", help="the file to write")
     parser.add_argument("--dataset", metavar="NAME", help="name of the dataset, if it is not to be recognised")
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = parser.parse_args(arguments)
 
     def work() -> None:
-        from object_discovery.data.conversion import convert
+        from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
 
         count = convert(**vars(settings))
         print(f"{settings.target}: {count} scenes")

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from object_discovery.script import Parser, exit_status
+from object_discovery.cli.script import ScriptParser, exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 if something is wrong with the arguments or files, or 130 if interrupted.
     """
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", metavar="ROOT", help="the file or folder")
     parser.add_argument("--dataset", metavar="NAME", help="name of the dataset, if it is not to be recognised")
     parser.add_argument("--variant", help="variant of the dataset")
@@ -33,10 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     out = settings.pop("out")
 
     def work() -> None:
-        from object_discovery.data.contact_sheet import contact_sheet
-        from object_discovery.data.description import describe, show
+        from object_discovery.data.inspect.description import describe, show
         from object_discovery.files import check_writable
-        from object_discovery.visualize import save_png
+        from object_discovery.visualization.contact_sheet import contact_sheet
+        from object_discovery.visualization.grid import save_png
 
         if out is not None:
             check_writable(Path(out).parent, "out")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from object_discovery.script import Parser
+from object_discovery.cli.script import ScriptParser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 if something is wrong with the arguments, the network or the disk, or 130 if interrupted.
     """
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", metavar="NAME", nargs="?", help="name of the dataset")
     parser.add_argument("root", metavar="ROOT", nargs="?", help="folder to put it in")
     parser.add_argument("--list", action="store_true", help="print all datasets with their choices, files and sizes")

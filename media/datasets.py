@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from object_discovery.data import DATASETS
-from object_discovery.data.contact_sheet import Example, contact_sheet
+from object_discovery.visualization.contact_sheet import Example, contact_sheet
 
 DRAWN: dict[str, list[str | None]] = {
     "tetrominoes": [None],

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from object_discovery.benchmarks import data, dinosaur, features, gnm, set_prediction, slate
-from object_discovery.benchmarks.report import Report
-from object_discovery.cli import Parser, add_flags, build, fail, one_line_errors
-from object_discovery.files import check_writable, write_beside
+from object_discovery.benchmarks.report import BenchmarkReport
+from object_discovery.cli.flags import FlagParser, add_flags, build, fail, one_line_errors
+from object_discovery.files import atomic_write, check_writable
 
 
 class Benchmark(NamedTuple):
@@ -19,7 +19,7 @@ class Benchmark(NamedTuple):
 
     params_class: type[Any]
     """Its settings, a flag each; one of them is `out`."""
-    run: Callable[[Any], Report]
+    run: Callable[[Any], BenchmarkReport]
     """Measures with these settings."""
     description: str
     """What it measures, in a sentence."""
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(f"Expected the name of a benchmark, one of {', '.join(BENCHMARKS)}, but got {name!r}")
     benchmark = BENCHMARKS[name]
     with one_line_errors():
-        parser = Parser(prog=f"python -m object_discovery.benchmark {name}", description=benchmark.description)
+        parser = FlagParser(prog=f"python -m object_discovery.benchmark {name}", description=benchmark.description)
         add_flags(parser, benchmark.params_class)
         params = build(benchmark.params_class, vars(parser.parse_args(flags)))
         if params.out is not None:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = benchmark.run(params)
         report.show()
         if params.out is not None:
-            with write_beside(params.out) as beside:
+            with atomic_write(params.out) as beside:
                 beside.write_text(json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n")
 
 

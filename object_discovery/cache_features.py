@@ -9,13 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from object_discovery.cli import fail, one_line_errors
+from object_discovery.cli.flags import fail, one_line_errors
+from object_discovery.cli.script import ScriptParser
 from object_discovery.data import DATASETS
 from object_discovery.data.splits import SPLITS
 from object_discovery.errors import UserError
-from object_discovery.features.cache import SHARD_SIZE, FeatureCache
-from object_discovery.features.data import choose_device, encoder_of, make_caches, no_encoder
-from object_discovery.script import Parser
+from object_discovery.feature_cache.cache import SHARD_SIZE, FeatureCache
+from object_discovery.feature_cache.datamodule import choose_device, encoder_of, make_caches, no_encoder
 from object_discovery.train import Run, build_model, parse
 
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments. None: the process's own.
     """
     warnings.filterwarnings("ignore", module="lightning")
-    parser = Parser(
+    parser = ScriptParser(
         prog="cache_features.py", description=__doc__, allow_abbrev=False, epilog="and every flag of training"
     )
     parser.add_argument("--splits", default="train,val", help="splits, with commas between (default: train,val)")

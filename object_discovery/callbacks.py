@@ -18,7 +18,7 @@ from rich.table import Table
 
 from object_discovery.errors import UserError
 from object_discovery.models import ObjectDiscoveryModel
-from object_discovery.visualize import discovery_grid, save_png
+from object_discovery.visualization.grid import discovery_grid, save_png
 
 _MAIN = ("fg_ari", "ari", "mbo_i", "miou", "mse", "cross_entropy", "ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125")
 _COLLAPSE = ("active_slots", "duplicated_slots", "mask_entropy", "slot_covariance", "slot_cosine")
@@ -87,7 +87,7 @@ class Pictures(Callback):
         images, masks = batch["image"][: self.count], batch.get("mask")
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             if "features" in batch and isinstance(pl_module, ObjectDiscoveryModel):  # nothing is encoded
-                found = pl_module.evaluate({key: value[: self.count] for key, value in batch.items()})[0]
+                found = pl_module.score_batch({key: value[: self.count] for key, value in batch.items()})[0]
             else:
                 found = pl_module(images)
             extra = pl_module.pictures(images, found) if isinstance(pl_module, ObjectDiscoveryModel) else None
@@ -102,7 +102,7 @@ class Pictures(Callback):
                 logger.log_image("val/pictures", [str(self.last)], step=trainer.global_step)
 
 
-class Report(Callback):
+class ValidationLog(Callback):
     """Print a line at each validation."""
 
     @rank_zero_only

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
+
+IGNORED = 255
+"""Value of ignored pixels in label maps: they belong to nothing and are never scored."""
+Batch: TypeAlias = dict[str, Tensor]
+"""`image` uint8 `(B, 3, H, W)` and, where known, `mask` uint8 `(B, H, W)`, a label map: 0 background, 255 ignored;
+further label maps and targets, see `data.readers.source.SceneSource`."""
 
 
 class Discovery(NamedTuple):
@@ -18,7 +24,7 @@ class Discovery(NamedTuple):
     """
 
     slots: Tensor
-    """Slot vectors, `(B, K, D)`; 0 for slots that were left out of an image, see `seed_gain`."""
+    """Slot vectors, `(B, K, D)`; 0 for slots that were left out of an image, see `cluster_min_gain`."""
     masks: Tensor
     """Soft masks at image size, `(B, K, H, W)`, float32; they sum to 1 over the slots."""
     image: Tensor | None = None

@@ -1,5 +1,9 @@
 """Errors that a user can mend: the command line prints them as one line and exits with status 2."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class UserError(ValueError):
     """Something in the arguments or the files is not as it must be; the message says what to do."""
@@ -15,3 +19,16 @@ class CorruptFileError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or of another model."""
+
+
+def check_argument(ok: bool, name: str, expected: str, value: object) -> None:
+    """Raise a ValueError that says what a hyperparameter was expected to be."""
+    if not ok:
+        raise ValueError(f"Expected argument `{name}` to be {expected}, but got {value!r}")
+
+
+def check_at_least(params: Any, minimum: float, *names: str) -> None:
+    """Check that hyperparameters are at least a minimum, or None."""
+    for name in names:
+        value = getattr(params, name)
+        check_argument(value is None or value >= minimum, name, f"at least {minimum}", value)

@@ -25,19 +25,25 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from object_discovery.baselines import BASELINES, Baseline
-from object_discovery.cli import Parser, add_flags, build, early, fail, one_line_errors
+from object_discovery.cli.flags import FlagParser, add_flags, build, fail, one_line_errors, peek_flag
 from object_discovery.data import DATASETS, SceneDataModule
 from object_discovery.data.loaders import make_loader
-from object_discovery.data.scored_scenes import ScoredScenes
-from object_discovery.errors import DatasetNotFoundError, UserError
-from object_discovery.features import CachedScenes, FeatureEncoder, encoder_of, find_caches, no_encoder, scene_numbers
-from object_discovery.files import check_writable, write_beside
-from object_discovery.inference import load_for_inference, measure_likelihood
+from object_discovery.data.resized_targets import ResizedTargetDataset
+from object_discovery.errors import DatasetNotFoundError, UserError, check_argument
+from object_discovery.evaluation.baselines import BASELINES, Baseline
+from object_discovery.evaluation.protocols import PROTOCOLS, Protocol, ProtocolScores
+from object_discovery.feature_cache import (
+    CachedFeatureDataset,
+    FeatureEncoder,
+    encoder_of,
+    find_caches,
+    no_encoder,
+    scene_numbers,
+)
+from object_discovery.files import atomic_write, check_writable
 from object_discovery.models import ObjectDiscoveryModel, read_checkpoint, read_config
+from object_discovery.models.loading import load_for_inference, measure_likelihood
 from object_discovery.params import DataParams, ModelParams
-from object_discovery.protocols import PROTOCOLS, Protocol, ProtocolScores
-from object_discovery.shared_params import check
 
 _DATA_FIELDS = {field.name for field in dataclasses.fields(DataParams)}
 
@@ -49,11 +55,11 @@ class EvaluateParams:
     checkpoint: str | None = None
     """The trained model. None: a baseline alone."""
     baseline: Literal["grid", "kmeans", "one"] | None = None
-    """Score a baseline instead (see `object_discovery.baselines`): a grid of blocks, k-means, or one slot."""
+    """Score a baseline instead (see `evaluation.baselines`): a grid of blocks, k-means, or one slot."""
     baselines: bool = False
     """Score every baseline besides, with as many slots, to stand next to the model."""
     protocol: str = "default"
-    """Name of the protocol (a key of `object_discovery.protocols.PROTOCOLS`)."""
+    """Name of the protocol (a key of `evaluation.protocols.PROTOCOLS`)."""
     split: Literal["train", "val", "test"] | None = None
     """Split to score. None: the protocol's."""
     num_slots: int | None = None
@@ -80,8 +86,10 @@ class EvaluateParams:
         if self.protocol not in PROTOCOLS:
             names = ", ".join(PROTOCOLS)
             raise ValueError(f"Expected argument `protocol` to be one of {names}, but got {self.protocol!r}")
-        check(self.num_slots is None or 1 <= self.num_slots <= 254, "num_slots", "from 1 to 254", self.num_slots)
-        check(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
+        check_argument(
+            self.num_slots is None or 1 <= self.num_slots <= 254, "num_slots", "from 1 to 254", self.num_slots
+        )
+        check_argument(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
 
 
 class SplitToTest(LightningDataModule):
@@ -107,9 +115,9 @@ class SplitToTest(LightningDataModule):
         """Load the split; called within each process, which takes its share."""
         params = self.data.params
         stored = getattr(self.data, f"{self.split}_set")
-        scenes = stored if self.mask_size is None else ScoredScenes(stored, self.mask_size)
+        scenes = stored if self.mask_size is None else ResizedTargetDataset(stored, self.mask_size)
         if self.split in self.caches:
-            scenes = CachedScenes(scenes, self.caches[self.split], scene_numbers(stored))
+            scenes = CachedFeatureDataset(scenes, self.caches[self.split], scene_numbers(stored))
         return make_loader(scenes, train=False, batch_size=params.batch_size, num_workers=params.num_workers)
 
 
@@ -123,9 +131,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with one_line_errors():
-        parser = Parser(prog="python -m object_discovery.evaluate", description="Score a trained model.")
+        parser = FlagParser(prog="python -m object_discovery.evaluate", description="Score a trained model.")
         add_flags(parser, EvaluateParams, DataParams)
-        parser.set_defaults(data_defaults(early(argv, "checkpoint"), early(argv, "dataset")))
+        parser.set_defaults(data_defaults(peek_flag(argv, "checkpoint"), peek_flag(argv, "dataset")))
         values = vars(parser.parse_args(argv))
         params, data_params = build(EvaluateParams, values), build(DataParams, values)
         if params.out is not None:
@@ -136,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if result is not None:
             show(result)
             if params.out is not None:
-                with write_beside(params.out) as beside:
+                with atomic_write(params.out) as beside:
                     beside.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,44 +1,115 @@
-"""Write files so that nobody ever sees half of one."""
+"""Atomic writes, file locks and permission checks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from object_discovery.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows: two processes may then do the same work, each in a file of its own
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
-def write_beside(path: str | Path, sync: bool = False) -> Iterator[Path]:
-    """Give a path to write to, which becomes `path` at the end; after an error nothing is left of it.
+def atomic_write(path: str | Path, sync: bool = False) -> Iterator[Path]:
+    """Provide a temporary path that replaces `path` when the block ends; after an error it is removed.
 
-    Folders that are missing are made.
+    Missing parent folders are created.
 
     Args:
-        path: The file to make or to replace.
-        sync: Wait until it is safe on the disk, so that it is whole also after the machine has stopped.
+        path: The file to create or replace.
+        sync: Flush to disk before renaming, so that the file also survives a power failure.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with write_beside(f"{folder}/new/file.txt") as beside:
-        ...         _ = beside.write_text("all of it")
+        ...     with atomic_write(f"{folder}/new/file.txt") as temporary:
+        ...         _ = temporary.write_text("complete")
         ...     Path(folder, "new", "file.txt").read_text()
-        'all of it'
+        'complete'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
-        yield beside
+        yield temporary
         if sync:
-            with open(beside, "rb+") as file:
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def lock_path(path: Path) -> Path:
+    """Return the lock file of a file.
+
+    Example:
+        >>> lock_path(Path("a.cache")).name
+        '.a.cache.lock'
+    """
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Lock a file against other processes and threads that lock it; a killed process releases its lock.
+
+    The lock is a file next to it, which is removed at the end. On file systems that cannot lock, everybody gets it.
+
+    Args:
+        path: The file; it need not exist. Its folder is created if missing.
+        wait: Wait until the lock is free. False: return at once.
+
+    Yields:
+        Whether the lock is held; always, with `wait`.
+
+    Raises:
+        OSError: If the lock file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, file_lock(Path(folder, "a.cache")) as held:
+        ...     held, os.listdir(folder)
+        (True, ['.a.cache.lock'])
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = lock_path(path)
+    while True:
+        with open(lock, "wb") as file:
+            held = _try_lock(file.fileno(), wait) and _is_same_file(file.fileno(), lock)
+            if wait and not held:
+                continue  # the previous holder has removed the file that was locked here
+            try:
+                yield held
+            finally:
+                if held:  # otherwise the file of this name belongs to another process
+                    with suppress(OSError):
+                        lock.unlink()
+            return
+
+
+def _try_lock(descriptor: int, wait: bool) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems cannot lock
+        pass
+    return True
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
 
 
 def check_writable(folder: str | Path, argument: str) -> None:

@@ -1,7 +1,7 @@
 """Every hyperparameter of the library, in one tree of dataclasses.
 
 The tree has two levels. :class:`DataParams`, :class:`TrainerParams`, :class:`ModelParams` and :class:`SlotParams` (in
-`shared_params`) hold what runs and models share; below stands what each model adds. The command line is the union of
+`base_params`) hold what runs and models share; below stands what each model adds. The command line is the union of
 the data's, the trainer's and one model's, flat: each field is a flag of the same name, and a key of the YAML files.
 
 The defaults are the recommended recipe. The settings of the papers are in `object_discovery/configs`.
@@ -12,15 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from object_discovery.shared_params import (
-    DataParams,
-    ModelParams,
-    SlotParams,
-    TrainerParams,
-    at_least,
-    check,
-    check_layers,
-)
+from object_discovery.base_params import DataParams, ModelParams, SlotParams, TrainerParams, check_layers
+from object_discovery.errors import check_argument, check_at_least
 
 __all__ = [
     "DINOSAURParams",
@@ -40,8 +33,8 @@ class SlotAttentionParams(SlotParams):
     """The autoencoder of Slot Attention."""
 
     num_iterations: int = 1
-    """Iterations of Slot Attention; one suffices after `seeding` (published: 3)."""
-    seeding: bool = True
+    """Iterations of Slot Attention; one suffices after `cluster_init` (published: 3)."""
+    cluster_init: bool = True
     """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
     encoder_channels: list[int] | None = None
     """Channels of the encoder's convolutions. None: chosen by the resolution."""
@@ -67,20 +60,20 @@ class SlotAttentionParams(SlotParams):
     """Height and width of the grid that slots are broadcast over. None: just enough to reach the resolution."""
     position_frequencies: int = 4
     """Octaves of sines in the position embeddings. 0: the published linear ramps alone."""
-    slot_frames: bool = True
+    slot_centric: bool = True
     """Paint each slot around the place that it attends to (Biza et al. 2023), so that a shape is learned once."""
     image_range: Literal["unit", "signed"] = "signed"
     """What the network sees and paints: colours in [0, 1], where black costs nothing to paint, or in [-1, 1]."""
-    initialization: Literal["torch", "keras", "kmeans"] = "kmeans"
+    weight_init: Literal["torch", "keras", "kmeans"] = "kmeans"
     """How weights are drawn: PyTorch's defaults (and a wide Gaussian of slots), the larger ones of the original models,
     or these with Slot Attention beginning as soft k-means."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
-        at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
-        at_least(self, 0, "position_frequencies")
+        check_at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
+        check_at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
+        check_at_least(self, 0, "position_frequencies")
         check_layers(self, "encoder")
         check_layers(self, "decoder")
 
@@ -95,13 +88,13 @@ class SLATEParams(SlotParams):
     """Learning rate of the discrete VAE, which has neither warm-up nor decay (but for `patience`)."""
     warmup_steps: int = 200
     """Steps over which the learning rate rises linearly from 0, once the discrete VAE is trained."""
-    seeding: bool = True
+    cluster_init: bool = True
     """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
     patience: int | None = None
     """Halve both rates after this many validations in a row without a lower loss. None: never."""
-    vocabulary_size: int = 1024
+    codebook_size: int = 1024
     """Words of the discrete VAE."""
-    vocabulary_init: Literal["kmeans", "random"] = "kmeans"
+    codebook_init: Literal["kmeans", "random"] = "kmeans"
     """How words begin: as clusters of the patches of the first batch, or at random as published, when few are used."""
     dvae_norm: Literal["batch", "group"] = "batch"
     """How the discrete VAE normalises: each channel over a batch, or each image over all channels and positions, as
@@ -136,15 +129,15 @@ class SLATEParams(SlotParams):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        at_least(self, 1, "patience", "model_size", "decoder_blocks", "decoder_heads")
-        at_least(self, 2, "vocabulary_size")
-        at_least(self, 0, "tau_steps", "dvae_steps")
+        check_at_least(self, 1, "patience", "model_size", "decoder_blocks", "decoder_heads")
+        check_at_least(self, 2, "codebook_size")
+        check_at_least(self, 0, "tau_steps", "dvae_steps")
         for name in ("dvae_lr", "tau_start", "tau_end"):
-            check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+            check_argument(getattr(self, name) > 0, name, "positive", getattr(self, name))
         for name in ("dropout", "attention_dropout"):
-            check(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+            check_argument(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
         fits = self.model_size % self.decoder_heads == 0
-        check(fits, "decoder_heads", f"a divisor of {self.model_size}", self.decoder_heads)
+        check_argument(fits, "decoder_heads", f"a divisor of {self.model_size}", self.decoder_heads)
 
 
 @dataclass
@@ -179,15 +172,15 @@ class SetPredictionParams(SlotParams):
     """Size of the encoder's features. None: the channels of its last convolution, as published."""
     position_frequencies: int = 4
     """Octaves of sines in the position embedding. 0: the published linear ramps alone."""
-    initialization: Literal["torch", "keras", "kmeans"] = "torch"
+    weight_init: Literal["torch", "keras", "kmeans"] = "torch"
     """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
     beginning as soft k-means."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        at_least(self, 1, "head_size", "encoder_kernel", "feature_size")
-        at_least(self, 0, "coordinate_weight", "position_frequencies")
+        check_at_least(self, 1, "head_size", "encoder_kernel", "feature_size")
+        check_at_least(self, 0, "coordinate_weight", "position_frequencies")
         check_layers(self, "encoder")
 
 
@@ -227,7 +220,7 @@ class GNMParams(ModelParams):
     """Logit of the size that objects begin with; published -1."""
     shortcut: bool = True
     """Let cells also see the colours in and next to them through one linear map, see `Shortcut`. Not published."""
-    seeding: bool = True
+    cluster_init: bool = True
     """Look for objects first where clusters of pixels differ from the background, see `find_seeds`. Not published."""
     centred: bool = True
     """Objects begin as a spot of one colour in the middle of their frame, which so has to go to them. Not published."""
@@ -260,22 +253,24 @@ class GNMParams(ModelParams):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
-        at_least(self, 0, "covered_steps", "background_steps")
+        check_at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
+        check_at_least(self, 0, "covered_steps", "background_steps")
         for name in ("sigma", "presence_bound", "scale_std"):
-            check(getattr(self, name) > 0, name, "positive", getattr(self, name))
+            check_argument(getattr(self, name) > 0, name, "positive", getattr(self, name))
         size = self.glimpse_size
-        check(size is None or (size >= 4 and not size & (size - 1)), "glimpse_size", "a power of two from 4 on", size)
+        check_argument(
+            size is None or (size >= 4 and not size & (size - 1)), "glimpse_size", "a power of two from 4 on", size
+        )
         margin = self.background_margin
-        check(margin is None or margin > 0, "background_margin", "positive or None", margin)
+        check_argument(margin is None or margin > 0, "background_margin", "positive or None", margin)
         schedules = ("tau", "presence_prior", "presence_reach", "latent_noise", "latent_weight")
         for name in (*schedules, "global_weight", "where_weight", "background_weight"):
             value = getattr(self, name)
-            check(len(value) == 4 and value[2] <= value[3], name, "[start, end, first step, last step]", value)
-            check(min(value) >= 0, name, "at least 0 throughout", value)
-        check(min(self.tau[:2]) > 0, "tau", "above 0", self.tau)
+            check_argument(len(value) == 4 and value[2] <= value[3], name, "[start, end, first step, last step]", value)
+            check_argument(min(value) >= 0, name, "at least 0 throughout", value)
+        check_argument(min(self.tau[:2]) > 0, "tau", "above 0", self.tau)
         chances = self.presence_prior[:2]
-        check(min(chances) > 0 and max(chances) < 1, "presence_prior", "between 0 and 1", self.presence_prior)
+        check_argument(min(chances) > 0 and max(chances) < 1, "presence_prior", "between 0 and 1", self.presence_prior)
 
 
 @dataclass
@@ -306,7 +301,7 @@ class DINOSAURParams(SlotParams):
     position_scale: float = 0.0
     """Add a learned embedding of the position, multiplied by this, to normalised features before slots see them: for
     convolutional networks, whose features do not tell where they are. 0: none, as published for transformers."""
-    initialization: Literal["torch", "keras", "kmeans"] = "torch"
+    weight_init: Literal["torch", "keras", "kmeans"] = "torch"
     """How weights up to the slots are drawn: PyTorch's defaults, as published, the larger ones of the original Slot
     Attention, or these with Slot Attention beginning as soft k-means."""
     encoder_seed: int = 0
@@ -334,6 +329,6 @@ class DINOSAURParams(SlotParams):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
-        at_least(self, 1, "painted_size")
-        at_least(self, 0, "encoder_seed", "position_scale")
+        check_at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
+        check_at_least(self, 1, "painted_size")
+        check_at_least(self, 0, "encoder_seed", "position_scale")

@@ -34,16 +34,16 @@ from object_discovery.callbacks import (
     LastCheckpoint,
     Pictures,
     ProgressBar,
-    Report,
     StopOnDivergence,
     Throughput,
+    ValidationLog,
     metrics_table,
 )
-from object_discovery.cli import Parser, add_flags, build, early, fail, one_line_errors
+from object_discovery.cli.flags import FlagParser, add_flags, build, fail, one_line_errors, peek_flag
 from object_discovery.data import DATASETS
 from object_discovery.errors import CheckpointError, UserError
-from object_discovery.features import with_features
-from object_discovery.files import write_beside
+from object_discovery.feature_cache import with_features
+from object_discovery.files import atomic_write
 from object_discovery.models import MODELS, ObjectDiscoveryModel, read_checkpoint, read_config
 from object_discovery.params import DataParams, ModelParams, TrainerParams
 
@@ -73,7 +73,7 @@ def parse(argv: Sequence[str]) -> Run:
     Raises:
         SystemExit: With status 2 and one line, if a flag or a value is wrong.
     """
-    config_name = early(argv, "config")
+    config_name = peek_flag(argv, "config")
     run = _merge(argv, config_name)
     if config_name is None and run.trainer.resume == "auto":
         settings = choose_folder(run) / "params.yaml"
@@ -84,14 +84,14 @@ def parse(argv: Sequence[str]) -> Run:
 def _merge(argv: Sequence[str], config_name: str | None) -> Run:
     """Merge a configuration and flags over the defaults."""
     config = read_config(config_name) if config_name else {}
-    model_type = early(argv, "model_type") or str(config.get("model_type", "sa"))
-    dataset = early(argv, "dataset") or str(config.get("dataset", "tetrominoes"))
+    model_type = peek_flag(argv, "model_type") or str(config.get("model_type", "sa"))
+    dataset = peek_flag(argv, "dataset") or str(config.get("dataset", "tetrominoes"))
     if model_type not in MODELS:
         fail(f"Expected argument `model_type` to be one of {', '.join(MODELS)}, but got {model_type!r}")
     if dataset not in DATASETS:
         fail(f"Expected argument `dataset` to be one of {', '.join(DATASETS)}, but got {dataset!r}")
     params_class = MODELS[model_type].params_class
-    parser = Parser(prog="python -m object_discovery.train", description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = FlagParser(prog="python -m object_discovery.train", description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--model_type", default="sa", help=f"Model: {', '.join(MODELS)}.")
     parser.add_argument("--config", help="Name of a shipped configuration, or a YAML file.")
     add_flags(parser, TrainerParams, DataParams, params_class, defaults=DATASETS[dataset].recommended)
@@ -176,7 +176,7 @@ def prepare_folder(run: Run, out: Path) -> None:
     if run.trainer.resume is None and (out / "checkpoints" / "last.ckpt").exists():
         raise UserError(f"{out} holds a run already: add --resume auto to continue it, or choose another --out")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    with write_beside(out / "params.yaml") as beside:
+    with atomic_write(out / "params.yaml") as beside:
         beside.write_text(yaml.safe_dump(run.flat(), sort_keys=False))
 
 
@@ -239,7 +239,7 @@ def build_callbacks(run: Run, out: Path, has_masks: bool = True) -> list[Callbac
         LastCheckpoint(folder),
         GracefulStop(),
         StopOnDivergence(folder / "last.ckpt"),
-        Report(),
+        ValidationLog(),
     ]
     if run.trainer.num_pictures:
         callbacks.append(Pictures(out / "images", run.trainer.num_pictures))
@@ -382,7 +382,7 @@ def _keep_if_best(last: Path, best: ModelCheckpoint, scores: dict[str, float]) -
     sign = 1 if best.mode == "max" else -1
     before = -math.inf if best.best_model_score is None else sign * float(best.best_model_score)
     if last.exists() and sign * score > before:
-        with write_beside(last.with_name("best.ckpt")) as beside:
+        with atomic_write(last.with_name("best.ckpt")) as beside:
             shutil.copyfile(last, beside)
 
 

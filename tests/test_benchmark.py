@@ -7,7 +7,7 @@ import pytest
 from object_discovery import benchmark
 from object_discovery.benchmark import BENCHMARKS, main
 from object_discovery.benchmarks.data import DataBenchmarkParams
-from object_discovery.benchmarks.report import Bar, Measure, Report
+from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
 from object_discovery.errors import UserError
 from tests.data.tfrecord_writer import draw, example, write
 
@@ -27,9 +27,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[DataBenchmarkParams]:
     """Replaces the measuring; collects the settings."""
     seen: list[DataBenchmarkParams] = []
 
-    def run(params: DataBenchmarkParams) -> Report:
+    def run(params: DataBenchmarkParams) -> BenchmarkReport:
         seen.append(params)
-        return Report("title", {"repeats": params.repeats}, [Measure("a", "ms", 1, 1, 1)], [Bar("a / b", 11, 10)])
+        return BenchmarkReport(
+            "title", {"repeats": params.repeats}, [Measure("a", "ms", 1, 1, 1)], [Ratio("a / b", 11, 10)]
+        )
 
     entry = BENCHMARKS["data"]._replace(run=run)
     monkeypatch.setattr(benchmark, "BENCHMARKS", {"data": entry})
@@ -48,7 +50,7 @@ def test_the_result_is_written(quick: list[DataBenchmarkParams], tmp_path: Path)
     out = tmp_path / "new" / "result.json"
     main(["data", "--repeats", "3", "--out", str(out)])
     values: dict[str, Any] = json.loads(out.read_text())
-    assert values["bars"] == [{"name": "a / b", "ratio": 11, "at_least": 10, "met": True}]
+    assert values["ratios"] == [{"name": "a / b", "ratio": 11, "at_least": 10, "met": True}]
     assert values["settings"] == {"repeats": 3}
 
 
@@ -60,7 +62,7 @@ def test_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = json.loads(out.read_text())
     assert values["settings"]["source"] == str(source)
     printed = capsys.readouterr().out
-    for row in [*values["measures"], *values["bars"]]:
+    for row in [*values["measures"], *values["ratios"]]:
         assert row["name"] in printed
 
 
@@ -87,7 +89,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_what_the_user_can_mend_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(params: DataBenchmarkParams) -> Report:
+    def run(params: DataBenchmarkParams) -> BenchmarkReport:
         raise UserError("two\nlines")
 
     monkeypatch.setattr(benchmark, "BENCHMARKS", {"data": BENCHMARKS["data"]._replace(run=run)})

@@ -6,7 +6,7 @@ import pytest
 
 from object_discovery import evaluate, train
 from object_discovery.cache_features import main
-from object_discovery.features import FeatureEncoder
+from object_discovery.feature_cache import FeatureEncoder
 from tests.data.layouts.coco import write_coco
 from tests.models.tiny import TINY
 

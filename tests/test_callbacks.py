@@ -17,11 +17,11 @@ from object_discovery.callbacks import (
     LastCheckpoint,
     Pictures,
     ProgressBar,
-    Report,
     Throughput,
+    ValidationLog,
     metrics_table,
 )
-from object_discovery.visualize import discovery_grid
+from object_discovery.visualization.grid import discovery_grid
 from tests.models.tiny import SIZE, make_data, make_images, make_model, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer`")
@@ -120,7 +120,7 @@ def scores(**values: float) -> dict[str, torch.Tensor]:
 
 def test_a_validation_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     found = scores(val__mse=0.0123456, val__fg_ari=0.5, train__loss=1.5, train__other=3.0, val__n_skipped=0.0)
-    Report().on_validation_end(a_trainer(global_step=40, callback_metrics=found), make_model("sa"))
+    ValidationLog().on_validation_end(a_trainer(global_step=40, callback_metrics=found), make_model("sa"))
     assert capsys.readouterr().out == "step      40  loss 1.5  fg_ari 0.5  mse 0.01235\n"
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.callbacks import StopOnDivergence
+from object_discovery.discovery import Batch
 from object_discovery.errors import UserError
 from object_discovery.models import MODELS
-from object_discovery.models.base import Batch, read_checkpoint
+from object_discovery.models.checkpoints import read_checkpoint
 from object_discovery.train import main
 from tests.models.tiny import TINY
 

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from object_discovery import TetrominoesDataModule
 from object_discovery.evaluate import SplitToTest, data_defaults, main
-from object_discovery.protocols import PROTOCOLS, Protocol
+from object_discovery.evaluation.protocols import PROTOCOLS, Protocol
 from tests.checkpoints import save_tiny, tiny_model
 
 QUICK = ["--num_workers", "0", "--accelerator", "cpu"]
@@ -137,7 +137,7 @@ def test_params_next_to_the_checkpoint_count_and_those_of_another_folder_do_not(
 
 
 def test_gaussian_slots_are_drawn_by_the_seed(tmp_path: Path) -> None:
-    model = tiny_model(init="gaussian")
+    model = tiny_model(slot_init="gaussian")
     state, settings = model.state_dict(), dict(model.hparams)
     checkpoint = save_tiny(tmp_path / "a.ckpt", state_dict=state, hyper_parameters=settings)
     scores = []

@@ -1,10 +1,15 @@
+from __future__ import annotations
+
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from object_discovery.errors import UserError
-from object_discovery.files import check_writable, write_beside
+from object_discovery.files import atomic_write, check_writable, file_lock, lock_path
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -12,7 +17,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path.write_text("old")
 
     def fail_midway() -> None:
-        with write_beside(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("half")
             assert path.read_text() == "old"
             raise RuntimeError
@@ -25,7 +30,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 def test_files_are_replaced_and_folders_made(tmp_path: Path) -> None:
     for text in ("old", "new"):
-        with write_beside(tmp_path / "a" / "b" / "file.txt") as beside:
+        with atomic_write(tmp_path / "a" / "b" / "file.txt") as beside:
             beside.write_text(text)
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file.txt"]
     assert (tmp_path / "a" / "b" / "file.txt").read_text() == "new"
@@ -46,3 +51,48 @@ def test_folders_without_permission_are_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UserError, match=r"`out` to be writable, but writing to .* is not permitted"):
         check_writable(tmp_path, "out")
+
+
+def hold_lock(path: Path, ready: Path) -> None:
+    with file_lock(path):
+        ready.touch()
+        time.sleep(60)
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def test_a_lock_is_refused_while_held_and_free_after_a_kill(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=hold_lock, args=(tmp_path / "a", tmp_path / "ready"))
+    process.start()
+    wait_for(tmp_path / "ready")
+    with file_lock(tmp_path / "a", wait=False) as held:
+        assert not held
+    assert lock_path(tmp_path / "a").exists()  # it belongs to the other process
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with file_lock(tmp_path / "a", wait=False) as held:
+        assert held
+    assert not lock_path(tmp_path / "a").exists()
+
+
+def count_up(path: Path) -> None:
+    for _ in range(50):
+        with file_lock(path) as held:
+            assert held
+            path.write_text(str(int(path.read_text()) + 1))
+
+
+def test_locks_exclude_each_other_though_their_files_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("0")
+    processes = [
+        multiprocessing.get_context("fork").Process(target=count_up, args=(tmp_path / "count",)) for _ in "abc"
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "count").read_text() == "150"

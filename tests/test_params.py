@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from object_discovery import params, shared_params
+from object_discovery import base_params, params
 from object_discovery.params import (
     DataParams,
     GNMParams,
@@ -106,7 +106,7 @@ def test_heads_must_divide_the_slots() -> None:
         ("tau_end", -0.1, "positive"),
         ("dropout", 1.0, r"in \[0, 1\)"),
         ("attention_dropout", -0.1, r"in \[0, 1\)"),
-        ("vocabulary_size", 1, "at least 2"),
+        ("codebook_size", 1, "at least 2"),
         ("model_size", 0, "at least 1"),
         ("num_heads", 5, "a divisor of 192"),
         ("decoder_heads", 5, "a divisor of 192"),
@@ -150,7 +150,7 @@ def test_values_are_plain_and_defaults_are_in_range(cls: type[Any]) -> None:
 
 
 def test_every_hyperparameter_has_a_sentence() -> None:
-    texts = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (shared_params, params)]
+    texts = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (base_params, params)]
     classes = [node for text in texts for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     assert {node.name for node in classes} == {cls.__name__ for cls in CLASSES}
     for node in classes:

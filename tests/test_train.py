@@ -18,8 +18,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import object_discovery
-from object_discovery.data.tetrominoes import TetrominoesDataModule
-from object_discovery.models.base import read_config
+from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule
+from object_discovery.models.configs import read_config
 from object_discovery.params import SlotAttentionParams, TrainerParams
 from object_discovery.train import build_model, choose_folder, main, parse, precision, train
 from tests.checkpoints import save_tiny

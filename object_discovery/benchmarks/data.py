@@ -21,17 +21,16 @@ from isal import isal_zlib
 
 from object_discovery.benchmarks.layouts import CROP, read_features, write_ours, write_png_tree, write_published
 from object_discovery.benchmarks.records import write_records
-from object_discovery.benchmarks.report import Bar, Measure, Report
+from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
 from object_discovery.benchmarks.timing import Timing, time_in_turn
-from object_discovery.data.clevr import CLEVRSource, central_crop
-from object_discovery.data.conversion import convert
-from object_discovery.data.hdf5 import SceneFile
+from object_discovery.data.conversion.tfrecord import read_records
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.dataset import StoredScenes
+from object_discovery.data.datasets.clevr import CLEVRSource, central_crop
 from object_discovery.data.loaders import SceneLoader, make_loader
-from object_discovery.data.scene_datasets import StoredScenes
-from object_discovery.data.source import SceneSource
-from object_discovery.data.tfrecord import read_records
-from object_discovery.errors import UserError
-from object_discovery.shared_params import at_least
+from object_discovery.data.readers.hdf5_scenes import SceneFile
+from object_discovery.data.readers.source import SceneSource
+from object_discovery.errors import UserError, check_at_least
 
 _LAYOUTS = ("ours", "published", "PNG tree")
 _WORKERS = (0, 2)
@@ -61,18 +60,18 @@ class DataBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        at_least(self, 1, "num_scenes", "num_written", "resolution", "batch_size", "repeats")
-        at_least(self, 0, "seconds")
+        check_at_least(self, 1, "num_scenes", "num_written", "resolution", "batch_size", "repeats")
+        check_at_least(self, 0, "seconds")
 
 
-def run(params: DataBenchmarkParams) -> Report:
+def run(params: DataBenchmarkParams) -> BenchmarkReport:
     """Measure reading, writing and converting.
 
     Args:
         params: What to measure, and how long.
 
     Returns:
-        The measures, and the ratios with their bars.
+        The measures, and the ratios with their targets.
 
     Raises:
         DatasetNotFoundError: If there is no such source.
@@ -89,7 +88,7 @@ def run(params: DataBenchmarkParams) -> Report:
         if ours.dataset != "clevr_with_masks":
             raise UserError(f"Expected {records} to hold clevr_with_masks, but it holds {ours.dataset}")
         of = "drawn by the library" if drawn else f"of {records}"
-        report = Report(f"data: {size:,} scenes {of}, 240 x 320 pixels", asdict(params))
+        report = BenchmarkReport(f"data: {size:,} scenes {of}, 240 x 320 pixels", asdict(params))
         _measure_reading(report, params, _write_layouts(folder, ours, size))
         _measure_writing(report, params, folder, ours)
         _measure_conversion(report, params, folder, records, size)
@@ -115,7 +114,7 @@ def _write_layouts(folder: Path, ours: SceneFile, size: int) -> dict[str, SceneS
     return dict(zip(_LAYOUTS, sources, strict=True))
 
 
-def _measure_reading(report: Report, params: DataBenchmarkParams, sources: dict[str, SceneSource]) -> None:
+def _measure_reading(report: BenchmarkReport, params: DataBenchmarkParams, sources: dict[str, SceneSource]) -> None:
     """Read shuffled epochs through the loader, each layout as long as the others."""
     loaders, ways = [], {}
     for layout, source in sources.items():
@@ -131,11 +130,11 @@ def _measure_reading(report: Report, params: DataBenchmarkParams, sources: dict[
     timings = time_in_turn(ways, params.repeats)
     report.measures += [_per_second(name, timing) for name, timing in timings.items()]
     bare = [timings[f"read {layout}, without a loader"] for layout in _LAYOUTS]
-    report.bars.append(Bar("read ours / published, without a loader", bare[1].over(bare[0]), 10))
+    report.ratios.append(Ratio("read ours / published, without a loader", bare[1].over(bare[0]), 10))
     for workers in _WORKERS:
         ratios = [timings[_reading(layout, workers)].over(timings[_reading("ours", workers)]) for layout in _LAYOUTS]
-        report.bars.append(Bar(f"read ours / published, {workers} workers", ratios[1], 10))
-        report.bars.append(Bar(f"read ours / PNG tree, {workers} workers", ratios[2]))
+        report.ratios.append(Ratio(f"read ours / published, {workers} workers", ratios[1], 10))
+        report.ratios.append(Ratio(f"read ours / PNG tree, {workers} workers", ratios[2]))
     report.measures.append(_per_second("our loader, a core", timings[_reading("ours", 0)]))
 
 
@@ -171,7 +170,7 @@ def _scene_reader(source: SceneSource) -> Callable[[], int]:
     return read
 
 
-def _measure_writing(report: Report, params: DataBenchmarkParams, folder: Path, ours: SceneFile) -> None:
+def _measure_writing(report: BenchmarkReport, params: DataBenchmarkParams, folder: Path, ours: SceneFile) -> None:
     scenes = read_features(ours, range(min(params.num_written, len(ours))))
     ways = {
         "write ours": lambda: write_ours(folder / "written.h5", scenes),
@@ -180,10 +179,12 @@ def _measure_writing(report: Report, params: DataBenchmarkParams, folder: Path, 
     timings = time_in_turn(ways, params.repeats)
     report.measures += [_per_second(name, timing) for name, timing in timings.items()]
     ratio = timings["write the published way"].over(timings["write ours"])
-    report.bars.append(Bar("write ours / the published way", ratio, 10))
+    report.ratios.append(Ratio("write ours / the published way", ratio, 10))
 
 
-def _measure_conversion(report: Report, params: DataBenchmarkParams, folder: Path, records: Path, size: int) -> None:
+def _measure_conversion(
+    report: BenchmarkReport, params: DataBenchmarkParams, folder: Path, records: Path, size: int
+) -> None:
     """Convert the records from end to end, and only decompress them, which nothing can do without."""
     *_, last = islice(read_records(records, check=False), size)
     length = last.offset + 16 + len(last.data)
@@ -200,7 +201,7 @@ def _measure_conversion(report: Report, params: DataBenchmarkParams, folder: Pat
     report.measures += [_milliseconds(f"{name}, a record", timing) for name, timing in timings.items()]
     for name, timing in timings.items():
         if name != "convert":
-            report.bars.append(Bar(f"time to convert / to {name}", timings["convert"].over(timing)))
+            report.ratios.append(Ratio(f"time to convert / to {name}", timings["convert"].over(timing)))
 
 
 def _window_bits(path: Path) -> int | None:

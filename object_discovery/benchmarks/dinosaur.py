@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from object_discovery.benchmarks.report import Bar, Measure, Report
+from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
 from object_discovery.benchmarks.timing import Timing, check_precision, time_in_turn
-from object_discovery.errors import UserError
+from object_discovery.errors import UserError, check_at_least
 from object_discovery.models.dinosaur import DINOSAUR
-from object_discovery.models.dinosaur.mlp import MLPDecoder
-from object_discovery.shared_params import at_least
+from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
 from object_discovery.train import precision
 
 Work = Callable[[], object]
@@ -52,11 +51,11 @@ class DINOSAURBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        at_least(self, 1, "top_k", "batch_size", "repeats")
+        check_at_least(self, 1, "top_k", "batch_size", "repeats")
         check_precision(self.precision)
 
 
-def run(params: DINOSAURBenchmarkParams) -> Report:
+def run(params: DINOSAURBenchmarkParams) -> BenchmarkReport:
     """Count and measure the parts of a step, and whole steps.
 
     Raises:
@@ -72,7 +71,7 @@ def run(params: DINOSAURBenchmarkParams) -> Report:
         f"{first.encoder.feature_size} from {first.encoder.name}, {p.num_slots} slots of {p.slot_size}; "
         f"{chosen} on {device.type}, {torch.get_num_threads()} threads"
     )
-    report = Report(title, {**asdict(params), "precision": chosen})
+    report = BenchmarkReport(title, {**asdict(params), "precision": chosen})
     with _precision(device, chosen):
         works = _works(models, params)
         flops = {name: _count(work) / params.batch_size for name, work in works.items()}
@@ -109,13 +108,13 @@ def _works(models: dict[str, DINOSAUR], params: DINOSAURBenchmarkParams) -> dict
     images = torch.rand(params.batch_size, 3, size, size, device=first.device)
     features = first.encoder(images)
     with torch.no_grad():
-        slots, attention = first.bind(first.inputs(features))
+        slots, attention = first.attend_slots(first.inputs(features))
 
-    def bind() -> None:
-        found, _ = first.bind(first.inputs(features))
+    def attend_slots() -> None:
+        found, _ = first.attend_slots(first.inputs(features))
         found.float().square().mean().backward()  # type: ignore[no-untyped-call]
 
-    works: dict[str, Work] = {"encoder": lambda: first.encoder(images), "Slot Attention": bind}
+    works: dict[str, Work] = {"encoder": lambda: first.encoder(images), "Slot Attention": attend_slots}
     for name, model in models.items():
         works[f"decoder, {name}"] = _decoding(model, slots, attention, features)
     works["decoder, MLP as published"] = _published(first.decoder, slots, features)
@@ -130,7 +129,7 @@ def _decoding(model: DINOSAUR, slots: Tensor, attention: Tensor, features: Tenso
 
     def decode() -> None:
         given = slots.clone().requires_grad_()
-        inputs = (attention,) if isinstance(model.decoder, MLPDecoder) else (features, False)
+        inputs = (attention,) if isinstance(model.decoder, PatchMLPDecoder) else (features, False)
         predicted: Tensor = model.decoder(given, *inputs)[0]
         F.mse_loss(predicted.float(), features.float()).backward()  # type: ignore[no-untyped-call]
 
@@ -139,7 +138,7 @@ def _decoding(model: DINOSAUR, slots: Tensor, attention: Tensor, features: Tenso
 
 def _published(decoder: nn.Module, slots: Tensor, features: Tensor) -> Work:
     """Decode slots with the same weights in the published way."""
-    assert isinstance(decoder, MLPDecoder)
+    assert isinstance(decoder, PatchMLPDecoder)
     layers = (decoder.first, decoder.second, decoder.third)
 
     def decode() -> None:
@@ -189,7 +188,7 @@ def _precision(device: torch.device, chosen: str) -> Iterator[None]:
         yield
 
 
-def _tell(report: Report, kinds: list[str], flops: dict[str, float], timings: dict[str, Timing]) -> None:
+def _tell(report: BenchmarkReport, kinds: list[str], flops: dict[str, float], timings: dict[str, Timing]) -> None:
     """Report counts, times and the shares of the parts."""
     for name, count in flops.items():
         report.measures.append(Measure(f"{name}, by arithmetic", "GFLOP an image", *[count / 1e9] * 3))
@@ -202,10 +201,10 @@ def _tell(report: Report, kinds: list[str], flops: dict[str, float], timings: di
             parts = {part: cost[part] for part in ("encoder", "Slot Attention")} | {"decoder": cost[f"decoder, {kind}"]}
             for part, value in parts.items():
                 share = value / sum(parts.values())
-                report.bars.append(Bar(f"share of the {part}, {kind}, {how}", share))
+                report.ratios.append(Ratio(f"share of the {part}, {kind}, {how}", share))
     for kind in kinds:
         ratio = timings[f"step with the encoder, {kind}"].over(timings[f"step from features, {kind}"])
-        report.bars.append(Bar(f"step with the encoder / from features, {kind}", ratio))
+        report.ratios.append(Ratio(f"step with the encoder / from features, {kind}", ratio))
     for kind in kinds[:2]:
         ratio = timings["decoder, MLP as published"].over(timings[f"decoder, {kind}"])
-        report.bars.append(Bar(f"decoder, MLP as published / {kind}", ratio))
+        report.ratios.append(Ratio(f"decoder, MLP as published / {kind}", ratio))

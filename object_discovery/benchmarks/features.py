@@ -15,19 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from object_discovery.benchmarks.report import Bar, Measure, Report
+from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
 from object_discovery.benchmarks.timing import Timing, time_in_turn
+from object_discovery.data.datasets.scenes import ScenesDataModule
 from object_discovery.data.loaders import SceneLoader, make_loader
-from object_discovery.data.scenes import ScenesDataModule
-from object_discovery.features import CachedScenes, FeatureCache, write_features
-from object_discovery.features.data import features_key
-from object_discovery.features.writer import every_image
+from object_discovery.discovery import Batch
+from object_discovery.errors import check_argument, check_at_least
+from object_discovery.feature_cache import CachedFeatureDataset, FeatureCache, write_features
+from object_discovery.feature_cache.datamodule import features_key
+from object_discovery.feature_cache.writer import every_image
 from object_discovery.models import DINOSAUR
-from object_discovery.shared_params import at_least, check
 
-Batch = dict[str, Tensor]
 _STEP = "step, features {}"
 
 
@@ -60,18 +59,18 @@ class FeatureBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        at_least(self, 1, "num_images", "batch_size", "steps", "repeats")
-        check(self.decoder in ("mlp", "transformer"), "decoder", "mlp or transformer", self.decoder)
+        check_at_least(self, 1, "num_images", "batch_size", "steps", "repeats")
+        check_argument(self.decoder in ("mlp", "transformer"), "decoder", "mlp or transformer", self.decoder)
 
 
-def run(params: FeatureBenchmarkParams) -> Report:
+def run(params: FeatureBenchmarkParams) -> BenchmarkReport:
     """Measure steps with features from the disk, from memory, and computed in the step.
 
     Args:
         params: What to measure, and how long.
 
     Returns:
-        The measures, and the ratios with their bars.
+        The measures, and the ratios with their targets.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(params).to(device)
@@ -83,8 +82,8 @@ def run(params: FeatureBenchmarkParams) -> Report:
         images, start = every_image(data.train_set, cache.shard_size), time.perf_counter()
         write_features(model.encoder, images, numbers, cache, num_workers=0, device=device, progress=False)
         seconds = (time.perf_counter() - start) / len(images)
-        cached = CachedScenes(data.train_set, cache, numbers, images=False)
-        report = Report(f"features of {params.encoder}, DINOSAUR on {device}", asdict(params))
+        cached = CachedFeatureDataset(data.train_set, cache, numbers, images=False)
+        report = BenchmarkReport(f"features of {params.encoder}, DINOSAUR on {device}", asdict(params))
         report.measures.append(Measure("drawing and caching, an image", "ms", *[1e3 * seconds] * 3))
         _measure(report, params, model, data.train_set[list(range(params.batch_size))], cached)
     return report
@@ -102,7 +101,11 @@ def _model(params: FeatureBenchmarkParams) -> DINOSAUR:
 
 
 def _measure(
-    report: Report, params: FeatureBenchmarkParams, model: DINOSAUR, images: Batch, cached: CachedScenes
+    report: BenchmarkReport,
+    params: FeatureBenchmarkParams,
+    model: DINOSAUR,
+    images: Batch,
+    cached: CachedFeatureDataset,
 ) -> None:
     """Time the same steps on three kinds of batches, and reading alone."""
     device = model.encoder.mean.device
@@ -132,8 +135,8 @@ def _measure(
     timings = time_in_turn(ways, params.repeats)
     report.measures += [_milliseconds(name, timing) for name, timing in timings.items()]
     memory, disk, computed, _ = timings.values()
-    report.bars.append(Bar("step in memory / from the cache", memory.over(disk), 1 / 1.1))
-    report.bars.append(Bar("step with the encoder / from the cache", computed.over(disk)))
+    report.ratios.append(Ratio("step in memory / from the cache", memory.over(disk), 1 / 1.1))
+    report.ratios.append(Ratio("step with the encoder / from the cache", computed.over(disk)))
 
 
 def _stepper(model: DINOSAUR) -> Callable[[Batch], None]:

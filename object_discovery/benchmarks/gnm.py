@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from object_discovery.benchmarks.published_gnm import published_loss
-from object_discovery.benchmarks.report import Bar, Report
+from object_discovery.benchmarks.reference_gnm import published_loss
+from object_discovery.benchmarks.report import BenchmarkReport, Ratio
 from object_discovery.benchmarks.timing import check_precision, time_in_turn
+from object_discovery.errors import check_argument, check_at_least
 from object_discovery.models.gnm.model import GNM
-from object_discovery.shared_params import at_least, check
 from object_discovery.train import precision
 
 _BAR = 2.0
@@ -37,13 +37,13 @@ class GNMBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        at_least(self, 1, "batch_size", "num_steps", "repeats")
+        check_at_least(self, 1, "batch_size", "num_steps", "repeats")
         size = self.resolution
-        check(size >= 8 and not size & (size - 1), "resolution", "a power of two from 8 on", size)
+        check_argument(size >= 8 and not size & (size - 1), "resolution", "a power of two from 8 on", size)
         check_precision(self.precision)
 
 
-def run(params: GNMBenchmarkParams) -> Report:
+def run(params: GNMBenchmarkParams) -> BenchmarkReport:
     """Measure training steps: losses, gradients, clipping and the optimiser."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = precision(params.precision, "auto")
@@ -51,7 +51,7 @@ def run(params: GNMBenchmarkParams) -> Report:
     model = GNM.from_config("gnm_clevr6", resolution=size, glimpse_size=size // 2, covered_steps=0).to(device)
     images = torch.rand(params.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
     title = f"GNM, {size} x {size} pixels: {chosen} on {device.type}, {torch.get_num_threads()} threads"
-    report = Report(title, {**asdict(params), "precision": chosen})
+    report = BenchmarkReport(title, {**asdict(params), "precision": chosen})
 
     def ours() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=chosen == "bf16-mixed"):
@@ -64,9 +64,9 @@ def run(params: GNMBenchmarkParams) -> Report:
     }
     timings = time_in_turn({name: _work(model, params, *way) for name, way in ways.items()}, params.repeats)
     report.add_times(timings, prefix="training, ")
-    report.bars.append(Bar("training, published / ours", timings["published"].over(timings["ours"]), _BAR))
+    report.ratios.append(Ratio("training, published / ours", timings["published"].over(timings["ours"]), _BAR))
     alone = timings["published, the loss alone"].over(timings["ours"])
-    report.bars.append(Bar("training, published, the loss alone / ours", alone))
+    report.ratios.append(Ratio("training, published, the loss alone / ours", alone))
     return report
 
 

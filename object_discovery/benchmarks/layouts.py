@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from object_discovery.benchmarks.records import ENTITIES, HEIGHT, WIDTH, entity_masks
-from object_discovery.data.conversion import default_workers
-from object_discovery.data.hdf5 import Scene, SceneFile, pack_scene, write_scenes
-from object_discovery.data.scene_sets import Crop, count_pixels, label_map
+from object_discovery.data.conversion.tfrecords_to_hdf5 import default_workers
+from object_discovery.data.geometry import Crop
+from object_discovery.data.label_maps import count_pixels, label_map
+from object_discovery.data.readers.hdf5_scenes import Scene, SceneFile, pack_scene, write_scenes
 
 Features: TypeAlias = dict[str, NDArray[Any]]
 """The features of a scene, in the shapes of the published conversion."""

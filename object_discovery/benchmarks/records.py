@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.scenes import draw_scenes
-from object_discovery.data.tfrecord import masked_crc32c
+from object_discovery.data.conversion.tfrecord import masked_crc32c
+from object_discovery.data.datasets.scenes import draw_scenes
 
 HEIGHT, WIDTH, ENTITIES = 240, 320, 11
 """Size of an image of CLEVR with masks, and the number of its masks."""

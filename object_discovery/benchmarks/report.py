@@ -32,24 +32,24 @@ class Measure(NamedTuple):
     """Largest of them."""
 
 
-class Bar(NamedTuple):
+class Ratio(NamedTuple):
     """A ratio of two measures of one run, and what it should be at least."""
 
     name: str
     """What is compared."""
     ratio: float
-    """The ratio; the larger the better, if there is a bar."""
+    """The ratio; the larger the better, if there is a ratio."""
     at_least: float | None = None
-    """The bar. None: there is none."""
+    """The ratio. None: there is none."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio reaches the bar; None if there is no bar."""
+        """Whether the ratio reaches its target; None if there is no ratio."""
         return None if self.at_least is None else self.ratio >= self.at_least
 
 
 @dataclass
-class Report:
+class BenchmarkReport:
     """The result of a benchmark."""
 
     title: str
@@ -58,7 +58,7 @@ class Report:
     """The settings of the run."""
     measures: list[Measure] = field(default_factory=list)
     """What was measured."""
-    bars: list[Bar] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
     """What was compared."""
 
     def add_times(self, timings: Mapping[str, Timing], unit: str = "ms an image", prefix: str = "") -> None:
@@ -71,13 +71,13 @@ class Report:
         """Return plain values for a JSON file, with what tells the machine.
 
         Example:
-            >>> Report("nothing", {}, bars=[Bar("a / b", 2.0, 1.5)]).as_dict()["bars"]
+            >>> BenchmarkReport("nothing", {}, ratios=[Ratio("a / b", 2.0, 1.5)]).as_dict()["ratios"]
             [{'name': 'a / b', 'ratio': 2.0, 'at_least': 1.5, 'met': True}]
         """
         return {
             **asdict(self),
             "measures": [measure._asdict() for measure in self.measures],
-            "bars": [{**bar._asdict(), "met": bar.met} for bar in self.bars],
+            "ratios": [{**ratio._asdict(), "met": ratio.met} for ratio in self.ratios],
             "machine": {
                 "system": platform.platform(),
                 "python": platform.python_version(),
@@ -102,15 +102,15 @@ class Report:
             measures.add_row(
                 escape(name), *(f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in values), unit
             )
-        bars = Table("ratio", box=box.SIMPLE)
+        table = Table("ratio", box=box.SIMPLE)
         for column in ("measured", "at least"):
-            bars.add_column(column, justify="right")
-        bars.add_column("")
-        for bar in self.bars:
-            needed = "" if bar.at_least is None else f"{bar.at_least:g}"
-            bars.add_row(
-                escape(bar.name), f"{bar.ratio:.2f}", needed, {True: "met", False: "missed", None: ""}[bar.met]
+            table.add_column(column, justify="right")
+        table.add_column("")
+        for ratio in self.ratios:
+            needed = "" if ratio.at_least is None else f"{ratio.at_least:g}"
+            table.add_row(
+                escape(ratio.name), f"{ratio.ratio:.2f}", needed, {True: "met", False: "missed", None: ""}[ratio.met]
             )
         console.print(self.title, soft_wrap=True, markup=False)
         console.print(measures)
-        console.print(bars)
+        console.print(table)

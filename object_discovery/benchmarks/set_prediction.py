@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from object_discovery.benchmarks.report import Bar, Report
+from object_discovery.benchmarks.report import BenchmarkReport, Ratio
 from object_discovery.benchmarks.timing import check_precision, time_in_turn
+from object_discovery.errors import check_at_least
 from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES
 from object_discovery.models.set_prediction import SetPrediction, match_objects
-from object_discovery.shared_params import at_least
 from object_discovery.train import precision
 
 _BAR = 20.0  # matching shall take less than 5 % of a step
@@ -40,7 +40,7 @@ class SetPredictionBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        at_least(self, 1, "batch_size", "num_objects", "num_steps", "repeats")
+        check_at_least(self, 1, "batch_size", "num_objects", "num_steps", "repeats")
         check_precision(self.precision)
 
 
@@ -57,7 +57,7 @@ def random_objects(batch_size: int, num_objects: int) -> Tensor:
     return torch.cat([torch.rand(*shape, 3), *one_hot, torch.ones(*shape, 1)], dim=-1)
 
 
-def run(params: SetPredictionBenchmarkParams) -> Report:
+def run(params: SetPredictionBenchmarkParams) -> BenchmarkReport:
     """Measure training steps (losses, gradients, clipping and the optimiser) beside the matching alone."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = precision(params.precision, "auto")
@@ -86,10 +86,10 @@ def run(params: SetPredictionBenchmarkParams) -> Report:
         f"set prediction, {p.num_slots} slots for {params.num_objects} objects, {size} x {size} pixels: "
         f"{chosen} on {device.type}, {torch.get_num_threads()} threads"
     )
-    report = Report(title, {**asdict(params), "precision": chosen})
+    report = BenchmarkReport(title, {**asdict(params), "precision": chosen})
     report.add_times(timings)
     ratio = timings["training step"].over(timings["matching"])
-    report.bars.append(Bar("training step / matching", ratio, _BAR))
+    report.ratios.append(Ratio("training step / matching", ratio, _BAR))
     return report
 
 

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from object_discovery.benchmarks.published_slate import published_generation, published_losses
-from object_discovery.benchmarks.report import Bar, Report
+from object_discovery.benchmarks.reference_slate import published_generation, published_losses
+from object_discovery.benchmarks.report import BenchmarkReport, Ratio
 from object_discovery.benchmarks.timing import Timing, check_precision, time_in_turn
-from object_discovery.errors import UserError
+from object_discovery.errors import UserError, check_argument, check_at_least
 from object_discovery.models.slate.model import SLATE
-from object_discovery.shared_params import at_least, check
 from object_discovery.train import precision
 
 _STEP_BAR, _GENERATION_BAR = 3.0, 20.0
@@ -54,13 +53,13 @@ class SLATEBenchmarkParams:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        at_least(self, 1, "batch_size", "num_generated", "num_prefixes", "num_steps", "repeats")
+        check_at_least(self, 1, "batch_size", "num_generated", "num_prefixes", "num_steps", "repeats")
         size = 4 if self.resolution is None else self.resolution
-        check(size >= 4 and size % 4 == 0, "resolution", "a multiple of 4", size)
+        check_argument(size >= 4 and size % 4 == 0, "resolution", "a multiple of 4", size)
         check_precision(self.precision)
 
 
-def run(params: SLATEBenchmarkParams) -> Report:
+def run(params: SLATEBenchmarkParams) -> BenchmarkReport:
     """Measure a training step and a generation.
 
     Raises:
@@ -72,10 +71,10 @@ def run(params: SLATEBenchmarkParams) -> Report:
     p = model.params
     title = (
         f"SLATE as in {params.config}: {p.resolution} x {p.resolution} pixels, {model.embedding.num_tokens} tokens of "
-        f"{p.vocabulary_size} words, {p.decoder_blocks} blocks; {chosen} on {device.type}, "
+        f"{p.codebook_size} words, {p.decoder_blocks} blocks; {chosen} on {device.type}, "
         f"{torch.get_num_threads()} threads"
     )
-    report = Report(title, {**asdict(params), "precision": chosen})
+    report = BenchmarkReport(title, {**asdict(params), "precision": chosen})
     _add(report, "training", "ms an image", _steps(model, params, chosen), params.repeats, _STEP_BAR)
     _add(report, "generation", "ms a token", _generations(model.eval(), params), params.repeats, _GENERATION_BAR)
     return report
@@ -90,10 +89,12 @@ def _model(params: SLATEBenchmarkParams) -> SLATE:
         raise UserError(str(error)) from error
 
 
-def _add(report: Report, name: str, unit: str, ways: dict[str, Callable[[], int]], repeats: int, bar: float) -> None:
+def _add(
+    report: BenchmarkReport, name: str, unit: str, ways: dict[str, Callable[[], int]], repeats: int, bar: float
+) -> None:
     timings: dict[str, Timing] = time_in_turn(ways, repeats)
     report.add_times(timings, unit, f"{name}, ")
-    report.bars.append(Bar(f"{name}, published / ours", timings["published"].over(timings["ours"]), bar))
+    report.ratios.append(Ratio(f"{name}, published / ours", timings["published"].over(timings["ours"]), bar))
 
 
 def _steps(model: SLATE, params: SLATEBenchmarkParams, chosen: str) -> dict[str, Callable[[], int]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from object_discovery.shared_params import check
+from object_discovery.errors import check_argument
 
 
 class Timing(NamedTuple):
@@ -37,7 +37,9 @@ def check_precision(precision: str) -> None:
     Raises:
         ValueError: If it is one.
     """
-    check(precision in ("auto", "bf16-mixed", "32-true"), "precision", "auto, bf16-mixed or 32-true", precision)
+    check_argument(
+        precision in ("auto", "bf16-mixed", "32-true"), "precision", "auto, bf16-mixed or 32-true", precision
+    )
 
 
 def time_in_turn(ways: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, Timing]:

@@ -1,19 +1,19 @@
 """Datasets: one file each, a source of scenes and a `LightningDataModule`."""
 
-from object_discovery.data.base import SceneDataModule
-from object_discovery.data.clevr import CLEVRDataModule
-from object_discovery.data.clevr_with_masks import CLEVRWithMasksDataModule
-from object_discovery.data.clevrtex import ClevrTexDataModule
-from object_discovery.data.coco import COCODataModule
-from object_discovery.data.folder import FolderDataModule
-from object_discovery.data.multi_dsprites import MultiDSpritesDataModule
-from object_discovery.data.objects_room import ObjectsRoomDataModule
-from object_discovery.data.ravens import RavensDataModule
-from object_discovery.data.scenes import ScenesDataModule
-from object_discovery.data.shapes3d import Shapes3DDataModule
-from object_discovery.data.sketchy import SketchyDataModule
-from object_discovery.data.tetrominoes import TetrominoesDataModule
-from object_discovery.data.voc import VOCDataModule
+from object_discovery.data.datamodule import SceneDataModule
+from object_discovery.data.datasets.clevr import CLEVRDataModule
+from object_discovery.data.datasets.clevr_with_masks import CLEVRWithMasksDataModule
+from object_discovery.data.datasets.clevrtex import ClevrTexDataModule
+from object_discovery.data.datasets.coco import COCODataModule
+from object_discovery.data.datasets.folder import FolderDataModule
+from object_discovery.data.datasets.multi_dsprites import MultiDSpritesDataModule
+from object_discovery.data.datasets.objects_room import ObjectsRoomDataModule
+from object_discovery.data.datasets.ravens import RavensDataModule
+from object_discovery.data.datasets.scenes import ScenesDataModule
+from object_discovery.data.datasets.shapes3d import Shapes3DDataModule
+from object_discovery.data.datasets.sketchy import SketchyDataModule
+from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule
+from object_discovery.data.datasets.voc import VOCDataModule
 
 DATASETS: dict[str, type[SceneDataModule]] = {
     "clevr": CLEVRDataModule,

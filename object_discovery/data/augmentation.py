@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from object_discovery.data.scene_datasets import Batch
+from object_discovery.discovery import Batch
 
 
 def augment(

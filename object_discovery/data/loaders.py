@@ -12,7 +12,8 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, DistributedSampler
 
-from object_discovery.data.scene_datasets import Batch, SceneDataset
+from object_discovery.data.dataset import SceneDataset
+from object_discovery.discovery import Batch
 from object_discovery.errors import UserError
 
 
@@ -34,9 +35,9 @@ class EvalBatches(DistributedSampler[list[int]]):
         UserError: If there are fewer scenes than processes.
 
     Example:
-        >>> from object_discovery.data.scene_datasets import DrawnScenes
-        >>> from object_discovery.data.tetrominoes import draw_tetrominoes
-        >>> scenes = DrawnScenes(draw_tetrominoes, start=0, size=7, resolution=35)
+        >>> from object_discovery.data.dataset import GeneratedScenes
+        >>> from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
+        >>> scenes = GeneratedScenes(draw_tetrominoes, start=0, size=7, resolution=35)
         >>> list(EvalBatches(scenes, batch_size=3, rank=0, world=2))
         [[0, 2], [4, 6]]
         >>> list(EvalBatches(scenes, batch_size=3, rank=1, world=2))
@@ -88,9 +89,9 @@ class SceneLoader(DataLoader[Batch]):
     """A loader that knows how far into the epoch it is; Lightning keeps its state in checkpoints.
 
     Example:
-        >>> from object_discovery.data.scene_datasets import DrawnScenes
-        >>> from object_discovery.data.tetrominoes import draw_tetrominoes
-        >>> scenes = DrawnScenes(draw_tetrominoes, start=0, size=8, resolution=35)
+        >>> from object_discovery.data.dataset import GeneratedScenes
+        >>> from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
+        >>> scenes = GeneratedScenes(draw_tetrominoes, start=0, size=8, resolution=35)
         >>> loader = make_loader(scenes, train=True, batch_size=2, num_workers=0)
         >>> batches = iter(loader)
         >>> _ = next(batches)
@@ -148,9 +149,9 @@ def make_loader(scenes: SceneDataset, *, train: bool, batch_size: int, num_worke
         A loader of `image` uint8 `(B, 3, H, W)` and `mask` uint8 `(B, H, W)`.
 
     Example:
-        >>> from object_discovery.data.scene_datasets import DrawnScenes
-        >>> from object_discovery.data.tetrominoes import draw_tetrominoes
-        >>> scenes = DrawnScenes(draw_tetrominoes, start=0, size=10, resolution=35)
+        >>> from object_discovery.data.dataset import GeneratedScenes
+        >>> from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
+        >>> scenes = GeneratedScenes(draw_tetrominoes, start=0, size=10, resolution=35)
         >>> [len(batch["image"]) for batch in make_loader(scenes, train=True, batch_size=4, num_workers=0)]
         [4, 4]
         >>> [len(batch["image"]) for batch in make_loader(scenes, train=False, batch_size=4, num_workers=0)]

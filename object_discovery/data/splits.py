@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from object_discovery.data.hdf5 import SceneFile
-from object_discovery.data.source import SceneSource
+from object_discovery.data.readers.hdf5_scenes import SceneFile
+from object_discovery.data.readers.source import SceneSource
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 
 SPLITS = ("train", "val", "test")

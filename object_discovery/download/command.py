@@ -10,12 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import (
-    BarColumn,
     DownloadColumn,
-    Progress,
     TaskID,
-    TextColumn,
-    TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
@@ -23,6 +19,8 @@ from object_discovery.download.fetch import Watch, fetch, part_note
 from object_discovery.download.sources import RemoteFile, Source, find_source
 from object_discovery.download.unpack import unpack
 from object_discovery.errors import DatasetNotFoundError, UserError
+from object_discovery.files import atomic_write
+from object_discovery.progress import progress_bar
 
 
 def download(
@@ -99,10 +97,9 @@ class _Job:
         if not self.file.is_archive:
             return "downloaded" if fetched else "already there"
         names = unpack(self.path, self.folder, watch)
-        beside = self.note.with_name(f".{self.note.name}")
         try:
-            beside.write_text(json.dumps({"keep": self.keep, "unpacked": names}))
-            os.replace(beside, self.note)
+            with atomic_write(self.note) as temporary:
+                temporary.write_text(json.dumps({"keep": self.keep, "unpacked": names}))
         except OSError as error:
             raise UserError(f"Cannot write {self.note}: {error.strerror}; run again to go on") from None
         self._remove()
@@ -157,9 +154,10 @@ def write_trainaug(root: Path) -> Path:
         raise UserError(
             f"Expected {_TRAINAUG} images in trainaug of {root}, but got {len(names)}; remove it and run again"
         )
-    beside = lists / ".trainaug.txt"
-    beside.write_text("".join(f"{name}\n" for name in sorted(names)))
-    return beside.replace(lists / "trainaug.txt")
+    path = lists / "trainaug.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in sorted(names)))
+    return path
 
 
 def _conversion(path: Path) -> str:
@@ -170,9 +168,7 @@ def _conversion(path: Path) -> str:
 @contextmanager
 def _bar(name: str, progress: bool) -> Iterator[Watch]:
     """Show how far a file is, on a terminal."""
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    bar = Progress(TextColumn("{task.description}"), *columns, transient=True)
-    bar.disable = not (progress and bar.console.is_terminal)
+    bar = progress_bar(DownloadColumn(), TransferSpeedColumn(), enabled=progress)
     tasks: dict[str, TaskID] = {}
 
     def watch(stage: str, done: int, size: int) -> None:

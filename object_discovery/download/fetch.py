@@ -26,11 +26,7 @@ from typing import IO, Any
 import google_crc32c
 
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from object_discovery.files import atomic_write, file_lock
 
 Watch = Callable[[str, int, int], None]
 """Told what is being done, how many bytes of it are done, and how many there are."""
@@ -142,14 +138,9 @@ class _Part:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Keep other processes away; at the end no note stays without a part."""
-        with open(self.note, "a") as file:
-            try:
-                if fcntl:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.target} is being downloaded by another process; let it finish") from None
-            except OSError:
-                pass  # a file system without locks
+        with file_lock(self.path, wait=False) as held:
+            if not held:
+                raise UserError(f"{self.target} is being downloaded by another process; let it finish")
             try:
                 yield
             finally:
@@ -167,7 +158,7 @@ class _Part:
             state = _State(**json.loads(self.note.read_text()))
             if state.url == self.url and self.size <= state.size:
                 return state
-        except (ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             pass
         self.path.unlink(missing_ok=True)
         return None
@@ -175,7 +166,8 @@ class _Part:
     def begin(self, state: _State) -> None:
         """Start anew. The part goes first: a note never stands beside a part of something else."""
         self.path.unlink(missing_ok=True)
-        self.note.write_text(json.dumps(asdict(state)))  # in place, as it is locked
+        with atomic_write(self.note) as temporary:
+            temporary.write_text(json.dumps(asdict(state)))
 
     def finish(self) -> None:
         """Give the file its name."""

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.competition import blend_slots
-from object_discovery.layers.frames import FrameLayer
+from object_discovery.layers.compositing import blend_slots
 from object_discovery.layers.position import PositionEmbedding
+from object_discovery.layers.slot_centric import FrameLayer
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from object_discovery.layers.competition import present_slots
+from object_discovery.layers.compositing import present_slots
 
 CovarianceOf = Literal["features", "slots"]
 Term = Literal["covariance", "variance", "cosine"]

@@ -23,7 +23,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.competition import slot_softmax
+from object_discovery.layers.compositing import slot_softmax
 
 Initialization = Literal["gaussian", "learned"]
 Gradient = Literal["full", "implicit", "bilevel"]
@@ -42,7 +42,7 @@ class SlotAttention(nn.Module):
         mlp_size: Hidden size of the residual MLP.
         num_iterations: T, unless a call says otherwise; at least 1.
         num_heads: Heads; the softmax runs over heads and slots together, as in SLATE [4]. Must divide D.
-        init: Where slots start. `gaussian` [1]: samples of one learned Gaussian, so that any number of slots can be
+        slot_init: Initial slots. `gaussian` [1]: samples of one learned Gaussian, so that any number of slots can be
             asked for and slots are exchangeable. `learned` [3]: one learned query for each slot; at most
             `num_slots` slots; breaks the symmetry, which makes training quicker and steadier.
         gradient: `full` [1]: back-propagate through all T iterations. `implicit` [2]: run T iterations without a
@@ -81,7 +81,7 @@ class SlotAttention(nn.Module):
         mlp_size: int = 128,
         num_iterations: int = 3,
         num_heads: int = 1,
-        init: Initialization = "gaussian",
+        slot_init: Initialization = "gaussian",
         gradient: Gradient = "full",
         neumann_terms: int = 1,
         aggregation: Aggregation = "mean",
@@ -100,7 +100,7 @@ class SlotAttention(nn.Module):
             if value < 1:
                 raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
         for name, choice, choices in (
-            ("init", init, get_args(Initialization)),
+            ("slot_init", slot_init, get_args(Initialization)),
             ("gradient", gradient, get_args(Gradient)),
             ("aggregation", aggregation, get_args(Aggregation)),
         ):
@@ -110,10 +110,10 @@ class SlotAttention(nn.Module):
             raise ValueError(f"Expected argument `num_heads` to divide slot_size {slot_size}, but got {num_heads}")
         self.num_slots, self.slot_size, self.num_heads = num_slots, slot_size, num_heads
         self.num_iterations, self.neumann_terms, self.tolerance = num_iterations, neumann_terms, tolerance
-        self.init, self.gradient, self.aggregation, self.epsilon = init, gradient, aggregation, epsilon
+        self.slot_init, self.gradient, self.aggregation, self.epsilon = slot_init, gradient, aggregation, epsilon
         input_size = input_size or slot_size
 
-        if init == "gaussian":
+        if slot_init == "gaussian":
             self.mu = nn.Parameter(torch.empty(1, 1, slot_size))
             self.log_sigma = nn.Parameter(torch.empty(1, 1, slot_size))
         else:
@@ -129,7 +129,7 @@ class SlotAttention(nn.Module):
         self.norm_updates = nn.BatchNorm1d(slot_size) if aggregation == "batch" else None
         self.reset_slots()
         if gradient == "implicit":  # no gradient would reach the start; distributed training wants to know
-            for start in (self.mu, self.log_sigma) if init == "gaussian" else (self.queries,):
+            for start in (self.mu, self.log_sigma) if slot_init == "gaussian" else (self.queries,):
                 start.requires_grad_(False)
 
     @torch.no_grad()
@@ -139,10 +139,10 @@ class SlotAttention(nn.Module):
         Args:
             wide: Draw those of the Gaussian from N(0, 1), the mean, and U(0, 1), the logarithm of the deviation.
         """
-        if wide and self.init == "gaussian":
+        if wide and self.slot_init == "gaussian":
             nn.init.normal_(self.mu)
             nn.init.uniform_(self.log_sigma)
-        elif self.init == "gaussian":
+        elif self.slot_init == "gaussian":
             bound = math.sqrt(6 / (1 + self.slot_size))  # Glorot's, for one input and D outputs, as in the original
             nn.init.uniform_(self.mu, -bound, bound)
             nn.init.uniform_(self.log_sigma, -bound, bound)
@@ -194,13 +194,13 @@ class SlotAttention(nn.Module):
         num_slots = self.num_slots if num_slots is None else num_slots
         if num_slots < 1:
             raise ValueError(f"Expected argument `num_slots` to be at least 1, but got {num_slots}")
-        if self.init == "gaussian":
+        if self.slot_init == "gaussian":
             sample = torch.randn(batch_size, num_slots, self.slot_size, device=self.mu.device, dtype=self.mu.dtype)
             return self.mu + self.log_sigma.exp() * sample
         if num_slots > self.num_slots:
             raise ValueError(
                 f"Expected argument `num_slots` to be at most {self.num_slots}, the number of learned queries, "
-                f"but got {num_slots}; use init='gaussian' to choose the number freely"
+                f"but got {num_slots}; use slot_init='gaussian' to choose the number freely"
             )
         slots = self.queries[:num_slots].expand(batch_size, -1, -1)
         return slots + noise * torch.randn_like(slots) * slots.detach() if noise else slots

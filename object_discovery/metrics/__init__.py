@@ -1,11 +1,12 @@
 """Scores of segmentations and reconstructions: pure functions, and torchmetrics classes that average them."""
 
+from object_discovery.discovery import IGNORED
 from object_discovery.metrics.ari import ARI, FGARI, adjusted_rand_index
 from object_discovery.metrics.assignment import linear_assignment
 from object_discovery.metrics.average_precision import AveragePrecision, average_precision
 from object_discovery.metrics.clevrtex import clevrtex_miou
 from object_discovery.metrics.collapse import active_slots, duplicated_slots, mask_entropy
-from object_discovery.metrics.contingency import IGNORED, contingency_table, iou_of_table, labels_from_masks
+from object_discovery.metrics.contingency import contingency_table, iou_of_table, labels_from_masks
 from object_discovery.metrics.mean import ImageMean
 from object_discovery.metrics.overlap import CorLoc, MeanBestOverlap, MeanIoU, corloc, mean_best_overlap, mean_iou
 from object_discovery.metrics.reconstruction import ReconstructionError, reconstruction_error

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-IGNORED = 255
-"""True label of the pixels that no score looks at."""
+from object_discovery.discovery import IGNORED
 
 
 def labels_from_masks(masks: Tensor) -> Tensor:

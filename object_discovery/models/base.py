@@ -4,86 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import torch
-import yaml
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
-from object_discovery.discovery import Discovery
+from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import CheckpointError, UserError
+from object_discovery.models.checkpoints import read_checkpoint
+from object_discovery.models.configs import read_config
 from object_discovery.models.scores import SplitScores
 from object_discovery.params import ModelParams
 from object_discovery.schedules import learning_rate_factor
 
 P = TypeVar("P", bound=ModelParams)
-Batch = dict[str, Tensor]
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads `1e-3` as a number, as the command line does; YAML 1.1 wants `1.0e-3`."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def read_config(name: str | Path) -> dict[str, Any]:
-    """Read a configuration: the name of a shipped one, or a YAML file.
-
-    Args:
-        name: Name without an ending, such as `sa_clevr6`, or path of a file.
-
-    Returns:
-        Values by the names of flags.
-
-    Raises:
-        UserError: If there is no such configuration, or it is not a YAML mapping.
-
-    Example:
-        >>> read_config("sa_clevr6")["num_slots"]
-        7
-    """
-    shipped = resources.files("object_discovery") / "configs" / f"{name}.yaml"
-    path = Path(name)
-    if not (shipped.is_file() or path.is_file()):
-        folder = resources.files("object_discovery") / "configs"
-        names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-        raise UserError(f"Expected a YAML file or one of {', '.join(names)}, but got {str(name)!r}")
-    try:
-        values = yaml.load((shipped if shipped.is_file() else path).read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"Expected {name} to hold `flag: value` lines, but got {type(values).__name__}")
-    return values
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code in it.
-
-    Raises:
-        CheckpointError: If it is missing, damaged, or not one of this library's.
-    """
-    if not Path(path).is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler met
-        raise CheckpointError(
-            f"{path} is not a checkpoint that can be read: it is damaged or of another kind"
-        ) from error
-    if not isinstance(checkpoint, dict) or "model_type" not in checkpoint:
-        raise CheckpointError(f"{path} is not a checkpoint of this library")
-    return checkpoint
 
 
 class ObjectDiscoveryModel(LightningModule, Generic[P]):
@@ -244,12 +183,12 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Log the scores of the test."""
         self._log_scores("test")
 
-    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and compute `own_scores` of each image, `(B,)` by their names."""
         return self(batch["image"], **self.forward_options), {}
 
     def _score(self, split: str, batch: Batch) -> Discovery:
-        found, own = self.evaluate(batch)
+        found, own = self.score_batch(batch)
         scores = cast(SplitScores, self.scores[split])
         scores.update(found, batch["image"], batch.get("mask"), own, batch.get("classes"))
         return found

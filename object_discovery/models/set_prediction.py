@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.discovery import Discovery
+from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import UserError
 from object_discovery.layers.encoder import ConvEncoder
-from object_discovery.layers.initialization import draw_weights
+from object_discovery.layers.weight_init import init_weights
 from object_discovery.metrics import linear_assignment
 from object_discovery.metrics.average_precision import COLUMNS, AveragePrecision
-from object_discovery.models.base import Batch
 from object_discovery.models.scores import SplitScores
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SetPredictionParams
@@ -177,7 +176,7 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         self.head = nn.Sequential(
             nn.Linear(p.slot_size, p.head_size), nn.ReLU(inplace=True), nn.Linear(p.head_size, COLUMNS)
         )
-        draw_weights(p.initialization, (self.encoder, self.slot_attention, self.head), self.slot_attention)
+        init_weights(p.weight_init, (self.encoder, self.slot_attention, self.head), self.slot_attention)
         if p.encoder_residual:
             self.encoder.start_as_colours()
 
@@ -195,7 +194,7 @@ class SetPrediction(SlotModel[SetPredictionParams]):
     ) -> Discovery:
         """Do the work of `forward`: masks are the attention at image size; `properties` says what the slots are."""
         clusters = self.seeds(images, self.encoder.size, slots, num_slots)
-        slots, attention = self.bind(self.encoder(images * 2 - 1), slots, num_slots, num_iterations, clusters)
+        slots, attention = self.attend_slots(self.encoder(images * 2 - 1), slots, num_slots, num_iterations, clusters)
         attention = rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         masks = F.interpolate(attention, images.shape[-2:], mode="bilinear", align_corners=False)
         return Discovery(slots, masks, attention=attention)

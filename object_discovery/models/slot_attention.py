@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from object_discovery.discovery import Discovery
+from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.encoder import ConvEncoder
-from object_discovery.layers.frames import slot_centres
-from object_discovery.layers.initialization import draw_weights
-from object_discovery.models.base import Batch
+from object_discovery.layers.slot_centric import slot_centres
+from object_discovery.layers.weight_init import init_weights
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SlotAttentionParams
 
@@ -90,9 +89,9 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         )
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
-        if p.initialization == "torch":
+        if p.weight_init == "torch":
             self.slot_attention.reset_slots(wide=True)
-        draw_weights(p.initialization, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
+        init_weights(p.weight_init, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
         if p.encoder_residual:
             self.encoder.start_as_colours()
 
@@ -111,7 +110,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             final_kernel_size=p.decoder_final_kernel or final_stride + 2,
             final_stride=final_stride,
             frequencies=p.position_frequencies,
-            frames=p.slot_frames,
+            frames=p.slot_centric,
         )
 
     def discover(
@@ -145,8 +144,8 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         """Do the work of `discover`, with colours in the range that the network works in."""
         features = self.encoder(self._colours(images))
         clusters = self.seeds(images, self.encoder.size, slots, num_slots)
-        slots, attention = self.bind(features, slots, num_slots, num_iterations, clusters)
-        centres = slot_centres(attention, self.encoder.size) if self.params.slot_frames else None
+        slots, attention = self.attend_slots(features, slots, num_slots, num_iterations, clusters)
+        centres = slot_centres(attention, self.encoder.size) if self.params.slot_centric else None
         image, slot_images, masks = self.decoder(slots, centres, self.present(slots))
         return Discovery(
             slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from object_discovery.discovery import Discovery
-from object_discovery.layers.appearance import appearance_clusters
-from object_discovery.layers.competition import present_slots
+from object_discovery.discovery import Batch, Discovery
+from object_discovery.layers.clustering import appearance_clusters
+from object_discovery.layers.compositing import present_slots
 from object_discovery.layers.regularizers import SlotRegularizer, Term
 from object_discovery.layers.slot_attention import SlotAttention
 from object_discovery.metrics import SlotCosine, SlotCovariance
-from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.base import ObjectDiscoveryModel
 from object_discovery.models.scores import SplitScores
 from object_discovery.params import SlotParams
 from object_discovery.schedules import cosine_anneal, linear_anneal
@@ -85,7 +85,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
             mlp_size=p.mlp_size,
             num_iterations=p.num_iterations,
             num_heads=p.num_heads,
-            init=p.init,
+            slot_init=p.slot_init,
             gradient=p.gradient,
             neumann_terms=p.neumann_terms,
             aggregation=p.aggregation,
@@ -93,7 +93,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
             norm_eps=p.norm_eps,
         )
 
-    def bind(
+    def attend_slots(
         self,
         features: Tensor,
         slots: Tensor | None = None,
@@ -126,19 +126,19 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         Returns:
             Shares of the positions, `(B, K, h * h)`, see `SlotAttention.forward`; or None.
         """
-        if not self.params.seeding or slots is not None:
+        if not self.params.cluster_init or slots is not None:
             return None
         count = self.params.num_slots if num_slots is None else num_slots
         coarse = size // -(-size // _CLUSTER_GRID)
-        shares = appearance_clusters(maps, coarse, max(1, count), self.params.seed_gain)
+        shares = appearance_clusters(maps, coarse, max(1, count), self.params.cluster_min_gain)
         grid = shares.view(*shares.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
     def present(self, slots: Tensor) -> Tensor | None:
         """Tell which slots `(B, K, D)` were not left out of their image, bool `(B, K)`; None where none can be."""
-        return present_slots(slots) if self.params.seeding else None
+        return present_slots(slots) if self.params.cluster_init else None
 
-    def only_present(self, masks: Tensor, slots: Tensor) -> Tensor:
+    def mask_inactive_slots(self, masks: Tensor, slots: Tensor) -> Tensor:
         """Take what slots that were left out have of masks `(B, K, N)`, and share it out among the others."""
         present = self.present(slots)
         if present is None:

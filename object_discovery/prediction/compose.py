@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from object_discovery.background import background_slot
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
-from object_discovery.inference import load_for_inference
 from object_discovery.models import SLATE
+from object_discovery.models.loading import load_for_inference
 from object_discovery.prediction.objects import predict
-from object_discovery.visualize import picture_grid, save_png
+from object_discovery.visualization.background import background_slot
+from object_discovery.visualization.grid import picture_grid, save_png
 
 MOST_IMAGES = 8
 """Images that scenes are composed of."""

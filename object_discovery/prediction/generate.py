@@ -10,9 +10,9 @@ from torch import Tensor
 
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
-from object_discovery.inference import load_for_inference
 from object_discovery.models.gnm import GNM, Scene
-from object_discovery.visualize import discovery_grid, save_png
+from object_discovery.models.loading import load_for_inference
+from object_discovery.visualization.grid import discovery_grid, save_png
 
 _ROWS = 8
 _BATCH = 32

@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from object_discovery.background import background_slot
-from object_discovery.discovery import Discovery
+from object_discovery.discovery import IGNORED, Discovery
 from object_discovery.errors import UserError
 from object_discovery.models import ObjectDiscoveryModel
-from object_discovery.palette import IGNORED
+from object_discovery.visualization.background import background_slot
 
 
 @dataclass
@@ -91,7 +90,7 @@ def predict(model: ObjectDiscoveryModel[Any], images: Sequence[Image.Image], *, 
     ]
 
 
-def resize(images: Tensor, height: int, width: int) -> Tensor:
+def resize_bilinear(images: Tensor, height: int, width: int) -> Tensor:
     """Resize `(B, C, h, w)` bilinearly, smoothing where it becomes smaller."""
     return F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
@@ -113,10 +112,10 @@ def _finish(image: Image.Image, crop: tuple[int, int, int, int], found: Discover
 
 def _winners(masks: Tensor, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Find the slot with the largest mask `(K, h, w)` at each pixel of a larger image, holding one mask at a time."""
-    best = resize(masks[None, :1], height, width)[0, 0]
+    best = resize_bilinear(masks[None, :1], height, width)[0, 0]
     slot = torch.zeros(height, width, dtype=torch.uint8)
     for k in range(1, len(masks)):
-        mask = resize(masks[None, k : k + 1], height, width)[0, 0]
+        mask = resize_bilinear(masks[None, k : k + 1], height, width)[0, 0]
         slot.masked_fill_(mask > best, k)
         best = torch.maximum(best, mask)
     return slot.numpy()

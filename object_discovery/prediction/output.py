@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from object_discovery.background import RULE, background_slot
 from object_discovery.discovery import Discovery
-from object_discovery.files import write_beside
-from object_discovery.palette import palette
-from object_discovery.prediction.objects import FoundSlot, Prediction, resize
-from object_discovery.prediction.overlay import draw_segments
-from object_discovery.visualize import discovery_grid, save_png
+from object_discovery.files import atomic_write
+from object_discovery.prediction.objects import FoundSlot, Prediction, resize_bilinear
+from object_discovery.visualization.background import RULE, background_slot
+from object_discovery.visualization.grid import discovery_grid, save_png
+from object_discovery.visualization.overlay import draw_segments
+from object_discovery.visualization.palette import palette
 
 RESULT = "objects.json"
 """The file that describes what was found; it is written last."""
@@ -68,7 +68,7 @@ def write_prediction(prediction: Prediction, folder: str | Path, about: dict[str
         "background_rule": RULE,
         "slots": [asdict(found) for found in prediction.slots],
     }
-    with write_beside(folder / RESULT) as beside:
+    with atomic_write(folder / RESULT) as beside:
         beside.write_text(json.dumps(entries, indent=2) + "\n")
     return folder / "picture.png"
 
@@ -88,9 +88,9 @@ def picture(prediction: Prediction) -> Tensor:
     return discovery_grid(
         torch.from_numpy(shown).permute(2, 0, 1)[None].float() / 255,
         found._replace(
-            masks=resize(found.masks, height, width),
-            image=None if image is None else resize(image, height, width),
-            slot_images=None if slot_images is None else resize(slot_images[0], height, width)[None],
+            masks=resize_bilinear(found.masks, height, width),
+            image=None if image is None else resize_bilinear(image, height, width),
+            slot_images=None if slot_images is None else resize_bilinear(slot_images[0], height, width)[None],
         ),
         background=background_slot(found.labels, found.masks.shape[1]),
         opacity=_OPACITY,
@@ -118,5 +118,5 @@ def _label_colours(slots: Iterable[FoundSlot]) -> npt.NDArray[np.uint8]:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    with write_beside(path) as beside:
+    with atomic_write(path) as beside:
         image.save(beside, format="PNG")

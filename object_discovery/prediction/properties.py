@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 from torch import Tensor
 
-from object_discovery.data.clevr_objects import ATTRIBUTES, NUM_COLUMNS
+from object_discovery.data.object_encoding import ATTRIBUTES, NUM_COLUMNS
 from object_discovery.data.raycast.layout import COLOURS
 
 _REACH = 3.0  # coordinates run from -3 to 3

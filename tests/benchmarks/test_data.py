@@ -63,9 +63,9 @@ def test_every_row_is_there_and_right(tmp_path: Path, temporary: Path) -> None:
     assert {measure.name: measure.unit for measure in report.measures} == MEASURES
     for measure in report.measures:
         assert 0 < measure.low <= measure.median <= measure.high
-    assert {bar.name: bar.at_least for bar in report.bars} == BARS
+    assert {ratio.name: ratio.at_least for ratio in report.ratios} == BARS
     medians = {measure.name: measure.median for measure in report.measures}
-    found = next(bar.ratio for bar in report.bars if bar.name == "write ours / the published way")
+    found = next(ratio.ratio for ratio in report.ratios if ratio.name == "write ours / the published way")
     assert found > 1  # slower only if something is wrong
     assert medians["our loader, a core"] == medians["read ours, 0 workers"]
     assert torch.get_num_threads() == threads

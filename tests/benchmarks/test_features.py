@@ -17,7 +17,7 @@ def test_steps_are_measured_and_compared() -> None:
         "reading alone",
     ]
     assert all(measure.median > 0 for measure in report.measures)
-    assert report.bars[0].at_least == pytest.approx(1 / 1.1)
+    assert report.ratios[0].at_least == pytest.approx(1 / 1.1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from object_discovery import GNM
 from object_discovery.benchmark import main
 from object_discovery.benchmarks.gnm import GNMBenchmarkParams, run
-from object_discovery.benchmarks.published_gnm import draw_boxes, published_loss
+from object_discovery.benchmarks.reference_gnm import draw_frames, published_loss
 from tests.models.tiny import TINY, make_images
 
 
@@ -31,7 +31,7 @@ def test_all_is_read_and_drawn() -> None:
     model, images = GNM(**TINY["gnm"]), make_images()
     assert published_loss(model, images)[1].keys() >= {"loss", "elbo", "nll", "kl_what"}
     assert published_loss(model, images, extras=False)[1] == {}
-    drawn = draw_boxes(torch.zeros(1, 3, 8, 8), torch.tensor([[[0.5, 0.5, 0.0, 0.0]] * 2]), torch.tensor([[1.0, 0.0]]))
+    drawn = draw_frames(torch.zeros(1, 3, 8, 8), torch.tensor([[[0.5, 0.5, 0.0, 0.0]] * 2]), torch.tensor([[1.0, 0.0]]))
     expected = torch.zeros(8, 8)
     expected[2:7, 2:7] = 1
     expected[3:6, 3:6] = 0
@@ -46,7 +46,7 @@ def test_a_report_compares_the_steps() -> None:
         "training, published, the loss alone",
         "training, ours",
     ]
-    assert [bar.at_least for bar in report.bars] == [2.0, None]
+    assert [ratio.at_least for ratio in report.ratios] == [2.0, None]
     assert all(measure.median > 0 for measure in report.measures)
 
 

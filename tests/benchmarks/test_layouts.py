@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from object_discovery.benchmarks.layouts import Features, read_features, write_ours, write_png_tree, write_published
-from object_discovery.data.clevr import CLEVRDataModule
-from object_discovery.data.conversion import convert
-from object_discovery.data.hdf5 import SceneFile
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.datasets.clevr import CLEVRDataModule
+from object_discovery.data.readers.hdf5_scenes import SceneFile
 from tests.data.tfrecord_writer import draw, example, reference_labels, write
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 
 from object_discovery.benchmarks.records import draw_features, entity_masks, write_records
-from object_discovery.data.tfrecord import read_records
+from object_discovery.data.conversion.tfrecord import read_records
 from tests.data.tfrecord_writer import example, example_class
 
 

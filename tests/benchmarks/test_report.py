@@ -4,19 +4,19 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from object_discovery.benchmarks.report import Bar, Measure, Report
+from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
 from object_discovery.benchmarks.timing import Timing
 
 
 def test_bars() -> None:
-    assert Bar("a", 10.0, 10).met is True
-    assert Bar("a", 9.99, 10).met is False
-    assert Bar("a", 1.0).met is None
+    assert Ratio("a", 10.0, 10).met is True
+    assert Ratio("a", 9.99, 10).met is False
+    assert Ratio("a", 1.0).met is None
 
 
 def test_tables_and_json_hold_all_rows() -> None:
-    report = Report("title", {"repeats": 2}, [Measure("read [ours]", "images/s", 1234.5, 12.345, 2000)])
-    report.bars += [Bar("a / b", 12.5, 10), Bar("a / c", 0.5, 10), Bar("a / d", 0.25)]
+    report = BenchmarkReport("title", {"repeats": 2}, [Measure("read [ours]", "images/s", 1234.5, 12.345, 2000)])
+    report.ratios += [Ratio("a / b", 12.5, 10), Ratio("a / c", 0.5, 10), Ratio("a / d", 0.25)]
     out = StringIO()
     report.show(Console(file=out, width=100))
     lines = [line.split() for line in out.getvalue().splitlines()]
@@ -29,13 +29,13 @@ def test_tables_and_json_hold_all_rows() -> None:
         assert row in lines
     values = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert values["measures"][0]["median"] == 1234.5
-    assert [bar["met"] for bar in values["bars"]] == [True, False, None]
+    assert [ratio["met"] for ratio in values["ratios"]] == [True, False, None]
     assert values["settings"] == {"repeats": 2}
     assert values["machine"]["cores"] >= 1
 
 
 def test_times_become_milliseconds() -> None:
-    report = Report("title", {})
+    report = BenchmarkReport("title", {})
     report.add_times({"ours": Timing([0.004, 0.002, 0.003])}, "ms a token", "step, ")
     [measure] = report.measures
     assert measure[:2] == ("step, ours", "ms a token")

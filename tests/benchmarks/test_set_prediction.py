@@ -31,7 +31,7 @@ def test_the_matching_of_the_step_is_what_is_timed(monkeypatch: pytest.MonkeyPat
     assert seen == [(2, 10, 19, 2, 3, 19)] * 5  # once to begin with, then two repetitions of two
     step, matching = report.measures
     assert step.median > matching.median > 0
-    assert [(bar.name, bar.at_least) for bar in report.bars] == [("training step / matching", 20.0)]
+    assert [(ratio.name, ratio.at_least) for ratio in report.ratios] == [("training step / matching", 20.0)]
 
 
 @pytest.mark.parametrize(

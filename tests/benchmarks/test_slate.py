@@ -23,8 +23,8 @@ def test_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["--batch_size", "2", "--num_steps", "1", "--repeats", "2", "--num_prefixes", "4", "--resolution", "20"]
     main(["slate", "--config", config, *tiny, "--out", str(out)])
     values = json.loads(out.read_text())
-    assert [bar["at_least"] for bar in values["bars"]] == [3, 20]
-    assert all(bar["ratio"] > 0 for bar in values["bars"])
+    assert [ratio["at_least"] for ratio in values["ratios"]] == [3, 20]
+    assert all(ratio["ratio"] > 0 for ratio in values["ratios"])
     names = [f"{what}, {way}" for what in ("training", "generation") for way in ("published", "ours")]
     assert [measure["name"] for measure in values["measures"]] == names
     printed = capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_values_that_cannot_work(settings: dict[str, Any], message: str) -> None
 
 
 def test_configurations_that_cannot_work(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`vocabulary_size` to be at least 2"):
-        run(SLATEBenchmarkParams(write_config(tmp_path / "a.yaml", vocabulary_size=1)))
+    with pytest.raises(UserError, match="`codebook_size` to be at least 2"):
+        run(SLATEBenchmarkParams(write_config(tmp_path / "a.yaml", codebook_size=1)))
     with pytest.raises(UserError, match="of model type slate"):
         run(SLATEBenchmarkParams("sa_clevr6"))

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from object_discovery.data.hdf5 import Scene, pack_scene, write_scenes
+from object_discovery.data.readers.hdf5_scenes import Scene, pack_scene, write_scenes
 
 Bytes = npt.NDArray[np.uint8]
 Crop = tuple[int, int, int, int]

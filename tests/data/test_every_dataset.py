@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from object_discovery.data import DATASETS
-from object_discovery.data.scenes import ScenesDataModule
+from object_discovery.data.datasets.scenes import ScenesDataModule
 from object_discovery.train import parse, train
 from tests.data.scene_files import make_scenes, write_own
 

@@ -8,16 +8,17 @@ import torch
 from torch import distributed
 from torch.utils.data import DistributedSampler
 
-from object_discovery.data.hdf5 import SceneFile
+from object_discovery.data.dataset import GeneratedScenes, StoredScenes
+from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
 from object_discovery.data.loaders import EvalBatches, SceneLoader, default_num_workers, make_loader
-from object_discovery.data.scene_datasets import Batch, DrawnScenes, StoredScenes
-from object_discovery.data.tetrominoes import draw_tetrominoes
+from object_discovery.data.readers.hdf5_scenes import SceneFile
+from object_discovery.discovery import Batch
 from object_discovery.errors import UserError
 from tests.data.scene_files import make_scenes, write_published
 
 
-def drawn(size: int) -> DrawnScenes:
-    return DrawnScenes(draw_tetrominoes, start=0, size=size, resolution=35)
+def drawn(size: int) -> GeneratedScenes:
+    return GeneratedScenes(draw_tetrominoes, start=0, size=size, resolution=35)
 
 
 def hashes(batches: Iterator[Batch]) -> list[bytes]:

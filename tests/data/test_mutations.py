@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from object_discovery.data.conversion import convert
-from object_discovery.data.hdf5 import SceneFile
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.errors import CorruptFileError, UserError
-
-from .tfrecord_writer import draw, example, example_class, field, frame, mask_crc, reference_labels, varint
+from tests.data.tfrecord_writer import draw, example, example_class, field, frame, mask_crc, reference_labels, varint
 
 COUNT = 300
 SECONDS, BYTES = 20.0, 1 << 31  # for each file; the memory is what may be reserved on top of what is in use

@@ -4,8 +4,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from object_discovery.data.hdf5 import SceneFile
-from object_discovery.data.multi_dsprites import VARIANTS, MultiDSpritesDataModule
+from object_discovery.data.datasets.multi_dsprites import VARIANTS, MultiDSpritesDataModule
+from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.data.splits import PublishedSplit, find_splits, split_indices
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from tests.data.scene_files import make_scenes, write_own, write_published

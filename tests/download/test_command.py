@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from object_discovery.data.conversion import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
 from object_discovery.download import SOURCES, command, download
 from object_discovery.download import fetch as fetching
 from object_discovery.download.command import write_trainaug
@@ -284,12 +284,12 @@ def test_a_note_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
 def test_a_bar_shows_every_stage(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[str, float | None]] = []
 
-    class Bar(Progress):
+    class RecordingProgress(Progress):
         def add_task(self, description: str, *arguments: Any, **options: Any) -> Any:
             shown.append((description, options["total"]))
             return super().add_task(description, *arguments, **options)
 
-    monkeypatch.setattr(command, "Progress", Bar)
+    monkeypatch.setattr(command, "progress_bar", lambda *columns, enabled: RecordingProgress(*columns, disable=True))
     content = make_zip(CLEVR)
     server.files["CLEVR_v1.0.zip"] = content
     server.headers = {"x-goog-hash": ""}

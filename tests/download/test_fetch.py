@@ -18,6 +18,7 @@ import pytest
 from object_discovery.download import fetch as fetching
 from object_discovery.download.fetch import fetch, part_note
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.files import file_lock
 
 from .server import Server
 
@@ -330,8 +331,7 @@ def test_a_disk_that_fills_up_leaves_a_part(
 
 
 def test_two_at_once_are_refused(server: Server, url: str, path: Path) -> None:
-    with open(part_note(path), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(path.with_name("a.bin.part")):
         with pytest.raises(UserError, match=r"a\.bin is being downloaded by another process; let it finish$"):
             fetch(url, path)
         assert server.asked == []

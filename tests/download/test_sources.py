@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from object_discovery.data.scene_sets import SCENE_SETS
+from object_discovery.data.readers.multi_object_datasets import DATASET_SCHEMAS
 from object_discovery.download.sources import SOURCES, Source, describe, find_source
 from object_discovery.errors import DatasetNotFoundError, UserError
 
@@ -40,7 +40,7 @@ def test_multi_object_datasets_agree_with_the_converter(name: str) -> None:
     source = SOURCES[name]
     assert all(file.name == f"{name}_{file.piece}.tfrecords" for file in source.files)
     assert all(f"/multi-object-datasets/{name}/" in file.url for file in source.files)
-    variants = {known.variant for known in SCENE_SETS if known.name == name} - {None}
+    variants = {known.variant for known in DATASET_SCHEMAS if known.name == name} - {None}
     assert variants == (set(source.pieces) if source.option == "variant" else set())
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from object_discovery.models.dinosaur import DINOSAUR
-from object_discovery.models.dinosaur.mlp import MLPDecoder
-from object_discovery.models.dinosaur.transformer import TransformerDecoder
+from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
+from object_discovery.models.dinosaur.transformer import PatchTransformerDecoder
 from tests.fidelity.official import Official, assert_same
 
 OFFICIAL = Official("dinosaur_decoders")
@@ -29,10 +29,10 @@ def mlp_in_our_names(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def mlp_decoder(tag: str) -> MLPDecoder:
+def mlp_decoder(tag: str) -> PatchMLPDecoder:
     """Build our decoder with the official weights; our third hidden layer hands on what comes from the second."""
     weights = mlp_in_our_names(OFFICIAL.group(f"{tag}/weight/"))
-    decoder = MLPDecoder(weights["positions"].shape[1], 16, 24, HIDDEN)
+    decoder = PatchMLPDecoder(weights["positions"].shape[1], 16, 24, HIDDEN)
     decoder.load_state_dict(weights | {"third.weight": torch.eye(HIDDEN), "third.bias": torch.zeros(HIDDEN)})
     return decoder
 
@@ -62,10 +62,10 @@ def transformer_in_our_names(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def transformer_decoder() -> TransformerDecoder:
+def transformer_decoder() -> PatchTransformerDecoder:
     """Build our decoder with the official weights; 0 for the hidden units that we have more."""
     weights = transformer_in_our_names(OFFICIAL.group("auto/weight/"))
-    decoder = TransformerDecoder(16, (4, 4), 24, num_blocks=2, num_heads=4)
+    decoder = PatchTransformerDecoder(16, (4, 4), 24, num_blocks=2, num_heads=4)
     for name, ours in decoder.state_dict().items():
         added = [extra for old, new in zip(weights[name].shape, ours.shape, strict=True) for extra in (new - old, 0)]
         weights[name] = F.pad(weights[name], added[::-1])

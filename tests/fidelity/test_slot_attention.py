@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.layers import slot_attention
-from object_discovery.layers.competition import slot_softmax
+from object_discovery.layers.compositing import slot_softmax
 from object_discovery.layers.slot_attention import SlotAttention
 from tests.fidelity.official import Official, assert_same
 

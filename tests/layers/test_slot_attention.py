@@ -177,7 +177,7 @@ def test_number_of_slots_and_iterations_may_change_at_every_call() -> None:
 
 
 def test_given_slots_take_the_place_of_the_initial_ones() -> None:
-    core = make(init="learned")
+    core = make(slot_init="learned")
     inputs, start = problem(core, slots=6)  # more than there are queries
     torch.testing.assert_close(core(inputs, start)[0], written_out(core, inputs, start, 3)[0], rtol=1e-6, atol=1e-6)
     queries = core.queries.expand(2, -1, -1)
@@ -205,13 +205,13 @@ def test_gaussian_slots_are_reparameterised_samples() -> None:
 
 
 def test_learned_queries_start_every_image_alike_and_fewer_slots_take_the_first() -> None:
-    core = make(num_slots=4, init="learned")
+    core = make(num_slots=4, slot_init="learned")
     assert torch.equal(core.initial_slots(3), core.queries.expand(3, 4, 8))
     assert torch.equal(core.initial_slots(3, 2), core.queries[:2].expand(3, 2, 8))
 
 
 def test_noise_on_queries_is_relative_and_has_no_gradient() -> None:
-    core = make(num_slots=4, init="learned")
+    core = make(num_slots=4, slot_init="learned")
     slots = core.initial_slots(2000, noise=0.5)
     noise = ((slots / core.queries - 1) / 0.5).detach()  # slots = queries * (1 + 0.5 * noise)
     assert noise.mean().abs() < 0.02
@@ -242,7 +242,7 @@ def assert_same_gradients(
 
 
 def test_full_gradient_is_that_of_the_written_out_loop() -> None:
-    core = make(init="learned", num_heads=2)
+    core = make(slot_init="learned", num_heads=2)
     inputs, start = problem(core)
     inputs.requires_grad_()
     start = core.queries.expand(2, -1, -1)
@@ -292,7 +292,7 @@ class Settled:
 
 @pytest.fixture(scope="module")
 def settled() -> Settled:
-    return Settled(init="learned")
+    return Settled(slot_init="learned")
 
 
 def error(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> float:
@@ -344,7 +344,7 @@ def test_converged_series_is_the_derivative_of_the_fixed_point(settled: Settled,
 
 @pytest.mark.parametrize(("mode", "terms", "total"), [("implicit", 1, 4), ("implicit", 3, 6), ("bilevel", 1, 3)])
 def test_gradient_modes_change_no_value(mode: Gradient, terms: int, total: int) -> None:
-    core = make(init="learned", gradient=mode, neumann_terms=terms)
+    core = make(slot_init="learned", gradient=mode, neumann_terms=terms)
     inputs, _ = problem(core)
     expected = written_out(core, inputs, core.queries.expand(2, -1, -1), total)
     for found, value in zip(core(inputs, num_iterations=3), expected, strict=True):
@@ -353,7 +353,7 @@ def test_gradient_modes_change_no_value(mode: Gradient, terms: int, total: int) 
 
 @pytest.mark.parametrize("terms", [1, 3])
 def test_bilevel_gives_queries_the_gradient_at_the_settled_slots(terms: int) -> None:
-    core = make(init="learned", gradient="bilevel", neumann_terms=terms)
+    core = make(slot_init="learned", gradient="bilevel", neumann_terms=terms)
     inputs, _ = problem(core)
     inputs.requires_grad_()
     weights = torch.randn(2, 3, 8).double()
@@ -369,7 +369,7 @@ def test_bilevel_gives_queries_the_gradient_at_the_settled_slots(terms: int) -> 
 
 
 def test_bilevel_with_one_iteration_is_the_full_gradient() -> None:
-    full, bilevel = make(init="learned"), make(init="learned", gradient="bilevel")
+    full, bilevel = make(slot_init="learned"), make(slot_init="learned", gradient="bilevel")
     inputs, _ = problem(full)
     inputs.requires_grad_()
     expected = gradients(full, inputs, full(inputs, num_iterations=1)[0].square().sum())
@@ -377,9 +377,9 @@ def test_bilevel_with_one_iteration_is_the_full_gradient() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("init", ["gaussian", "learned"])
-def test_the_start_learns_unless_the_gradient_is_implicit(mode: Gradient, init: Initialization) -> None:
-    core = make(gradient=mode, init=init)
+@pytest.mark.parametrize("slot_init", ["gaussian", "learned"])
+def test_the_start_learns_unless_the_gradient_is_implicit(mode: Gradient, slot_init: Initialization) -> None:
+    core = make(gradient=mode, slot_init=slot_init)
     core(problem(core)[0])[0].square().sum().backward()
     for name, parameter in core.named_parameters():
         learns = mode != "implicit" or name not in ("mu", "log_sigma", "queries")
@@ -414,7 +414,7 @@ def test_memory_does_not_grow_with_the_iterations(mode: Gradient) -> None:
 @pytest.mark.parametrize("aggregation", ["mean", "sum", "batch"])
 def test_autocast_stays_close_and_reaches_every_parameter(mode: Gradient, aggregation: Aggregation) -> None:
     torch.manual_seed(0)
-    core = SlotAttention(4, 32, gradient=mode, init="learned", aggregation=aggregation, num_heads=2)
+    core = SlotAttention(4, 32, gradient=mode, slot_init="learned", aggregation=aggregation, num_heads=2)
     inputs = torch.randn(2, 500, 32)
     exact = core(inputs)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -485,7 +485,7 @@ def test_sizes_below_one_are_refused(name: str) -> None:
         SlotAttention(**{name: 0})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["init", "gradient", "aggregation"])
+@pytest.mark.parametrize("name", ["slot_init", "gradient", "aggregation"])
 def test_unknown_choices_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` to be one of .*, but got 'other'"):
         SlotAttention(**{name: "other"})  # type: ignore[arg-type]
@@ -497,19 +497,19 @@ def test_heads_must_divide_the_slots() -> None:
 
 
 def test_calls_out_of_range_are_refused() -> None:
-    core = make(init="learned")
+    core = make(slot_init="learned")
     inputs, _ = problem(core)
     with pytest.raises(ValueError, match="`num_iterations` to be at least 1, but got 0"):
         core(inputs, num_iterations=0)
     with pytest.raises(ValueError, match="`num_slots` to be at least 1, but got 0"):
         core(inputs, num_slots=0)
-    with pytest.raises(ValueError, match=r"`num_slots` to be at most 3, .*, but got 4; use init='gaussian'"):
+    with pytest.raises(ValueError, match=r"`num_slots` to be at most 3, .*, but got 4; use slot_init='gaussian'"):
         core(inputs, num_slots=4)
 
 
-@pytest.mark.parametrize(("init", "count"), [("gaussian", 54_336), ("learned", 54_336 - 2 * 64 + 7 * 64)])
-def test_number_of_parameters(init: Initialization, count: int) -> None:
-    assert sum(parameter.numel() for parameter in SlotAttention(init=init).parameters()) == count
+@pytest.mark.parametrize(("slot_init", "count"), [("gaussian", 54_336), ("learned", 54_336 - 2 * 64 + 7 * 64)])
+def test_number_of_parameters(slot_init: Initialization, count: int) -> None:
+    assert sum(parameter.numel() for parameter in SlotAttention(slot_init=slot_init).parameters()) == count
 
 
 def test_initial_parameters_are_those_of_the_original() -> None:
@@ -518,7 +518,7 @@ def test_initial_parameters_are_those_of_the_original() -> None:
     for parameter in (core.mu, core.log_sigma):
         assert 0.95 * bound < parameter.abs().max() <= bound
         assert parameter.mean().abs() < 0.1 * bound
-    queries = SlotAttention(50, 64, init="learned").queries
+    queries = SlotAttention(50, 64, slot_init="learned").queries
     bound = math.sqrt(6 / (50 + 64))
     assert 0.95 * bound < queries.abs().max() <= bound
 
@@ -532,12 +532,12 @@ def test_the_same_seed_gives_the_same_slots() -> None:
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize("init", ["gaussian", "learned"])
-def test_copies_and_state_dicts_carry_everything(init: Initialization) -> None:
-    core = make(init=init, aggregation="batch").float()
+@pytest.mark.parametrize("slot_init", ["gaussian", "learned"])
+def test_copies_and_state_dicts_carry_everything(slot_init: Initialization) -> None:
+    core = make(slot_init=slot_init, aggregation="batch").float()
     inputs, start = (tensor.float() for tensor in problem(core))
     core(inputs, start)  # moves the running statistics
-    fresh = SlotAttention(3, 8, 5, mlp_size=11, init=init, aggregation="batch")
+    fresh = SlotAttention(3, 8, 5, mlp_size=11, slot_init=slot_init, aggregation="batch")
     fresh.load_state_dict(core.state_dict())
     expected = core.eval()(inputs, start)[0]
     for twin in (fresh, copy.deepcopy(core)):
@@ -547,9 +547,9 @@ def test_copies_and_state_dicts_carry_everything(init: Initialization) -> None:
         }
 
 
-@pytest.mark.parametrize(("init", "names"), [("gaussian", {"mu", "log_sigma"}), ("learned", {"queries"})])
-def test_what_the_implicit_gradient_cannot_reach_is_not_trained(init: Any, names: set[str]) -> None:
-    core = SlotAttention(num_slots=3, slot_size=8, init=init, gradient="implicit")
+@pytest.mark.parametrize(("slot_init", "names"), [("gaussian", {"mu", "log_sigma"}), ("learned", {"queries"})])
+def test_what_the_implicit_gradient_cannot_reach_is_not_trained(slot_init: Any, names: set[str]) -> None:
+    core = SlotAttention(num_slots=3, slot_size=8, slot_init=slot_init, gradient="implicit")
     assert {name for name, parameter in core.named_parameters() if not parameter.requires_grad} == names
 
 
@@ -565,7 +565,7 @@ def test_kmeans_start_is_soft_kmeans() -> None:
     torch.manual_seed(0)
     centres = 3 * torch.randn(3, 32)
     inputs = (centres[:, None] + 0.05 * torch.randn(3, 20, 32)).view(1, 60, 32)
-    core = SlotAttention(3, 32, init="learned")
+    core = SlotAttention(3, 32, slot_init="learned")
     core.start_as_kmeans()
     one_each = torch.zeros(1, 3, 60)
     one_each[0, [0, 1, 2], [0, 20, 40]] = 1
@@ -575,7 +575,7 @@ def test_kmeans_start_is_soft_kmeans() -> None:
 
 
 def test_clusters_are_the_attention_of_an_update_before_the_first_iteration() -> None:
-    core = SlotAttention(3, 8, num_heads=2, init="learned").double()
+    core = SlotAttention(3, 8, num_heads=2, slot_init="learned").double()
     inputs, clusters = torch.randn(2, 10, 8).double(), torch.rand(2, 3, 10).double()
     values = core.project(inputs)[1]
     weights = clusters + core.epsilon
@@ -590,7 +590,7 @@ def test_clusters_are_the_attention_of_an_update_before_the_first_iteration() ->
 @pytest.mark.parametrize("mode", MODES)
 def test_a_slot_without_a_share_is_left_out_as_if_it_were_not_there(mode: Gradient, heads: int) -> None:
     torch.manual_seed(0)
-    core = SlotAttention(4, 8, mlp_size=16, num_heads=heads, init="learned", gradient=mode).double()
+    core = SlotAttention(4, 8, mlp_size=16, num_heads=heads, slot_init="learned", gradient=mode).double()
     inputs, clusters = torch.randn(2, 10, 8).double(), torch.rand(2, 4, 10).double()
     clusters[:, 3] = clusters[1, 2] = 0
     slots, attention = core(inputs, clusters=clusters)

@@ -16,7 +16,8 @@ import object_discovery
 from object_discovery import SlotAttentionModel
 from object_discovery.errors import CheckpointError, UserError
 from object_discovery.models import MODELS, ObjectDiscoveryModel
-from object_discovery.models.base import read_checkpoint, read_config
+from object_discovery.models.checkpoints import read_checkpoint
+from object_discovery.models.configs import read_config
 from object_discovery.params import ModelParams
 from tests.models.tiny import make_data, make_images, make_model, make_trainer
 from tests.models.two_processes import train_and_score
@@ -212,7 +213,7 @@ def states(model: ObjectDiscoveryModel[Any], trainer: Trainer) -> list[Tensor]:
 @pytest.mark.parametrize("stop", [2, 3])  # at the end of an epoch, and amid one
 def test_a_run_resumes_where_it_stopped(stop: int, tmp_path: Path) -> None:
     def run(max_steps: int, *callbacks: Callback, **settings: Any) -> list[Tensor]:
-        model = make_model("sa", init="learned", lr_schedule="cosine", decay_steps=10)
+        model = make_model("sa", slot_init="learned", lr_schedule="cosine", decay_steps=10)
         trainer = make_trainer(max_steps, callbacks=list(callbacks), enable_checkpointing=True)
         trainer.fit(model, make_data(), **settings)
         assert trainer.global_step == max_steps
@@ -249,5 +250,7 @@ def test_two_processes_train_and_score_as_one_with_batches_twice_as_large(tmp_pa
     moved = {name: one["weights"][name] - start[name] for name in one["weights"]}
     assert sum(float(move.abs().sum()) for move in moved.values()) > 0
     for name, weight in two["weights"].items():
+        if name == "slot_attention.norm_slots.bias":  # its gradient is rounding alone, as the softmax cancels it
+            continue
         difference = (weight - one["weights"][name]).abs().mean()
         assert difference <= 0.02 * moved[name].abs().mean() + 1e-7, name

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 import object_discovery
 from object_discovery import TetrominoesDataModule
 from object_discovery.models import MODELS, ObjectDiscoveryModel
-from object_discovery.models.base import read_config
+from object_discovery.models.configs import read_config
 from object_discovery.models.slot_model import SlotModel
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_model, make_objects, make_trainer
 

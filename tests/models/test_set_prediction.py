@@ -9,12 +9,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from object_discovery import SetPrediction
-from object_discovery.data.clevr_objects import ATTRIBUTES, NUM_COLUMNS
+from object_discovery.data.object_encoding import ATTRIBUTES, NUM_COLUMNS
 from object_discovery.errors import UserError
 from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.metrics import average_precision
 from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES, COLUMNS, THRESHOLDS
-from object_discovery.models.base import read_config
+from object_discovery.models.configs import read_config
 from object_discovery.models.set_prediction import encoder_shape, match_objects, set_loss
 from tests.models.tiny import SIZE, TINY, make_data, make_images, make_objects, make_trainer
 
@@ -53,14 +53,14 @@ def test_the_config_is_the_published_settings() -> None:
         "mlp_size": 128,
         "head_size": 64,
         "num_iterations": 3,
-        "init": "gaussian",
+        "slot_init": "gaussian",
         "gradient": "full",
         "encoder_channels": [64] * 4,
         "encoder_strides": [1, 2, 2, 1],
         "encoder_kernel": 5,
         "encoder_residual": False,
         "position_frequencies": 0,
-        "initialization": "keras",
+        "weight_init": "keras",
         "norm_eps": 1e-3,
     }
     config = read_config("set_prediction_clevr")
@@ -190,14 +190,14 @@ def test_data_without_objects_are_refused() -> None:
 
 
 def test_the_loss_of_the_model_is_the_mean_over_images() -> None:
-    model = make(init="learned", coordinate_weight=3.0)
+    model = make(slot_init="learned", coordinate_weight=3.0)
     images, objects = make_images(), make_objects()
     expected = set_loss(model.predict(images), objects, 3.0, model.params.property_loss).mean()
     torch.testing.assert_close(model.losses({"image": images, "objects": objects})["loss"], expected)
 
 
 def test_the_model_is_its_parts_one_after_another() -> None:
-    model = make(init="learned")
+    model = make(slot_init="learned")
     images = make_images()
     slots, attention = model.slot_attention(model.encoder(2 * images - 1))
     found = model(images)
@@ -209,7 +209,7 @@ def test_the_model_is_its_parts_one_after_another() -> None:
 
 
 def test_samples_of_one_gaussian_allow_any_number_of_slots() -> None:
-    model = make(init="gaussian").eval()
+    model = make(slot_init="gaussian").eval()
     assert model.predict(make_images(), num_slots=5, num_iterations=1).shape == (2, 5, 19)
     torch.manual_seed(0)
     first = model.predict(make_images())
@@ -226,7 +226,7 @@ def test_properties_are_float32_under_autocast() -> None:
 
 
 def test_validation_logs_the_average_precision_of_all_images() -> None:
-    model = make(init="learned", initialization="kmeans").eval()
+    model = make(slot_init="learned", weight_init="kmeans").eval()
     data = make_data()
     found = make_trainer(1).validate(model, data, verbose=False)[0]
     batches = [model.on_after_batch_transfer(batch) for batch in data.val_dataloader()]
@@ -244,7 +244,7 @@ def test_scenes_without_objects_are_not_scored() -> None:
 
 
 def test_it_learns_a_few_scenes_by_heart() -> None:
-    model = make(slot_size=32, mlp_size=32, head_size=32, encoder_channels=[16], init="learned")
+    model = make(slot_size=32, mlp_size=32, head_size=32, encoder_channels=[16], slot_init="learned")
     batch = {"image": make_images(4), "objects": make_objects(4)}
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     first = model.losses(batch)["loss"].item()

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from object_discovery import SlotAttentionModel, SlotAttentionParams
-from object_discovery.layers.appearance import appearance_clusters
-from object_discovery.layers.frames import slot_centres
-from object_discovery.models.base import read_config
+from object_discovery.layers.clustering import appearance_clusters
+from object_discovery.layers.slot_centric import slot_centres
+from object_discovery.models.configs import read_config
 from tests.models.tiny import SIZE, TINY, make_images
 
 
@@ -36,18 +36,18 @@ CORE = {
     "slot_size": 64,
     "mlp_size": 128,
     "num_iterations": 3,
-    "init": "gaussian",
+    "slot_init": "gaussian",
     "gradient": "full",
     "aggregation": "mean",
     "encoder_kernel": 5,
     "decoder_kernel": 5,
     "feature_size": None,
     "position_frequencies": 0,
-    "slot_frames": False,
-    "seeding": False,
+    "slot_centric": False,
+    "cluster_init": False,
     "encoder_residual": False,
     "image_range": "signed",
-    "initialization": "keras",
+    "weight_init": "keras",
     "norm_eps": 1e-3,
 }
 FULL_SIZE = {
@@ -105,7 +105,7 @@ def test_published_layers(name: str) -> None:
 
 @pytest.mark.parametrize(("image_range", "scale"), [("signed", 2), ("unit", 1)])
 def test_the_loss_is_the_squared_error_in_the_range_of_the_network(image_range: str, scale: int) -> None:
-    model = make(init="learned", image_range=image_range).eval()
+    model = make(slot_init="learned", image_range=image_range).eval()
     images = make_images()
     found = model(images)
     assert found.image is not None
@@ -114,7 +114,7 @@ def test_the_loss_is_the_squared_error_in_the_range_of_the_network(image_range: 
 
 
 def test_the_model_is_its_parts_one_after_another() -> None:
-    model = make(init="learned", image_range="signed")
+    model = make(slot_init="learned", image_range="signed")
     images = make_images()
     found = model(images)
     clusters = appearance_clusters(images, SIZE // 2, 3, 0.002)
@@ -128,7 +128,7 @@ def test_the_model_is_its_parts_one_after_another() -> None:
 
 
 def test_slots_and_iterations_may_change_at_every_call() -> None:
-    model = make(init="gaussian")
+    model = make(slot_init="gaussian")
     images, start = make_images(), torch.randn(2, 5, 16)
     assert model(images, num_slots=6).masks.shape == (2, 6, SIZE, SIZE)
     once = model(images, start, num_iterations=1)
@@ -155,11 +155,11 @@ def test_an_image_of_few_objects_leaves_slots_empty() -> None:
         assert values is not None
         assert values.flatten(2).any(2).tolist() == [[True, True, False, False, False], [True] + [False] * 4]
     torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
-    assert make(num_slots=5, seed_gain=0).eval()(images).slots.flatten(2).any(2).all()
+    assert make(num_slots=5, cluster_min_gain=0).eval()(images).slots.flatten(2).any(2).all()
 
 
 def test_seeding_can_be_left_out() -> None:
-    model = make(seeding=False).eval()
+    model = make(cluster_init=False).eval()
     images = make_images()
     torch.testing.assert_close(model(images).slots, model.slot_attention(model.encoder(2 * images - 1))[0])
 
@@ -190,7 +190,7 @@ def test_every_hyperparameter_of_the_core_reaches_it() -> None:
         "num_slots": 5,
         "num_iterations": 4,
         "num_heads": 2,
-        "init": "gaussian",
+        "slot_init": "gaussian",
         "gradient": "implicit",
         "neumann_terms": 3,
         "aggregation": "sum",
@@ -203,7 +203,7 @@ def test_every_hyperparameter_of_the_core_reaches_it() -> None:
 
 @pytest.mark.parametrize(("step", "noise"), [(0, 1.0), (5, 0.5), (10, 0.0), (11, 0.0)])
 def test_noise_falls_along_a_cosine_in_training_only(step: int, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(init="learned", noise_steps=10)
+    model = make(slot_init="learned", noise_steps=10)
     seen: list[float] = []
     initial_slots = model.slot_attention.initial_slots
 
@@ -221,7 +221,7 @@ def test_noise_falls_along_a_cosine_in_training_only(step: int, noise: float, mo
 
 @pytest.mark.parametrize("gradient", ["full", "implicit", "bilevel"])
 def test_it_learns_to_reconstruct(gradient: str) -> None:
-    model = make(init="learned", gradient=gradient)
+    model = make(slot_init="learned", gradient=gradient)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     images = torch.zeros(2, 3, SIZE, SIZE)
     images[0, 0, :8], images[1, 1, :, 8:] = 1, 1
@@ -237,8 +237,8 @@ def test_it_learns_to_reconstruct(gradient: str) -> None:
 
 def test_keras_initialization_is_an_option() -> None:
     bias = "encoder.convolutions.0.bias"
-    assert not make(initialization="keras").state_dict()[bias].any()
-    assert make(initialization="torch").state_dict()[bias].any()
+    assert not make(weight_init="keras").state_dict()[bias].any()
+    assert make(weight_init="torch").state_dict()[bias].any()
 
 
 def test_a_params_object_is_taken() -> None:

@@ -179,14 +179,14 @@ def test_a_step_of_each_trains_and_is_logged(model_type: str, settings: dict[str
 @slot_models
 def test_validation_scores_the_slots_of_the_whole_split(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = make(model_type), []
-    evaluate = model.evaluate
+    score_batch = model.score_batch
 
     def noted(batch: dict[str, Tensor]) -> Any:
-        found, own = evaluate(batch)
+        found, own = score_batch(batch)
         seen.append(found.slots)
         return found, own
 
-    monkeypatch.setattr(model, "evaluate", noted)
+    monkeypatch.setattr(model, "score_batch", noted)
     scores = make_trainer(1).validate(model, make_data(batch_size=4), verbose=False)[0]
     slots = torch.cat(seen)
     assert [len(part) for part in seen] == [3, 3]
@@ -263,14 +263,14 @@ def test_the_gaussian_of_the_sprites_starts_wide() -> None:
 def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the clusters are: they are what the core is given, on its own grid, unless slots are given."""
     seen: list[Tensor | None] = []
-    model = make(model_type, seeding=True, seed_gain=1.0).eval()
-    bind = model.bind
+    model = make(model_type, cluster_init=True, cluster_min_gain=1.0).eval()
+    bind = model.attend_slots
 
     def watched(*args: Any) -> tuple[Tensor, Tensor]:
         seen.append(args[4])
         return bind(*args)
 
-    monkeypatch.setattr(model, "bind", watched)
+    monkeypatch.setattr(model, "attend_slots", watched)
     images = make_images()
     found = model(images)
     (clusters,) = seen
@@ -288,7 +288,7 @@ def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypat
 @slot_models
 def test_the_models_of_pixels_are_seeded_by_default(model_type: str) -> None:
     params = cast(SlotParams, MODELS[model_type].params_class())
-    assert params.seeding == (model_type in ("sa", "slate"))
+    assert params.cluster_init == (model_type in ("sa", "slate"))
 
 
 @pytest.mark.parametrize(
@@ -307,8 +307,8 @@ def test_the_models_of_pixels_are_seeded_by_default(model_type: str) -> None:
     ids=str,
 )
 def test_slots_that_were_left_out_have_no_mask(model_type: str, settings: dict[str, Any]) -> None:
-    model = make(model_type, seeding=True, seed_gain=1.0, **settings).eval()
-    for found in (model(make_images()), model.evaluate(make_batch())[0]):
+    model = make(model_type, cluster_init=True, cluster_min_gain=1.0, **settings).eval()
+    for found in (model(make_images()), model.score_batch(make_batch())[0]):
         assert not found.masks[:, 1:].any()  # no cluster but the first explains a whole image
         torch.testing.assert_close(found.masks[:, 0], torch.ones_like(found.masks[:, 0]))
     loss = model.train().losses(make_batch())["loss"]
@@ -320,5 +320,5 @@ def test_slots_that_were_left_out_have_no_mask(model_type: str, settings: dict[s
 @pytest.mark.parametrize("model_type", ["sa", "slate", "dinosaur"])
 def test_it_trains_in_half_precision_from_seeds(model_type: str) -> None:
     trainer = make_trainer(2, precision="bf16-true", limit_val_batches=1)
-    trainer.fit(make(model_type, seeding=True), make_data())
+    trainer.fit(make(model_type, cluster_init=True), make_data())
     assert trainer.callback_metrics["train/loss"].isfinite()

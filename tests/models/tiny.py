@@ -7,7 +7,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from object_discovery import TetrominoesDataModule
-from object_discovery.data.scene_datasets import Draw
+from object_discovery.data.dataset import Draw
 from object_discovery.models import MODELS, ObjectDiscoveryModel
 
 SIZE = 16
@@ -32,7 +32,7 @@ TINY: dict[str, dict[str, Any]] = {
         "slot_size": 16,
         "mlp_size": 16,
         "head_size": 16,
-        "init": "learned",
+        "slot_init": "learned",
         "encoder_channels": [8],
         "encoder_strides": [2],
         "warmup_steps": 2,
@@ -66,13 +66,13 @@ TINY: dict[str, dict[str, Any]] = {
         "num_slots": SLOTS,
         "slot_size": 16,
         "mlp_size": 16,
-        "vocabulary_size": 8,
+        "codebook_size": 8,
         "model_size": 16,
         "decoder_blocks": 2,
         "decoder_heads": 2,
         "warmup_steps": 2,
         "dvae_steps": 0,
-        "seeding": False,
+        "cluster_init": False,
     },
 }
 """Settings of a small model of each type."""

@@ -7,7 +7,7 @@ from PIL import Image
 from object_discovery import SLATE
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
-from object_discovery.prediction.command import main
+from object_discovery.predict import main
 from object_discovery.prediction.compose import composition_picture, edited_slots, main_objects
 from tests.checkpoints import save_tiny
 from tests.models.tiny import SIZE, TINY, make_images, make_model, make_trainer

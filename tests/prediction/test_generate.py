@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from object_discovery.models import ObjectDiscoveryModel
-from object_discovery.prediction.command import main
+from object_discovery.predict import main
 from object_discovery.prediction.generate import generate, mosaic
 from tests.checkpoints import save_tiny
 from tests.models.tiny import SIZE, make_model, make_trainer

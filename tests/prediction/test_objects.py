@@ -6,7 +6,7 @@ from torch import Tensor
 
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
-from object_discovery.prediction.objects import predict, resize
+from object_discovery.prediction.objects import predict, resize_bilinear
 from tests.checkpoints import ByColour, tiny_model
 
 
@@ -92,4 +92,4 @@ def test_more_slots_than_label_maps_hold_are_refused() -> None:
 
 def test_resizing_smooths_where_images_become_smaller() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 1, 32, 32)
-    assert (resize(stripes, 4, 4)[..., 1:-1] - 0.5).abs().max() < 0.05
+    assert (resize_bilinear(stripes, 4, 4)[..., 1:-1] - 0.5).abs().max() < 0.05

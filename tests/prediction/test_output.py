@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from object_discovery.palette import palette
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import overview, picture, write_prediction
+from object_discovery.visualization.palette import palette
 from tests.checkpoints import ByColour
 
 

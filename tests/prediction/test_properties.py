@@ -8,9 +8,9 @@ from PIL import Image
 from rich.console import Console
 
 from object_discovery import SetPrediction
-from object_discovery.data.clevr_objects import encode_objects
+from object_discovery.data.object_encoding import encode_objects
 from object_discovery.data.raycast.layout import COLOURS
-from object_discovery.prediction.command import main
+from object_discovery.predict import main
 from object_discovery.prediction.properties import objects_table, plan, predicted_objects
 from tests.checkpoints import save_tiny
 

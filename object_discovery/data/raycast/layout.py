@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from object_discovery.data.random_numbers import integers, uniform
 from object_discovery.data.raycast.camera import Camera, look_at_origin, project
+from object_discovery.data.raycast.random_numbers import integers, uniform
 
 MAX_OBJECTS = 10
 """Largest number of objects in a scene."""

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from object_discovery.data.random_numbers import integers, uniform
 from object_discovery.data.raycast.intersection import Vector
 from object_discovery.data.raycast.layout import MAX_OBJECTS
+from object_discovery.data.raycast.random_numbers import integers, uniform
 
 PATTERNS = ("clouds", "stripes", "checks", "dots", "marble", "rings", "bricks")
 """The patterns."""

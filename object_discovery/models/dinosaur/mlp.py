@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.competition import slot_softmax
+from object_discovery.layers.compositing import slot_softmax
 
 
-class MLPDecoder(nn.Module):
+class PatchMLPDecoder(nn.Module):
     """Decode slots into features by an MLP that sees one slot at one position.
 
     As published: a slot and the learned embedding of a position are added and go through three hidden layers to F
@@ -36,7 +36,7 @@ class MLPDecoder(nn.Module):
         arXiv 2408.09162 (top-k decoding).
 
     Example:
-        >>> decoder = MLPDecoder(slot_size=8, num_patches=4, feature_size=6, hidden_size=16)
+        >>> decoder = PatchMLPDecoder(slot_size=8, num_patches=4, feature_size=6, hidden_size=16)
         >>> features, masks = decoder(torch.zeros(2, 3, 8), torch.ones(2, 3, 4) / 3)
         >>> features.shape, masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 4, 6]), torch.Size([2, 3, 4]))

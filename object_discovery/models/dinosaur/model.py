@@ -10,14 +10,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from object_discovery.discovery import Discovery
+from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.frozen_encoder import FrozenEncoder
-from object_discovery.layers.initialization import draw_weights
 from object_discovery.layers.position import PositionEmbedding
-from object_discovery.models.base import Batch
-from object_discovery.models.dinosaur.mlp import MLPDecoder
+from object_discovery.layers.weight_init import init_weights
+from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
 from object_discovery.models.dinosaur.pixels import PixelDecoder, enlarge, pixel_inputs, shrink
-from object_discovery.models.dinosaur.transformer import TransformerDecoder
+from object_discovery.models.dinosaur.transformer import PatchTransformerDecoder
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import DINOSAURParams
 
@@ -80,10 +79,10 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
             self.inputs = pixel_inputs(size, p.slot_size, p.norm_eps)
         self.position = PositionEmbedding(*self.encoder.grid, size, _FREQUENCIES) if p.position_scale else None
         self.slot_attention = self.build_slot_attention(p.slot_size)
-        draw_weights(p.initialization, (self.position, self.inputs, self.slot_attention), self.slot_attention)
+        init_weights(p.weight_init, (self.position, self.inputs, self.slot_attention), self.slot_attention)
         if p.decoder == "broadcast":
             self.slot_attention.reset_slots(wide=True)
-        elif p.init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
+        elif p.slot_init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
         self.decoder = self._build_decoder()
@@ -93,13 +92,13 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         """Whether training needs images besides their features."""
         return self.params.decoder == "broadcast"
 
-    def _build_decoder(self) -> MLPDecoder | TransformerDecoder | PixelDecoder:
+    def _build_decoder(self) -> PatchMLPDecoder | PatchTransformerDecoder | PixelDecoder:
         p, (height, width), size = self.params, self.encoder.grid, self.encoder.feature_size
         if p.decoder == "mlp":
-            return MLPDecoder(p.slot_size, height * width, size, p.decoder_size, p.decoder_top_k)
+            return PatchMLPDecoder(p.slot_size, height * width, size, p.decoder_size, p.decoder_top_k)
         if p.decoder == "broadcast":
             return PixelDecoder(p.slot_size, p.painted_size)
-        return TransformerDecoder(
+        return PatchTransformerDecoder(
             p.slot_size,
             (height, width),
             size,
@@ -142,7 +141,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     ) -> Discovery:
         """Do the work of `forward`; there is an image where pixels are painted, with `decoder="broadcast"`."""
         features = self._normalised(self.encoder(images))
-        slots, attention = self._bind(features, slots, num_slots, num_iterations)
+        slots, attention = self._attend_slots(features, slots, num_slots, num_iterations)
         if isinstance(self.decoder, PixelDecoder):
             return self._painting(slots, attention, *self.decoder(slots, self.present(slots))[1:])
         masks = attention if self.params.mask_source == "slots" else self._masks(slots, attention, features)
@@ -151,17 +150,17 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the features, or of the pixels with `decoder="broadcast"`."""
         features = self.features(batch)
-        slots, attention = self._bind(features)
+        slots, attention = self._attend_slots(features)
         if isinstance(self.decoder, PixelDecoder):
             target = shrink(batch["image"], self.decoder.size)
             return self.regularize({"loss": F.mse_loss(self.decoder(slots, self.present(slots))[0], target)}, slots)
         predicted, _ = self._decode(slots, attention, features, with_masks=False)
         return self.regularize({"loss": F.mse_loss(predicted.float(), features.float())}, slots)
 
-    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and compute for each image the mean squared error that is minimised."""
         features = self.features(batch)
-        slots, attention = self._bind(features, None, **self.forward_options)
+        slots, attention = self._attend_slots(features, None, **self.forward_options)
         if isinstance(self.decoder, PixelDecoder):
             image, *painted = self.decoder(slots, self.present(slots))
             error = (image - shrink(batch["image"], self.decoder.size)).square().flatten(1).mean(1)
@@ -191,7 +190,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     def _normalised(self, features: Tensor) -> Tensor:
         return F.layer_norm(features, features.shape[-1:]) if self.params.feature_norm else features
 
-    def _bind(
+    def _attend_slots(
         self,
         features: Tensor,
         slots: Tensor | None = None,
@@ -204,22 +203,22 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         if self.position is not None:
             places = self.position().flatten(1).T
             features = F.layer_norm(features, features.shape[-1:]) + self.params.position_scale * places
-        return self.bind(self.inputs(features), slots, num_slots, num_iterations, clusters)
+        return self.attend_slots(self.inputs(features), slots, num_slots, num_iterations, clusters)
 
     def _decode(
         self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.decoder, MLPDecoder):
+        if isinstance(self.decoder, PatchMLPDecoder):
             return self.decoder(slots, attention, self.present(slots))  # type: ignore[no-any-return]
         predicted, masks = self.decoder(slots, features, with_masks)
-        return predicted, masks if masks is None else self.only_present(masks, slots)
+        return predicted, masks if masks is None else self.mask_inactive_slots(masks, slots)
 
     def _masks(self, slots: Tensor, attention: Tensor, features: Tensor) -> Tensor:
         """Compute the decoder's masks `(B, K, N)` alone."""
-        if isinstance(self.decoder, MLPDecoder):
+        if isinstance(self.decoder, PatchMLPDecoder):
             return self.decoder.masks(slots, attention, self.present(slots))
-        assert isinstance(self.decoder, TransformerDecoder)
-        return self.only_present(self.decoder.masks(slots, features), slots)
+        assert isinstance(self.decoder, PatchTransformerDecoder)
+        return self.mask_inactive_slots(self.decoder.masks(slots, features), slots)
 
     def _painting(self, slots: Tensor, attention: Tensor, slot_images: Tensor, masks: Tensor) -> Discovery:
         """Bring what the slots paint to the size of the images."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.competition import blend_slots
+from object_discovery.layers.compositing import blend_slots
 from object_discovery.layers.position import PositionEmbedding
 
 _GRID = 8

@@ -77,7 +77,7 @@ class DecoderBlock(nn.Module):
         return inputs + self.self_attention(normed, normed, causal=True)  # type: ignore[no-any-return]
 
 
-class TransformerDecoder(nn.Module):
+class PatchTransformerDecoder(nn.Module):
     """Predict the features of each patch from the true ones of the patches before it, and from slots.
 
     Letters: B images, K slots, D slot size, N = h w patches, F feature size.
@@ -98,7 +98,7 @@ class TransformerDecoder(nn.Module):
         Seitzer et al. 2023, appendix; Kakogeorgiou et al., SPOT, CVPR 2024, arXiv 2312.00648.
 
     Example:
-        >>> decoder = TransformerDecoder(slot_size=8, grid=(2, 2), feature_size=6, num_blocks=2, num_heads=2)
+        >>> decoder = PatchTransformerDecoder(slot_size=8, grid=(2, 2), feature_size=6, num_blocks=2, num_heads=2)
         >>> features, masks = decoder(torch.zeros(2, 3, 8), torch.zeros(2, 4, 6))
         >>> features.shape, masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 4, 6]), torch.Size([2, 3, 4]))

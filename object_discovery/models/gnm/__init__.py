@@ -4,7 +4,7 @@ Reference:
     Jiang and Ahn, Generative Neurosymbolic Machines, NeurIPS 2020, arXiv 2010.12152.
 """
 
+from object_discovery.models.gnm.decomposition import Scene
 from object_discovery.models.gnm.model import GNM
-from object_discovery.models.gnm.scene import Scene
 
 __all__ = ["GNM", "Scene"]

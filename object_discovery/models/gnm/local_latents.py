@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.models.gnm.blocks import GridNorm
+from object_discovery.models.gnm.cluster_init import Seeds
 from object_discovery.models.gnm.distributions import Gaussian, relaxed_bernoulli
-from object_discovery.models.gnm.seeding import Seeds
 
 _LEAN = 1.0  # what seeds add to or take from the presence, before its bound
 

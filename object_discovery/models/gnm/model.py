@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from object_discovery.discovery import Discovery
+from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import UserError
-from object_discovery.models.base import Batch, ObjectDiscoveryModel
+from object_discovery.models.base import ObjectDiscoveryModel
 from object_discovery.models.gnm.background import Background
+from object_discovery.models.gnm.cluster_init import SEED_SIZE, find_seeds
+from object_discovery.models.gnm.decomposition import Scene, count_objects_per_map, decompose
 from object_discovery.models.gnm.distributions import Gaussian
 from object_discovery.models.gnm.inference import ImageEncoder
 from object_discovery.models.gnm.likelihood import log_ratio
 from object_discovery.models.gnm.local_latents import ObjectDistribution, ObjectHead, Objects, place
 from object_discovery.models.gnm.objective import (
-    Weights,
+    ScheduleValues,
     auxiliary_divergences,
     divergences,
     elbo,
@@ -29,18 +31,16 @@ from object_discovery.models.gnm.objective import (
 )
 from object_discovery.models.gnm.prior import StructDRAW
 from object_discovery.models.gnm.renderer import GlimpseDecoder, Layers, arrange, blend
-from object_discovery.models.gnm.scene import Scene, count_labels, take_apart
-from object_discovery.models.gnm.seeding import SEED_SIZE, find_seeds
 from object_discovery.models.scores import MeanScore, SplitScores
 from object_discovery.params import GNMParams
-from object_discovery.visualize import draw_boxes
+from object_discovery.visualization.grid import draw_boxes
 
 _MOST_PRESENT = 0.99
 _MARGIN = 0.1  # of colours from the background, where `background_margin` gives none
 _THE_END = 10**12
 
 
-class Inferred(NamedTuple):
+class Posterior(NamedTuple):
     """What the images alone say about their latents."""
 
     features: Tensor
@@ -91,7 +91,7 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         p = self.params
         self.encoder = ImageEncoder(p.resolution, p.grid, p.hidden_size, shortcut=p.shortcut)
         self.global_latent = StructDRAW(p.grid, p.hidden_size, p.global_size, p.global_steps)
-        self.seed_layer = nn.Linear(SEED_SIZE, p.hidden_size) if p.seeding else None
+        self.seed_layer = nn.Linear(SEED_SIZE, p.hidden_size) if p.cluster_init else None
         self.head = ObjectHead(p.hidden_size, p.what_size, p.presence_bound, scale=p.scale_start)
         size = p.glimpse_size or max(4, self.encoder.size // 4)
         self.glimpses = GlimpseDecoder(p.what_size, size, centred=p.centred)
@@ -210,7 +210,7 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         counts = objects.presence.detach().sum(1).mean()
         return {"loss": loss(values, weights), "elbo": elbo(values).detach(), "objects": counts, **values}
 
-    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and estimate the ELBO of each image."""
         images = batch["image"]
         end = weights_at(self.params, _THE_END)
@@ -224,17 +224,17 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
             "imagined": self.sample(len(images)).image,
         }
 
-    def infer(self, images: Tensor, reach: float = 1.0) -> Inferred:
+    def infer(self, images: Tensor, reach: float = 1.0) -> Posterior:
         """Infer the latents of images `(B, 3, H, W)`; `reach` is the share of the bound of the presence's log-odds."""
         features = self.encoder(images)
         background = self.background.infer(features)
         if self.seed_layer is None:
-            return Inferred(features, self.head(features, reach), background)
+            return Posterior(features, self.head(features, reach), background)
         # Autocast caches the bfloat16 copies of weights; copies made under no_grad would later block gradients.
         painted = self.background.paint(background.mean).detach()
         seeds = find_seeds(images, painted, self.params.background_margin or _MARGIN, self.params.grid)
         features = features + self.seed_layer(seeds.described())
-        return Inferred(features, self.head(features, reach, seeds), background)
+        return Posterior(features, self.head(features, reach, seeds), background)
 
     def count_objects(self, images: Tensor) -> Tensor:
         """Count the objects that are more probably there than not, `(B,)`, int64."""
@@ -272,9 +272,9 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
             raise ValueError(f"Expected argument `num_slots` to be from 1 to {most}, but got {num_slots}")
         layers, painted = self.paint(objects, background)
         boxes = place(objects.where, self.params.grid)
-        return take_apart(objects, boxes, layers, painted, background, num_slots, latent)
+        return decompose(objects, boxes, layers, painted, background, num_slots, latent)
 
-    def _parts(self, images: Tensor, weights: Weights) -> tuple[dict[str, Tensor], Objects]:
+    def _parts(self, images: Tensor, weights: ScheduleValues) -> tuple[dict[str, Tensor], Objects]:
         """Compute the parts of the objective, `(B,)` each, of one sample of the latents; and its objects."""
         p = self.params
         self.check_images(images)
@@ -301,14 +301,14 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         }
         return parts, objects
 
-    def _cost_of_background(self, painted: Tensor, images: Tensor, weights: Weights) -> dict[str, Tensor]:
+    def _cost_of_background(self, painted: Tensor, images: Tensor, weights: ScheduleValues) -> dict[str, Tensor]:
         """Compute what backgrounds cost that learn on their own, by the part's name; nothing if they do not."""
         p = self.params
         if p.background_margin is None:
             return {}
         return {"background_nll": robust_cost(painted, images, p.sigma, p.background_margin, bounded=not weights.alone)}
 
-    def _log_weight(self, images: Tensor, found: Inferred) -> Tensor:
+    def _log_weight(self, images: Tensor, found: Posterior) -> Tensor:
         """Draw the latents of images once and return the logarithm of their importance, `(B,)`."""
         features, inferred, inferred_background = found
         objects, background, latent = inferred.draw(), inferred_background.sample(), self.global_latent(features)
@@ -323,7 +323,7 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         images, masks = batch["image"], batch.get("mask")
         own = {}
         if masks is not None:
-            own["count_accuracy"] = (self.count_objects(images) == count_labels(masks)).float()
+            own["count_accuracy"] = (self.count_objects(images) == count_objects_per_map(masks)).float()
         if self.num_particles is not None and split == "test":
             own["log_likelihood"] = self.log_likelihood(images, self.num_particles)
         sets = cast(SplitScores, self.scores[split]).sets

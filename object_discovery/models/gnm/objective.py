@@ -23,7 +23,7 @@ _COVERED = 0.9
 _WHERE_STDS = (0.3, 1.0, 1.0)
 
 
-class Weights(NamedTuple):
+class ScheduleValues(NamedTuple):
     """Everything that changes in the course of training, at one step."""
 
     tau: float
@@ -48,7 +48,7 @@ class Weights(NamedTuple):
     """How much of the background is hidden everywhere, in the first steps; None: where objects are."""
 
 
-def weights_at(params: GNMParams, step: int) -> Weights:
+def weights_at(params: GNMParams, step: int) -> ScheduleValues:
     """Return the weights at a step.
 
     As published, the presence prior and the forced coverage run one step ahead of the rest, and the coverage is not
@@ -62,7 +62,7 @@ def weights_at(params: GNMParams, step: int) -> Weights:
         >>> weights_at(GNMParams(tau=[1.0, 0.5, 1000, 20_000]), 10_500).tau
         0.75
     """
-    return Weights(
+    return ScheduleValues(
         linear_anneal(step, *params.tau),
         linear_anneal(step, *params.global_weight),
         linear_anneal(step + 1, *params.presence_prior),
@@ -172,7 +172,7 @@ def auxiliary_divergences(
     }
 
 
-def loss(parts: dict[str, Tensor], weights: Weights) -> Tensor:
+def loss(parts: dict[str, Tensor], weights: ScheduleValues) -> Tensor:
     """Add up the cost of the image and all divergences with their weights, `(B,)`."""
     fixed = ("nll", "background_nll", "aux_presence")
     factors = {name: 1.0 if name in fixed else weights.latents for name in parts}

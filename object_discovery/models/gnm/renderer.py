@@ -91,7 +91,7 @@ def interpolation(centre: Tensor, extent: Tensor, source: int, target: int) -> T
     return (1 - (places[:, :, None] - torch.arange(source, device=centre.device)).abs()).clamp_min(0)
 
 
-def put_in_place(glimpses: Tensor, boxes: Tensor, size: int) -> Tensor:
+def spatial_transform(glimpses: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Put glimpses in their places in images: bilinear sampling as two products of matrices.
 
     The same as `torch.nn.functional.grid_sample` with zeros outside, but several times as fast.
@@ -105,7 +105,7 @@ def put_in_place(glimpses: Tensor, boxes: Tensor, size: int) -> Tensor:
         Images with channels between rows and columns, `(M, H, C, W)`.
 
     Example:
-        >>> put_in_place(torch.ones(1, 1, 2, 2), torch.tensor([[0.5, 0.5, 0.5, 0.0]]), size=4)[0, :, 0]
+        >>> spatial_transform(torch.ones(1, 1, 2, 2), torch.tensor([[0.5, 0.5, 0.5, 0.0]]), size=4)[0, :, 0]
         tensor([[0., 0., 0., 0.],
                 [0., 0., 1., 1.],
                 [0., 0., 1., 1.],
@@ -143,7 +143,7 @@ def arrange(glimpses: Tensor, presence: Tensor, boxes: Tensor, depth: Tensor, si
     batch, count = presence.shape
     opacity = glimpses[:, 3:] * presence.reshape(-1, 1, 1, 1).to(glimpses.dtype)
     painted = torch.cat([glimpses[:, :3] * opacity, opacity], 1)
-    images = put_in_place(painted, boxes.flatten(0, 1), size).view(batch, count, size, 4, size)
+    images = spatial_transform(painted, boxes.flatten(0, 1), size).view(batch, count, size, 4, size)
     opacity = images[:, :, :, 3].float()
     weights = opacity * (-depth.float()).sigmoid()[..., None]
     return Layers(images[:, :, :, :3], opacity, weights / (weights.sum(1, keepdim=True) + _EPS))

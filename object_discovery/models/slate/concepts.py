@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from object_discovery.layers.competition import present_slots
+from object_discovery.layers.compositing import present_slots
 from object_discovery.layers.kmeans import kmeans
 
 

@@ -142,34 +142,34 @@ class DiscreteVAE(nn.Module):
     Letters: B images, H W pixels, h = H / 4 and w = W / 4, N = h w tokens, V words.
 
     Args:
-        vocabulary_size: V.
+        codebook_size: V.
         norm: `group` as published: each image is normalised over all channels and positions, which takes from it how
             bright or contrasty it is as a whole. `batch`: each channel over the batch.
 
     Attributes:
-        has_vocabulary: Whether the words have been trained, or begun as clusters.
+        codebook_initialized: Whether the words have been trained, or begun as clusters.
 
     Reference:
         Singh, Deng and Ahn 2022, section 2.1; Ramesh et al., Zero-Shot Text-to-Image Generation, 2021,
         arXiv 2102.12092.
 
     Example:
-        >>> dvae = DiscreteVAE(vocabulary_size=32)
+        >>> dvae = DiscreteVAE(codebook_size=32)
         >>> image, tokens = dvae(torch.rand(2, 3, 16, 16), tau=1.0)
         >>> image.shape, tokens.shape
         (torch.Size([2, 3, 16, 16]), torch.Size([2, 16]))
     """
 
-    has_vocabulary: Tensor
+    codebook_initialized: Tensor
 
-    def __init__(self, vocabulary_size: int, norm: Norm = "group") -> None:
+    def __init__(self, codebook_size: int, norm: Norm = "group") -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             ConvBlock(3, _WIDTH, PATCH, PATCH, norm), *(ConvBlock(_WIDTH, _WIDTH, norm=norm) for _ in range(6))
         )
-        self.register_buffer("has_vocabulary", torch.zeros((), dtype=torch.bool))
-        self.to_logits = nn.Linear(_WIDTH, vocabulary_size)  # a 1 x 1 convolution, with words last
-        self.words = nn.Linear(vocabulary_size, _WIDTH, bias=False)
+        self.register_buffer("codebook_initialized", torch.zeros((), dtype=torch.bool))
+        self.to_logits = nn.Linear(_WIDTH, codebook_size)  # a 1 x 1 convolution, with words last
+        self.words = nn.Linear(codebook_size, _WIDTH, bias=False)
         self.norm = _norm(norm, _WIDTH)
         self.decoder = nn.Sequential(
             *(layer for _ in range(2) for layer in _upsampling(norm)),
@@ -201,7 +201,7 @@ class DiscreteVAE(nn.Module):
         centres = centres[torch.arange(num_words, device=centres.device) % len(centres)]
         self.to_logits.weight.copy_(scale * centres)
         self.to_logits.bias.copy_(-scale * (centres @ mean + centres.square().sum(1) / 2))
-        self.has_vocabulary.fill_(True)
+        self.codebook_initialized.fill_(True)
 
     def forward(self, images: Tensor, tau: float) -> tuple[Tensor, Tensor]:
         """Reconstruct images through relaxed tokens, and draw hard ones apart from them.

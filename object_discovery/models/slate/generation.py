@@ -7,12 +7,12 @@ from torch import Tensor
 
 from object_discovery.models.slate.attention import KeyValueCache
 from object_discovery.models.slate.dvae import sample_tokens
-from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
+from object_discovery.models.slate.transformer import TokenEmbedding, TokenTransformerDecoder
 
 
 @torch.no_grad()
 def generate_tokens(
-    decoder: TransformerDecoder,
+    decoder: TokenTransformerDecoder,
     embedding: TokenEmbedding,
     slots: Tensor,
     *,
@@ -37,7 +37,7 @@ def generate_tokens(
         ValueError: If the temperature is negative.
 
     Example:
-        >>> decoder = TransformerDecoder(32, slot_size=8, size=16).eval()
+        >>> decoder = TokenTransformerDecoder(32, slot_size=8, size=16).eval()
         >>> embedding = TokenEmbedding(32, num_tokens=9, size=16).eval()
         >>> generate_tokens(decoder, embedding, torch.zeros(2, 3, 8)).shape
         torch.Size([2, 9])

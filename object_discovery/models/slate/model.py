@@ -14,12 +14,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from object_discovery.discovery import Discovery
-from object_discovery.layers.initialization import keras_initialization
-from object_discovery.models.base import Batch
+from object_discovery.discovery import Batch, Discovery
+from object_discovery.layers.weight_init import keras_init
 from object_discovery.models.slate.dvae import PATCH, DiscreteVAE, sample_tokens
 from object_discovery.models.slate.generation import generate_tokens
-from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
+from object_discovery.models.slate.transformer import TokenEmbedding, TokenTransformerDecoder
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SLATEParams
 from object_discovery.schedules import Plateau, cosine_anneal
@@ -46,7 +45,7 @@ class SLATE(SlotModel[SLATEParams]):
         Singh, Deng and Ahn, Illiterate DALL-E Learns to Compose, ICLR 2022, arXiv 2110.11405.
 
     Example:
-        >>> model = SLATE(num_slots=3, resolution=16, vocabulary_size=32)
+        >>> model = SLATE(num_slots=3, resolution=16, codebook_size=32)
         >>> found = model(torch.rand(2, 3, 16, 16))
         >>> found.slots.shape, found.masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 3, 192]), torch.Size([2, 3, 16, 16]))
@@ -63,8 +62,8 @@ class SLATE(SlotModel[SLATEParams]):
         p = self.params
         self.grid = -(-p.resolution // PATCH)
         self.plateau = Plateau(p.patience) if p.patience else None
-        self.dvae = DiscreteVAE(p.vocabulary_size, p.dvae_norm)
-        self.embedding = TokenEmbedding(p.vocabulary_size, self.grid**2, p.model_size, p.dropout)
+        self.dvae = DiscreteVAE(p.codebook_size, p.dvae_norm)
+        self.embedding = TokenEmbedding(p.codebook_size, self.grid**2, p.model_size, p.dropout)
         self.features = nn.Sequential(
             nn.LayerNorm(p.model_size),
             nn.Linear(p.model_size, p.model_size),
@@ -72,8 +71,8 @@ class SLATE(SlotModel[SLATEParams]):
             nn.Linear(p.model_size, p.model_size),
         )
         self.slot_attention = self.build_slot_attention(p.model_size)
-        self.decoder = TransformerDecoder(
-            p.vocabulary_size,
+        self.decoder = TokenTransformerDecoder(
+            p.codebook_size,
             p.slot_size,
             p.model_size,
             num_blocks=p.decoder_blocks,
@@ -82,8 +81,8 @@ class SLATE(SlotModel[SLATEParams]):
             attention_dropout=p.attention_dropout,
         )
         for part in (self.features, self.slot_attention):
-            part.apply(keras_initialization)
-        if p.init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
+            part.apply(keras_init)
+        if p.slot_init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
 
@@ -113,7 +112,7 @@ class SLATE(SlotModel[SLATEParams]):
         else:
             losses, tokens = self._dvae_losses(images)
         if self.stage != "dvae":
-            embedded, slots, _ = self._bind(images, tokens)
+            embedded, slots, _ = self._attend_slots(images, tokens)
             cross_entropy = self.decoder(embedded[:, :-1], slots, tokens)[0] / len(images)
             total = losses["loss"] + cross_entropy if losses else cross_entropy
             losses = self.regularize({**losses, "loss": total, "cross_entropy": cross_entropy}, slots)
@@ -137,14 +136,14 @@ class SLATE(SlotModel[SLATEParams]):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Begin the vocabulary of a new model with the patches of its first batch, if asked for."""
-        if self.global_step or batch_idx or self.dvae.has_vocabulary:
+        if self.global_step or batch_idx or self.dvae.codebook_initialized:
             return
-        if self.params.vocabulary_init == "kmeans":
+        if self.params.codebook_init == "kmeans":
             self.dvae.start_as_kmeans(self._pad(batch["image"]))
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 for parameter in self.dvae.to_logits.parameters():
                     torch.distributed.broadcast(parameter.data, 0)
-        self.dvae.has_vocabulary.fill_(True)
+        self.dvae.codebook_initialized.fill_(True)
 
     def on_fit_start(self) -> None:
         """Say so if slots will not be trained."""
@@ -160,7 +159,7 @@ class SLATE(SlotModel[SLATEParams]):
         for parameter in self._idle_parameters():
             parameter.grad = None
 
-    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
         found, tokens, embedded = self._find(batch["image"], None, **self.forward_options)
         assert found.image is not None
@@ -265,12 +264,12 @@ class SLATE(SlotModel[SLATEParams]):
     ) -> tuple[Discovery, Tensor, Tensor]:
         """Find the objects by the likeliest tokens; also return these `(B, N)` and their embeddings `(B, 1 + N, d)`."""
         tokens = self.dvae.tokens(self._pad(images))
-        embedded, slots, attention = self._bind(images, tokens, slots, num_slots, num_iterations)
+        embedded, slots, attention = self._attend_slots(images, tokens, slots, num_slots, num_iterations)
         if self.params.mask_source == "decoder":
-            attention = self.only_present(self.decoder.attention(embedded[:, :-1], slots), slots)
+            attention = self.mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), slots)
         return self._discovery(tokens, slots, attention), tokens, embedded
 
-    def _bind(
+    def _attend_slots(
         self,
         images: Tensor,
         tokens: Tensor,
@@ -281,7 +280,7 @@ class SLATE(SlotModel[SLATEParams]):
         """Embed the tokens of images and find their slots: `(B, 1 + N, d)`, slots and attention `(B, K, N)`."""
         embedded = self.embedding(tokens)
         clusters = self.seeds(self._pad(images), self.grid, slots, num_slots)
-        slots, attention = self.bind(self.features(embedded[:, 1:]), slots, num_slots, num_iterations, clusters)
+        slots, attention = self.attend_slots(self.features(embedded[:, 1:]), slots, num_slots, num_iterations, clusters)
         return embedded, slots, attention
 
     def _discovery(self, tokens: Tensor, slots: Tensor, attention: Tensor) -> Discovery:

@@ -53,13 +53,13 @@ class DecoderBlock(nn.Module):
         return (normed if self.is_first else inputs) + self.self_attention.to_self(normed, cache)  # type: ignore[no-any-return]
 
 
-class TransformerDecoder(nn.Module):
+class TokenTransformerDecoder(nn.Module):
     """Predict tokens from the tokens before them and from slots.
 
     Letters: B images, N tokens, V words, K slots, D slot size, d the size of a token's vector.
 
     Args:
-        vocabulary_size: V.
+        codebook_size: V.
         slot_size: D.
         size: d.
         num_blocks: Blocks.
@@ -71,14 +71,14 @@ class TransformerDecoder(nn.Module):
         Singh, Deng and Ahn 2022, section 3; Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762.
 
     Example:
-        >>> decoder = TransformerDecoder(vocabulary_size=32, slot_size=8, size=16, num_blocks=2, num_heads=4)
+        >>> decoder = TokenTransformerDecoder(codebook_size=32, slot_size=8, size=16, num_blocks=2, num_heads=4)
         >>> decoder(torch.zeros(2, 9, 16), torch.zeros(2, 3, 8)).shape
         torch.Size([2, 9, 32])
     """
 
     def __init__(
         self,
-        vocabulary_size: int,
+        codebook_size: int,
         slot_size: int,
         size: int = 192,
         *,
@@ -102,7 +102,7 @@ class TransformerDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(size)
-        self.to_logits = nn.Linear(size, vocabulary_size, bias=False)
+        self.to_logits = nn.Linear(size, codebook_size, bias=False)
         nn.init.xavier_uniform_(self.from_slots.weight)
         nn.init.xavier_uniform_(self.to_logits.weight)
 
@@ -156,20 +156,20 @@ class TokenEmbedding(nn.Module):
     """Vectors for tokens at their positions, after a vector for the beginning.
 
     Args:
-        vocabulary_size: V.
+        codebook_size: V.
         num_tokens: N, the length of a sequence.
         size: d.
         dropout: Share of the vectors' entries that is dropped in training.
 
     Example:
-        >>> TokenEmbedding(vocabulary_size=32, num_tokens=9, size=16)(torch.zeros(2, 9, dtype=torch.long)).shape
+        >>> TokenEmbedding(codebook_size=32, num_tokens=9, size=16)(torch.zeros(2, 9, dtype=torch.long)).shape
         torch.Size([2, 10, 16])
     """
 
-    def __init__(self, vocabulary_size: int, num_tokens: int, size: int, dropout: float = 0.0) -> None:
+    def __init__(self, codebook_size: int, num_tokens: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_tokens = num_tokens
-        self.words = nn.Embedding(vocabulary_size + 1, size)  # 0 is the beginning, token j is j + 1
+        self.words = nn.Embedding(codebook_size + 1, size)  # 0 is the beginning, token j is j + 1
         self.positions = nn.Parameter(torch.empty(num_tokens + 1, size))
         self.dropout = Dropout(dropout)
         nn.init.trunc_normal_(self.positions)  # standard deviation 1, as published

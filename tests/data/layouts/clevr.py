@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from object_discovery.data.clevr_objects import ATTRIBUTES
+from object_discovery.data.object_encoding import ATTRIBUTES
 
 SIZES = {"train": 12, "val": 5, "test": 4}
 HEIGHT, WIDTH = 32, 48

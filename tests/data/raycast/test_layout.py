@@ -2,7 +2,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from object_discovery.data.clevr_objects import ATTRIBUTES
+from object_discovery.data.object_encoding import ATTRIBUTES
 from object_discovery.data.raycast.camera import look_at_origin, project
 from object_discovery.data.raycast.layout import (
     COLOURS,

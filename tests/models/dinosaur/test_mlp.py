@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from object_discovery.models.dinosaur.mlp import MLPDecoder
+from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
 
 B, K, D, N, F, H = 2, 4, 5, 6, 3, 8
 
 
-def make(top_k: int | None = None) -> MLPDecoder:
+def make(top_k: int | None = None) -> PatchMLPDecoder:
     torch.manual_seed(0)
-    decoder = MLPDecoder(D, N, F, H, top_k).double()
+    decoder = PatchMLPDecoder(D, N, F, H, top_k).double()
     for parameter in decoder.parameters():  # biases too, which start at 0
         torch.nn.init.normal_(parameter)
     return decoder
@@ -21,7 +21,7 @@ def inputs() -> tuple[Tensor, Tensor]:
     return slots, torch.rand(B, K, N, generator=generator, dtype=torch.float64).softmax(1)
 
 
-def published(decoder: MLPDecoder, slots: Tensor, attention: Tensor, top_k: int = K) -> tuple[Tensor, Tensor]:
+def published(decoder: PatchMLPDecoder, slots: Tensor, attention: Tensor, top_k: int = K) -> tuple[Tensor, Tensor]:
     """Write the decoder out: every slot at every patch through all layers, then blended."""
     features = slots[:, :, None] + decoder.positions  # (B, K, N, D)
     for layer in (decoder.first, decoder.second, decoder.third):
@@ -81,7 +81,7 @@ def test_slots_are_exchangeable() -> None:
 
 
 def test_the_parameters_are_as_many_as_published() -> None:
-    decoder = MLPDecoder(256, 196, 768, 2048)
+    decoder = PatchMLPDecoder(256, 196, 768, 2048)
     layers = 256 * 2048 + 2048 + 2 * (2048 * 2048 + 2048) + 2048 * 769 + 769
     assert sum(parameter.numel() for parameter in decoder.parameters()) == 196 * 256 + layers
     assert all(not layer.bias.any() for layer in (decoder.first, decoder.second, decoder.third, decoder.last))
@@ -90,4 +90,4 @@ def test_the_parameters_are_as_many_as_published() -> None:
 
 def test_wrong_numbers_of_slots_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`top_k` to be at least 1 or None, but got 0"):
-        MLPDecoder(D, N, F, H, top_k=0)
+        PatchMLPDecoder(D, N, F, H, top_k=0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from object_discovery import load
 from object_discovery.errors import UserError
 from object_discovery.models.dinosaur import DINOSAUR
-from object_discovery.models.dinosaur.mlp import MLPDecoder
+from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_trainer
 
 GRID = 4
@@ -42,11 +42,11 @@ def test_the_loss_is_the_squared_error_of_the_features(settings: dict[str, Any])
     features = torch.randn(2, GRID**2, model.encoder.feature_size, dtype=torch.float64)
     slots, attention = model.slot_attention(model.inputs(features))
     decoder: Any = model.decoder
-    predicted, _ = decoder(slots, attention if isinstance(decoder, MLPDecoder) else features)
+    predicted, _ = decoder(slots, attention if isinstance(decoder, PatchMLPDecoder) else features)
     expected = ((predicted - features) ** 2).sum() / features.numel()
     loss = model.losses({"features": features})["loss"]
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
-    own = model.evaluate({"features": features})[1]["loss"]
+    own = model.score_batch({"features": features})[1]["loss"]
     torch.testing.assert_close(own.double(), ((predicted - features) ** 2).mean((1, 2)), rtol=1e-6, atol=0)
 
 
@@ -75,11 +75,11 @@ def test_stored_features_give_the_same_without_the_encoder(
 ) -> None:
     model, images = make(**settings).eval(), make_images()
     features = model.encoder(images)
-    loss, (found, own) = model.losses({"image": images})["loss"], model.evaluate({"image": images})
+    loss, (found, own) = model.losses({"image": images})["loss"], model.score_batch({"image": images})
     without_encoder(model, monkeypatch)
     batch = {"features": features, "image": torch.empty(2, 3, 0, 0)}
     assert torch.equal(model.losses(batch)["loss"], loss)
-    again, others = model.evaluate(batch)
+    again, others = model.score_batch(batch)
     assert torch.equal(again.masks, found.masks)
     assert torch.equal(others["loss"], own["loss"])
     halves = model.losses({**batch, "features": features.half()})["loss"]
@@ -93,7 +93,7 @@ def test_large_features_may_be_normalised(monkeypatch: pytest.MonkeyPatch) -> No
     features = model.features({"image": images})
     torch.testing.assert_close(features, (raw - raw.mean(2, True)) / (raw.var(2, False, True) + 1e-5).sqrt())
     assert torch.equal(model.features({"features": raw}), features)
-    assert torch.equal(model(images).masks, model.evaluate({"features": raw})[0].masks)
+    assert torch.equal(model(images).masks, model.score_batch({"features": raw})[0].masks)
 
 
 def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
@@ -102,9 +102,9 @@ def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
         model = make(**settings).eval()
         found = model(images)
         features = model.encoder(images)
-        slots, attention = model.bind(model.inputs(features))
+        slots, attention = model.attend_slots(model.inputs(features))
         decoder: Any = model.decoder
-        small = decoder.masks(slots, attention if isinstance(decoder, MLPDecoder) else features)
+        small = decoder.masks(slots, attention if isinstance(decoder, PatchMLPDecoder) else features)
         expected = F.interpolate(small.view(2, SLOTS, GRID, GRID), (SIZE, SIZE), mode="bilinear")
         assert torch.equal(found.masks, expected)
         assert torch.equal(found.attention, attention.view(2, SLOTS, GRID, GRID))
@@ -112,7 +112,7 @@ def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
         again = model(images)
         assert torch.equal(again.attention, found.attention)
         assert torch.equal(again.masks, F.interpolate(found.attention, (SIZE, SIZE), mode="bilinear"))
-        evaluated, _ = model.evaluate({"image": images})
+        evaluated, _ = model.score_batch({"image": images})
         assert torch.equal(evaluated.masks, again.masks)
 
 
@@ -188,7 +188,7 @@ def test_images_of_another_size_are_refused() -> None:
 
 
 def test_initialisation_is_as_published_where_slots_are_drawn() -> None:
-    model = make(init="gaussian", gradient="full", slot_size=1024)
+    model = make(slot_init="gaussian", gradient="full", slot_size=1024)
     bound = (6 / (1024 + 1024)) ** 0.5  # Xavier's of (1, 1, D) in PyTorch
     assert 0.95 * bound < model.slot_attention.mu.abs().max() <= bound
 
@@ -215,7 +215,7 @@ def test_slots_know_where_features_are_only_with_positions() -> None:
     features, order = torch.randn(2, GRID**2, 24), torch.randperm(GRID**2)
     for scale, same in ((0.0, True), (5.0, False)):
         model = make(position_scale=scale).eval()
-        slots, moved = model._bind(features)[0], model._bind(features[:, order])[0]
+        slots, moved = model._attend_slots(features)[0], model._attend_slots(features[:, order])[0]
         assert torch.allclose(slots, moved, atol=1e-4) == same
     assert model.position is not None
     model.losses({"features": features})["loss"].backward()  # type: ignore[no-untyped-call]
@@ -224,7 +224,7 @@ def test_slots_know_where_features_are_only_with_positions() -> None:
 
 
 def test_slot_attention_may_begin_as_soft_kmeans() -> None:
-    core = make(initialization="kmeans").slot_attention
+    core = make(weight_init="kmeans").slot_attention
     biases = [value for name, value in core.mlp.named_parameters() if name.endswith("bias")]
     assert biases
     assert not any(value.any() for value in biases)  # drawn as in Keras

@@ -31,7 +31,7 @@ def test_the_decoder_has_the_published_layers() -> None:
     inputs = [type(layer).__name__ for layer in pixel_inputs(768, 64)]  # type: ignore[attr-defined]
     assert inputs == ["LayerNorm", "Linear", "ReLU", "LayerNorm", "Linear", "ReLU", "Linear"]
     torch.manual_seed(0)
-    core = make(init="gaussian", slot_size=64).slot_attention
+    core = make(slot_init="gaussian", slot_size=64).slot_attention
     assert core.mu.std().item() == pytest.approx(1, abs=0.3)
     assert 0 <= core.log_sigma.min() < 0.1
     assert 0.9 < core.log_sigma.max() < 1
@@ -70,12 +70,12 @@ def test_resizing_keeps_what_must_be_kept() -> None:
 
 def test_the_loss_is_the_squared_error_of_the_small_image() -> None:
     model, images = make(), make_images()
-    slots, _ = model.bind(model.inputs(model.encoder(images)))
+    slots, _ = model.attend_slots(model.inputs(model.encoder(images)))
     painted = model.decoder(slots)[0]
     target = F.interpolate(images, (12, 12), mode="bilinear", antialias=True)
     loss = model.losses({"image": images})["loss"]
     torch.testing.assert_close(loss, ((painted - target) ** 2).mean())
-    _, own = model.evaluate({"image": images})
+    _, own = model.score_batch({"image": images})
     torch.testing.assert_close(own["loss"].mean(), loss)
     loss.backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
@@ -91,7 +91,7 @@ def test_discoveries_have_the_size_of_the_images() -> None:
     assert found.masks.shape == (2, SLOTS, SIZE, SIZE)
     torch.testing.assert_close((found.slot_images * found.masks[:, :, None]).sum(1), found.image)
     torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
-    for tensor, other in zip(found, model.evaluate({"image": images})[0], strict=True):
+    for tensor, other in zip(found, model.score_batch({"image": images})[0], strict=True):
         torch.testing.assert_close(tensor, other)
     attending = make(mask_source="slots")(images)
     assert attending.image is None

@@ -5,16 +5,16 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.models.dinosaur.orders import patch_orders
-from object_discovery.models.dinosaur.transformer import TransformerDecoder
+from object_discovery.models.dinosaur.transformer import PatchTransformerDecoder
 
 B, K, D, F, HEADS = 2, 3, 5, 8, 2
 GRID = (2, 3)
 N = GRID[0] * GRID[1]
 
 
-def make(num_blocks: int = 2, permuted: bool = False) -> TransformerDecoder:
+def make(num_blocks: int = 2, permuted: bool = False) -> PatchTransformerDecoder:
     torch.manual_seed(0)
-    decoder = TransformerDecoder(D, GRID, F, num_blocks=num_blocks, num_heads=HEADS, permuted=permuted).double()
+    decoder = PatchTransformerDecoder(D, GRID, F, num_blocks=num_blocks, num_heads=HEADS, permuted=permuted).double()
     for parameter in decoder.parameters():  # biases too, which start at 0
         nn.init.normal_(parameter, std=0.5)
     return decoder
@@ -26,7 +26,7 @@ def inputs() -> tuple[Tensor, Tensor]:
     return slots, torch.randn(B, N, F, generator=generator, dtype=torch.float64)
 
 
-def torch_blocks(decoder: TransformerDecoder) -> nn.TransformerDecoder:
+def torch_blocks(decoder: PatchTransformerDecoder) -> nn.TransformerDecoder:
     """Build PyTorch's own decoder with the same weights."""
     layer = nn.TransformerDecoderLayer(F, HEADS, 4 * F, dropout=0.0, norm_first=True, batch_first=True)
     oracle = nn.TransformerDecoder(layer, len(decoder.blocks)).double()
@@ -118,7 +118,7 @@ def test_orders_are_drawn_for_each_image_in_training_only() -> None:
 
 
 def test_the_parameters_are_as_many_as_published() -> None:
-    decoder = TransformerDecoder(256, (14, 14), 768, num_blocks=4, num_heads=8)
+    decoder = PatchTransformerDecoder(256, (14, 14), 768, num_blocks=4, num_heads=8)
     layer = nn.TransformerDecoderLayer(768, 8, 4 * 768)
     blocks = 4 * sum(parameter.numel() for parameter in layer.parameters())
     projections = 768 * 768 + 256 * 768 + 2 * 2 * 768  # without bias, and two layer normalisations
@@ -128,4 +128,4 @@ def test_the_parameters_are_as_many_as_published() -> None:
 
 def test_heads_that_do_not_divide_the_features_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`decoder_heads` to be a divisor of the feature size 8, but got 3"):
-        TransformerDecoder(D, GRID, F, num_heads=3)
+        PatchTransformerDecoder(D, GRID, F, num_heads=3)

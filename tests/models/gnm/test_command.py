@@ -7,7 +7,7 @@ import pytest
 
 from object_discovery import evaluate, train
 from object_discovery.errors import UserError
-from object_discovery.prediction.command import main as predict
+from object_discovery.predict import main as predict
 from tests.models.tiny import TINY, make_data, make_model, make_trainer
 
 pytestmark = [

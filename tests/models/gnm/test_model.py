@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from object_discovery import GNM, GNMParams
-from object_discovery.models.base import read_config
+from object_discovery.models.configs import read_config
 from object_discovery.models.gnm.distributions import Gaussian
 from object_discovery.models.gnm.likelihood import total_log_prob
 from object_discovery.models.gnm.prior import GlobalLatent
@@ -207,7 +207,7 @@ def test_the_likelihood_rises_with_particles_and_lies_above_the_elbo() -> None:
     assert (many > one.mean(0)).all()
     assert (many <= one.max(0).values + 3 * one.std(0)).all()
     with torch.no_grad():
-        elbos = torch.stack([model.evaluate({"image": images})[1]["elbo"] for _ in range(15)])
+        elbos = torch.stack([model.score_batch({"image": images})[1]["elbo"] for _ in range(15)])
     torch.testing.assert_close(one.mean(0), elbos.mean(0), rtol=0.05, atol=4 * float(one.std() / 15**0.5))
     with pytest.raises(ValueError, match="`num_particles` to be at least 1, but got 0"):
         model.log_likelihood(images, 0)
@@ -219,7 +219,7 @@ def as_expected(latent: GlobalLatent) -> GlobalLatent:
 
 def test_the_likelihood_is_exact_where_the_posterior_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """With nothing to paint but one colour, and a posterior that is the prior, only the noise is left."""
-    model, images = make(sigma=0.5, seeding=False), make_images()
+    model, images = make(sigma=0.5, cluster_init=False), make_images()
     head, infer = model.head.forward, model.global_latent.forward
     unit = Gaussian(torch.zeros(2, 4), torch.ones(2, 4))
     plain: list[tuple[Any, str, Any]] = [

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from object_discovery.models.gnm.renderer import GlimpseDecoder, arrange, blend, put_in_place, visible_shares
+from object_discovery.models.gnm.renderer import GlimpseDecoder, arrange, blend, spatial_transform, visible_shares
 
 BATCH, COUNT, SIZE, GLIMPSE = 2, 5, 12, 6
 
@@ -103,7 +103,7 @@ def test_shares_and_the_rest_make_one() -> None:
 
 def test_whole_frames_are_only_resized() -> None:
     glimpses = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    placed = put_in_place(glimpses, torch.tensor([[1.0, 1.0, 0, 0]]).expand(2, -1), size=4)
+    placed = spatial_transform(glimpses, torch.tensor([[1.0, 1.0, 0, 0]]).expand(2, -1), size=4)
     torch.testing.assert_close(placed.transpose(1, 2), glimpses)
 
 

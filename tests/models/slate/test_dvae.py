@@ -10,14 +10,14 @@ from object_discovery.models.slate import dvae
 from object_discovery.models.slate.dvae import ConvBlock, DiscreteVAE, gumbel_noise, gumbel_softmax, sample_tokens
 
 
-def make(vocabulary_size: int = 16, norm: Literal["batch", "group"] = "group") -> DiscreteVAE:
+def make(codebook_size: int = 16, norm: Literal["batch", "group"] = "group") -> DiscreteVAE:
     torch.manual_seed(0)
-    return DiscreteVAE(vocabulary_size, norm)
+    return DiscreteVAE(codebook_size, norm)
 
 
-@pytest.mark.parametrize(("vocabulary_size", "count"), [(4096, 681_923), (1024, 681_923 - 3072 * 129)])
-def test_published_number_of_parameters(vocabulary_size: int, count: int) -> None:
-    assert sum(parameter.numel() for parameter in make(vocabulary_size).parameters()) == count
+@pytest.mark.parametrize(("codebook_size", "count"), [(4096, 681_923), (1024, 681_923 - 3072 * 129)])
+def test_published_number_of_parameters(codebook_size: int, count: int) -> None:
+    assert sum(parameter.numel() for parameter in make(codebook_size).parameters()) == count
 
 
 def test_shapes() -> None:

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from object_discovery.models.slate.generation import generate_tokens
-from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
+from object_discovery.models.slate.transformer import TokenEmbedding, TokenTransformerDecoder
 
 WORDS, TOKENS = 13, 12
 
 
-def make() -> tuple[TransformerDecoder, TokenEmbedding, torch.Tensor]:
+def make() -> tuple[TokenTransformerDecoder, TokenEmbedding, torch.Tensor]:
     torch.manual_seed(0)
-    decoder = TransformerDecoder(WORDS, 6, 16, num_blocks=3, num_heads=4)
+    decoder = TokenTransformerDecoder(WORDS, 6, 16, num_blocks=3, num_heads=4)
     embedding = TokenEmbedding(WORDS, TOKENS, 16)
     return decoder.eval(), embedding.eval(), 3 * torch.randn(5, 3, 6)
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import object_discovery
 from object_discovery import SLATE, Discovery, SLATEParams
-from object_discovery.models.base import Batch, read_config
+from object_discovery.discovery import Batch
+from object_discovery.models.configs import read_config
 from object_discovery.train import parse
 from tests.models.tiny import SIZE, TINY, make_data, make_images, make_trainer
 
@@ -54,15 +55,15 @@ PUBLISHED = {
     "slot_size": 192,
     "mlp_size": 192,
     "num_heads": 1,
-    "init": "gaussian",
+    "slot_init": "gaussian",
     "gradient": "full",
     "dropout": 0.1,
     "attention_dropout": 0.1,
     "mask_source": "slots",
     "dvae_steps": 0,
     "precision": "32-true",
-    "vocabulary_init": "random",
-    "seeding": False,
+    "codebook_init": "random",
+    "cluster_init": False,
     "dvae_norm": "group",
 }
 SIZES = {
@@ -74,7 +75,7 @@ SIZES = {
 @pytest.mark.parametrize("name", SIZES)
 def test_configs_are_the_published_settings(name: str) -> None:
     names = (
-        *("resolution", "num_slots", "vocabulary_size", "decoder_blocks", "decoder_heads"),
+        *("resolution", "num_slots", "codebook_size", "decoder_blocks", "decoder_heads"),
         *("num_iterations", "max_steps", "val_interval"),
     )
     expected = {**PUBLISHED, **dict(zip(names, SIZES[name], strict=True))}
@@ -125,7 +126,7 @@ def test_the_model_is_its_parts_one_after_another() -> None:
 
 def test_validation_measures_the_likeliest_tokens() -> None:
     model, images = make().eval(), make_images()
-    found, scores = model.evaluate({"image": images})
+    found, scores = model.score_batch({"image": images})
     tokens = model.dvae.tokens(images)
     log_chances = model.decoder(model.embedding(tokens)[:, :-1], found.slots).log_softmax(-1)
     expected = -torch.stack([log_chances[b, range(16), tokens[b]].sum() for b in range(2)])
@@ -146,7 +147,7 @@ def test_losses_are_sums_over_pixels_and_tokens() -> None:
     torch.manual_seed(7)
     painted, tokens = model.dvae(BATCH["image"], 1.0)
     torch.testing.assert_close(losses["mse"], ((painted - BATCH["image"]) ** 2).sum() / 2)
-    embedded, slots, _ = model._bind(BATCH["image"], tokens)
+    embedded, slots, _ = model._attend_slots(BATCH["image"], tokens)
     chances = model.decoder(embedded[:, :-1], slots).softmax(-1)
     expected = -(chances.log() * F.one_hot(tokens, 8)).sum() / 2
     torch.testing.assert_close(losses["cross_entropy"], expected)
@@ -162,7 +163,7 @@ def test_masks_may_be_those_of_the_decoder() -> None:
     embedded = model.embedding(model.dvae.tokens(images))
     expected = model.decoder.attention(embedded[:, :-1], found.slots).view(2, 3, 4, 4)
     torch.testing.assert_close(found.attention, expected)
-    torch.testing.assert_close(model.evaluate({"image": images})[0].masks, found.masks)
+    torch.testing.assert_close(model.score_batch({"image": images})[0].masks, found.masks)
 
 
 def test_images_need_not_be_whole_patches() -> None:
@@ -219,7 +220,7 @@ def test_slots_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_slots_may_start_and_be_counted_otherwise() -> None:
-    model, images = make(init="gaussian", gradient="full").eval(), make_images()
+    model, images = make(slot_init="gaussian", gradient="full").eval(), make_images()
     assert model(images, num_slots=5).masks.shape == (2, 5, SIZE, SIZE)
     start = torch.randn(2, 4, 16)
     once = model(images, start, num_iterations=1).slots
@@ -231,8 +232,8 @@ def test_slots_may_start_and_be_counted_otherwise() -> None:
 class Stuck(SLATE):
     """Its validation loss stays where it is."""
 
-    def evaluate(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        found, scores = super().evaluate(batch)
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+        found, scores = super().score_batch(batch)
         return found, {**scores, "loss": torch.full_like(scores["loss"], 5.0)}
 
 
@@ -380,7 +381,7 @@ def test_the_vocabulary_of_a_new_model_begins_with_its_first_batch_and_that_of_a
         make_trainer(2, callbacks=[first]).fit(model, make_data())
         return not torch.equal(before, first.words)
 
-    model, random = make(), make(vocabulary_init="random")
+    model, random = make(), make(codebook_init="random")
     assert fit(model)
     assert not fit(random)
     for trained in (model, random):
@@ -405,7 +406,7 @@ def test_runs_that_end_before_slots_are_trained_say_so() -> None:
 
 
 def test_the_default_stages_work_from_training_to_composition() -> None:
-    model = make(dvae_steps=2, seeding=True)
+    model = make(dvae_steps=2, cluster_init=True)
     make_trainer(4, limit_val_batches=1).fit(model, make_data())
     found = model.eval()(make_images())
     torch.testing.assert_close(found.masks.sum(1), torch.ones_like(found.masks[:, 0]))
@@ -421,7 +422,7 @@ def test_weights_of_losses_on_slots_wait_for_the_discrete_vae(monkeypatch: pytes
 
 @pytest.mark.parametrize(("step", "noise"), [(0, 1.0), (4, 1.0), (9, 0.5), (14, 0.0)])
 def test_noise_on_slots_waits_for_the_discrete_vae(step: int, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = make(dvae_steps=4, noise_steps=10, init="learned"), []
+    model, seen = make(dvae_steps=4, noise_steps=10, slot_init="learned"), []
     initial_slots = model.slot_attention.initial_slots
 
     def noted(batch_size: int, num_slots: int | None, noise: float) -> Tensor:
@@ -430,7 +431,7 @@ def test_noise_on_slots_waits_for_the_discrete_vae(step: int, noise: float, monk
 
     monkeypatch.setattr(model.slot_attention, "initial_slots", noted)
     monkeypatch.setattr(SLATE, "global_step", step)
-    model._bind(BATCH["image"], model.dvae.tokens(BATCH["image"]))
+    model._attend_slots(BATCH["image"], model.dvae.tokens(BATCH["image"]))
     assert seen == pytest.approx([noise])
 
 

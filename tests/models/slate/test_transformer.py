@@ -5,14 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.models.slate.attention import Attention, KeyValueCache
-from object_discovery.models.slate.transformer import TokenEmbedding, TransformerDecoder
+from object_discovery.models.slate.transformer import TokenEmbedding, TokenTransformerDecoder
 
 WORDS, SLOT, SIZE, TOKENS = 11, 6, 8, 7
 
 
-def make(num_blocks: int = 3, **settings: Any) -> TransformerDecoder:
+def make(num_blocks: int = 3, **settings: Any) -> TokenTransformerDecoder:
     torch.manual_seed(0)
-    return TransformerDecoder(WORDS, SLOT, SIZE, num_blocks=num_blocks, num_heads=2, **settings)
+    return TokenTransformerDecoder(WORDS, SLOT, SIZE, num_blocks=num_blocks, num_heads=2, **settings)
 
 
 def inputs() -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Flags from dataclasses, and the command with its subcommands."""

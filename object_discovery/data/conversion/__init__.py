@@ -1,0 +1,1 @@
+"""Conversion of published TFRecord files, without TensorFlow."""

@@ -1,0 +1,1 @@
+"""Datasets, one file each: a source of scenes and its LightningDataModule."""

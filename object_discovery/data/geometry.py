@@ -1,0 +1,81 @@
+"""Crops and resizing of images and label maps, as arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Crop = tuple[int, int, int, int]
+"""Top, left, height and width in pixels."""
+
+
+def cut(frame: NDArray[Any], crop: Crop | None) -> NDArray[Any]:
+    """Return a part of a frame `(H, W, ...)`; None is all of it.
+
+    Example:
+        >>> cut(np.arange(6).reshape(2, 3), (1, 1, 1, 2)).tolist()
+        [[4, 5]]
+    """
+    if crop is None:
+        return frame
+    top, left, height, width = crop
+    return frame[top : top + height, left : left + width]
+
+
+def inner_square(crop: Crop) -> Crop:
+    """Return the central square of a part of the frame.
+
+    Args:
+        crop: The part.
+
+    Returns:
+        The largest square in its middle.
+
+    Example:
+        >>> inner_square((0, 70, 480, 500))
+        (0, 80, 480, 480)
+    """
+    top, left, height, width = crop
+    side = min(height, width)
+    return top + (height - side) // 2, left + (width - side) // 2, side, side
+
+
+def central_square(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Cut the central square out of an image.
+
+    Args:
+        pixels: An image or label map, `(H, W, ...)`.
+
+    Returns:
+        A view of the square, `(S, S, ...)`, where S is the smaller of H and W.
+
+    Example:
+        >>> central_square(np.array([[1, 2, 3, 4, 5]]))
+        array([[3]])
+    """
+    top, left, side, _ = inner_square((0, 0, *pixels.shape[:2]))
+    return pixels[top : top + side, left : left + side]
+
+
+def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a label map to the nearest pixel.
+
+    Args:
+        labels: `(H, W)`.
+        size: Height and width to bring it to.
+
+    Returns:
+        A label map of that size.
+
+    Example:
+        >>> resize_labels(np.array([[1, 2, 3, 4, 5, 6]], np.uint8), (1, 2)).tolist()
+        [[2, 5]]
+    """
+    rows, columns = (
+        ((np.arange(to) + 0.5) * (side / to)).astype(np.int64).clip(max=side - 1)
+        for to, side in zip(size, labels.shape, strict=True)
+    )
+    resized: NDArray[np.uint8] = labels[rows[:, None], columns]
+    return resized

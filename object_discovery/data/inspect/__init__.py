@@ -1,0 +1,1 @@
+"""Recognition and description of datasets on disk."""

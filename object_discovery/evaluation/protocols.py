@@ -1,0 +1,167 @@
+"""Named ways to score a model, so that numbers can be compared with published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from object_discovery.discovery import Discovery
+from object_discovery.metrics import (
+    CorLoc,
+    MeanBestOverlap,
+    SegmentationScores,
+    clevrtex_miou,
+    labels_from_masks,
+    reconstruction_error,
+)
+from object_discovery.models.scores import MeanScore, SplitScores
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which images are scored, and how."""
+
+    name: str
+    """Its name on the command line."""
+    description: str
+    """A line about it."""
+    split: Literal["train", "val", "test"] = "test"
+    """The split, unless the command line names another."""
+    num_scenes: int | None = None
+    """Score the first scenes of the split only. None: all."""
+    unscorable: Literal["skip", "one"] = "skip"
+    """What images without objects count as: left out and counted in `n_skipped`, or 1."""
+    clevrtex: bool = False
+    """Add ClevrTex's mIoU, and the squared error as a sum over the image."""
+    mask_size: int | None = None
+    """Score at this height and width: soft masks are resized bilinearly, true ones come at the size (see
+    `ResizedTargetDataset`); adds mBO-c and CorLoc, and the scores of the attention. None: at the model's resolution."""
+    fit: Literal["crop", "squash"] | None = None
+    """How images that are not square become so. None: as the data's settings say."""
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("default", "every scene of the test split"),
+        Protocol("slot-attention", "the first 320 test scenes, at the model's resolution", num_scenes=320),
+        Protocol("clevrtex", "every test scene, scored as the ClevrTex benchmark does", clevrtex=True),
+        Protocol(
+            "dinosaur-320",
+            "central squares, masks at 320 pixels; images without objects count as 1 in FG-ARI, as in DINOSAUR's code",
+            unscorable="one",
+            mask_size=320,
+            fit="crop",
+        ),
+        Protocol(
+            "covloss-coco",
+            "images squashed to squares, masks at 128 pixels, as for the covariance loss",
+            mask_size=128,
+            fit="squash",
+        ),
+    )
+}
+"""Every protocol by its name."""
+
+
+def resize_masks(masks: Tensor, size: int) -> Tensor:
+    """Resize soft masks bilinearly, to be compared afterwards.
+
+    Args:
+        masks: `(B, K, h, w)`.
+        size: Height and width to bring them to.
+
+    Returns:
+        `(B, K, size, size)`, float32; unchanged if they have the size.
+
+    Example:
+        >>> resize_masks(Tensor([[1, 0], [0, 1]]).view(1, 2, 1, 2), 4)[0, 0, 0].tolist()
+        [1.0, 0.75, 0.25, 0.0]
+    """
+    if masks.shape[-2:] == (size, size):
+        return masks.float()
+    return F.interpolate(masks.float(), (size, size), mode="bilinear", align_corners=False)
+
+
+_FIRST = ("fg_ari", "ari", "mbo_i", "mbo_c", "miou", "corloc")
+
+
+class AttentionScores(SegmentationScores):
+    """The scores of the masks that are the attention of the slots; takes the arguments of `SegmentationScores`."""
+
+    def compute(self) -> dict[str, Tensor]:
+        """Average over the images, under names that begin with `attention_`."""
+        scores = super().compute()
+        return {f"attention_{name}": value for name, value in scores.items() if name != "n_skipped"}
+
+
+class ProtocolScores(SplitScores):
+    """The scores of a test, with the conventions of a protocol.
+
+    Args:
+        protocol: The protocol.
+        own: Names of scores that only this model has.
+
+    Example:
+        >>> "clevrtex_miou" in ProtocolScores(PROTOCOLS["clevrtex"]).means
+        True
+    """
+
+    def __init__(self, protocol: Protocol, own: Sequence[str] = ()) -> None:
+        super().__init__(own)
+        self.protocol = protocol
+        self.segmentation = SegmentationScores(unscorable=protocol.unscorable)
+        if protocol.clevrtex:
+            self.means.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
+        if protocol.mask_size is not None:
+            self.sets["attention"] = AttentionScores(unscorable=protocol.unscorable)
+            for prefix in ("", "attention_"):
+                self.sets.update({f"{prefix}mbo_c": MeanBestOverlap(), f"{prefix}corloc": CorLoc()})
+
+    def update(
+        self,
+        found: Discovery,
+        images: Tensor,
+        masks: Tensor | None,
+        own: Mapping[str, Tensor] | None = None,
+        classes: Tensor | None = None,
+    ) -> None:
+        """Add a batch, see `SplitScores.update`; a protocol with a `mask_size` takes label maps of that size."""
+        if self.protocol.mask_size is not None:
+            super().update(found, images, None, own)
+            if masks is not None:
+                self._add_sized("segmentation", "", found.masks, masks, classes)
+                if found.attention is not None:
+                    self._add_sized("attention", "attention_", found.attention, masks, classes)
+            return
+        super().update(found, images, masks, own)
+        if not self.protocol.clevrtex:
+            return
+        if found.image is not None:
+            self._add("mse_sum", reconstruction_error(found.image, images, reduction="sum"))
+        if masks is not None:
+            self._add("clevrtex_miou", clevrtex_miou(found.labels, masks, num_slots=found.masks.shape[1]))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Average over all images, of all processes; the scores of masks come first."""
+        scores = super().compute()
+        first = [f"{prefix}{name}" for prefix in ("", "attention_") for name in _FIRST]
+        return {**{name: scores[name] for name in first if name in scores}, **scores}
+
+    def _add_sized(self, name: str, prefix: str, soft: Tensor, masks: Tensor, classes: Tensor | None) -> None:
+        """Score soft masks `(B, K, h, w)` by label maps `(B, H, W)` of another size."""
+        labels = labels_from_masks(resize_masks(soft, masks.shape[-1]))
+        scored = [(self.segmentation if name == "segmentation" else self.sets[name], masks)]
+        scored += [(self.sets[f"{prefix}corloc"], masks)]
+        scored += [] if classes is None else [(self.sets[f"{prefix}mbo_c"], classes)]
+        for metric, target in scored:
+            cast(Any, metric).num_slots = soft.shape[1]
+            cast(Metric, metric).update(labels, target)
+
+    def _add(self, name: str, scores: Tensor) -> None:
+        cast(MeanScore, self.means[name]).update(scores)

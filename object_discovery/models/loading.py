@@ -1,0 +1,74 @@
+"""Load a trained model for use, and refuse settings that it cannot work with before any work is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from object_discovery.errors import CheckpointError, UserError
+from object_discovery.models.base import ObjectDiscoveryModel
+from object_discovery.models.checkpoints import read_checkpoint
+from object_discovery.models.gnm import GNM
+from object_discovery.models.registry import MODELS
+
+
+def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
+    """Load a checkpoint of any model onto the CPU, in evaluation mode.
+
+    Args:
+        path: A file written by training.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or of a model this version does not know.
+    """
+    model_type = read_checkpoint(path)["model_type"]
+    if model_type not in MODELS:
+        raise CheckpointError(f"{path} is of model type {model_type!r}, which this version does not know")
+    return MODELS[model_type].load_from_checkpoint(path).eval()
+
+
+def load_for_inference(
+    path: str | Path, num_slots: int | None = None, num_iterations: int | None = None
+) -> ObjectDiscoveryModel[Any]:
+    """Load a checkpoint of any model onto the CPU, and try it on one empty image.
+
+    Args:
+        path: A file written by training.
+        num_slots: Number of slots. None: as trained.
+        num_iterations: Iterations of Slot Attention. None: as trained.
+
+    Returns:
+        The model in evaluation mode; its `forward_options` hold what was given.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or of a model this version does not know.
+        UserError: If the model cannot work with these numbers.
+    """
+    model = load(path)
+    given = {"num_slots": num_slots, "num_iterations": num_iterations}
+    model.forward_options = {name: value for name, value in given.items() if value is not None}
+    size = model.params.resolution
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, size, size), **model.forward_options)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    return model
+
+
+def measure_likelihood(model: ObjectDiscoveryModel[Any], num_particles: int) -> None:
+    """Let the test of a model estimate the log-likelihood of each image, as `log_likelihood`.
+
+    Raises:
+        UserError: If the model has no likelihood, or `num_particles` is below 1.
+    """
+    if not isinstance(model, GNM):
+        raise UserError(
+            f"Expected argument `particles` with a model of images' likelihood, gnm, but got one of type "
+            f"{model.model_type}"
+        )
+    if num_particles < 1:
+        raise UserError(f"Expected argument `particles` to be at least 1, but got {num_particles}")
+    model.num_particles = num_particles

@@ -1,0 +1,396 @@
+"""COCO: images, label maps and splits of the published layout, against pycocotools and on real annotations."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from object_discovery.data.datasets import coco
+from object_discovery.data.datasets.coco import COCODataModule, COCOSource, compose_maps, index_annotations
+from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from tests.data.layouts.coco import CATEGORIES, annotate, polygon, run_lengths, write_coco
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")
+
+REAL = Path(os.environ.get("OBJECT_DISCOVERY_COCO", Path(__file__).parents[4] / "shared" / "data" / "coco128"))
+"""A folder with some images of train2017 and their annotations."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_coco(tmp_path)
+
+
+def data(root: Path, **settings: Any) -> COCODataModule:
+    return COCODataModule(data_root=str(root), resolution=24, num_workers=0, batch_size=4, **settings)
+
+
+def oracle(path: Path) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """The label maps of every image by its file name, composed by pycocotools and plain counting."""
+    labelled = COCO(path)
+    classes = {category: number for number, category in enumerate(sorted(labelled.getCatIds()), start=1)}
+    maps = {}
+    for image in labelled.loadImgs(labelled.getImgIds()):
+        size = (image["height"], image["width"])
+        annotations = labelled.loadAnns(labelled.getAnnIds(image["id"]))
+        crowd = np.zeros(size, bool)
+        covers = np.zeros(size, np.uint16)
+        labels = np.zeros(size, np.uint16)
+        of_class: dict[int, NDArray[Any]] = {}
+        number = 0
+        for annotation in annotations:
+            mask = labelled.annToMask(annotation).astype(bool)
+            if annotation["iscrowd"]:
+                crowd |= mask
+                continue
+            number += 1
+            covers += mask
+            labels += np.uint16(number) * mask
+            category = classes[annotation["category_id"]]
+            of_class[category] = of_class.get(category, False) | mask
+        several = sum(of_class.values(), np.zeros(size, int)) > 1
+        of_one = sum((category * mask for category, mask in of_class.items()), np.zeros(size, int))
+        class_map = np.where(several, 255, of_one)
+        maps[image["file_name"]] = np.where(crowd | (covers > 1), 255, labels), np.where(crowd, 255, class_map)
+    return maps
+
+
+def write_one(root: Path, annotations: list[dict[str, Any]], size: tuple[int, int] = (24, 32)) -> COCOSource:
+    """Write one image with these annotations, each a segmentation, a category and maybe a crowd."""
+    (root / "train2017").mkdir(exist_ok=True)
+    Image.new("RGB", size[::-1]).save(root / "train2017" / "1.jpg")
+    images = [{"id": 1, "file_name": "1.jpg", "height": size[0], "width": size[1]}]
+    held = [{"id": k, "image_id": 1, "iscrowd": 0, **annotation} for k, annotation in enumerate(annotations)]
+    return COCOSource(root / "train2017", annotate(root, "train2017", images, held), fit="squash")
+
+
+def test_images_and_label_maps(root: Path) -> None:
+    source = COCOSource(root / "val2017", root / "annotations" / "instances_val2017.json", fit="squash")
+    assert len(source) == 4
+    expected = oracle(root / "annotations" / "instances_val2017.json")
+    for index, number in enumerate(range(101, 105)):
+        name = f"{number:012d}.jpg"
+        with Image.open(root / "val2017" / name) as image:
+            np.testing.assert_array_equal(source.image(index), np.asarray(image))
+        maps = source.maps(index)
+        np.testing.assert_array_equal(maps["mask"], expected[name][0])
+        np.testing.assert_array_equal(maps["classes"], expected[name][1])
+        objects = number % 3
+        assert [(maps["mask"] == label).sum() for label in (1, 2)] == [24 * (objects >= 1), 24 * (objects >= 2)]
+        assert (maps["mask"] == 255).sum() == (45 if number % 2 == 0 else 0)
+        assert maps["mask"].dtype == maps["classes"].dtype == np.uint8
+
+
+def test_the_central_square_is_cut_out(root: Path) -> None:
+    whole = COCOSource(root / "val2017", root / "annotations" / "instances_val2017.json", fit="squash")
+    square = COCOSource(root / "val2017", root / "annotations" / "instances_val2017.json")
+    np.testing.assert_array_equal(square.image(0), whole.image(0)[:, 4:28])
+    np.testing.assert_array_equal(square.maps(0)["mask"], whole.maps(0)["mask"][:, 4:28])
+    np.testing.assert_array_equal(square.maps(1)["classes"], whole.maps(1)["classes"][5:25])
+
+
+def test_batches(root: Path) -> None:
+    for batch in data(root).train_dataloader():
+        assert set(batch) == {"image", "mask", "classes"}
+        assert batch["image"].shape == (4, 3, 24, 24)
+        assert batch["mask"].shape == batch["classes"].shape == (4, 24, 24)
+        assert all(value.dtype == torch.uint8 for value in batch.values())
+        assert set(batch["classes"].unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_squashing_is_the_resize_of_pil(root: Path) -> None:
+    batch = data(root, fit="squash").test_set[0]
+    with Image.open(root / "val2017" / f"{101:012d}.jpg") as image:
+        expected = np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR))
+    assert np.abs(batch["image"].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+
+
+def test_splits_are_disjoint_and_complete(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = data(root).splits
+    assert {name: split.indices.tolist() for name, split in splits.items()} == {
+        "train": list(range(12)),
+        "val": [12, 13],
+        "test": list(range(4)),
+    }
+    assert splits["train"].source is splits["val"].source
+    assert splits["test"].source is not splits["train"].source
+    assert splits["train"].rule == "train2017 without the last 2"
+    monkeypatch.setattr(coco, "NUM_VALIDATION", 1)
+    assert data(root).splits["val"].indices.tolist() == [13]
+
+
+def test_images_are_in_the_order_of_their_ids(root: Path) -> None:
+    files = index_annotations(root / "annotations" / "instances_train2017.json")["files"]
+    assert files.tolist() == sorted(files.tolist())
+
+
+def test_one_folder_alone(root: Path) -> None:
+    (root / "val2017").rename(root / "elsewhere")
+    train = data(root).splits
+    assert sorted(np.concatenate([split.indices for split in train.values()]).tolist()) == list(range(14))
+    assert [len(split.indices) for split in train.values()] == [10, 2, 2]
+    (root / "elsewhere").rename(root / "val2017")
+    (root / "train2017").rename(root / "elsewhere")
+    assert list(data(root).splits) == ["test"]
+    with pytest.raises(DatasetNotFoundError, match=r"Expected a train split in .*, but it has test only"):
+        data(root).setup("fit")
+
+
+def test_images_may_lie_in_a_folder_of_their_own(root: Path) -> None:
+    (root / "images").mkdir()
+    for split in ("train2017", "val2017"):
+        (root / split).rename(root / "images" / split)
+    assert len(data(root).test_set) == 4
+
+
+def test_filters_count_objects_after_the_crop(root: Path) -> None:
+    """Image k has k % 3 objects; ids 1 to 12 train."""
+    filtered = data(root, min_objects=1, max_objects=1)
+    assert filtered.splits["train"].source.object_counts().tolist() == [k % 3 for k in range(1, 15)]
+    assert len(filtered.train_set) == 4
+    source = write_one(root, [{"segmentation": [polygon(2, left, 3, 2)], "category_id": 1} for left in (0, 10, 29)])
+    assert source.object_counts().tolist() == [3]
+    source.fit = "crop"
+    assert source.object_counts().tolist() == [1]
+    assert source.object_counts((0, 0, 2, 24)).tolist() == [0]
+
+
+def test_images_without_annotations_are_kept(root: Path) -> None:
+    scene = data(root).train_set[2]  # id 3: neither objects nor a crowd
+    assert scene["mask"].max() == scene["classes"].max() == 0
+
+
+def test_crowds_and_overlaps_are_ignored(tmp_path: Path) -> None:
+    maps = write_one(
+        tmp_path,
+        [
+            {"segmentation": [polygon(2, 2, 6, 6)], "category_id": 18},
+            {"segmentation": [polygon(2, 6, 6, 6)], "category_id": 18},
+            {"segmentation": [polygon(2, 10, 6, 6), polygon(12, 10, 2, 2)], "category_id": 90},
+            {"segmentation": run_lengths(6, 0, 4, 32, (24, 32)), "category_id": 1, "iscrowd": 1},
+        ],
+    ).maps(0)
+    assert maps["mask"][3, :18].tolist() == [0, 0, *[1] * 4, 255, 255, 2, 2, 255, 255, *[3] * 4, 0, 0]
+    assert maps["classes"][3, :18].tolist() == [0, 0, *[2] * 8, 255, 255, *[3] * 4, 0, 0]
+    assert maps["mask"][12:14, 10:12].tolist() == [[3, 3], [3, 3]]
+    assert (maps["mask"][6:10] == 255).all()
+    assert (maps["classes"][6:10] == 255).all()
+
+
+def test_a_pixel_of_three_objects_stays_ignored() -> None:
+    masks = [np.array([row], np.uint8) for row in ([1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0])]
+    maps = compose_maps(masks, [1, 2, 1], [0, 0, 0], (1, 4))
+    assert maps["mask"].tolist() == [[255, 255, 1, 0]]
+    assert maps["classes"].tolist() == [[255, 255, 1, 0]]
+
+
+def test_the_largest_of_too_many_objects_are_kept() -> None:
+    lengths = [1 if k in (3, 200) else 2 for k in range(256)]
+    ends = np.cumsum([0, *lengths])
+    masks = [np.zeros((1, ends[-1] + 1), np.uint8) for _ in lengths]
+    for mask, (start, end) in zip(masks, pairwise(ends), strict=True):
+        mask[:, start:end] = 1
+    maps = compose_maps(masks, [5] * 256, [0] * 256, (1, int(ends[-1]) + 1))
+    labels = [int(maps["mask"][0, start]) for start in ends[:-1]]
+    assert [k for k, label in enumerate(labels) if label == 255] == [3, 200]
+    assert [label for label in labels if label != 255] == list(range(1, 255))
+    assert maps["mask"][0, -1] == 0
+    assert (maps["classes"][0, :-1] == 5).all()
+
+
+def test_segmentations_of_every_kind_are_the_same(tmp_path: Path) -> None:
+    box, size = (2, 3, 5, 7), (24, 32)
+    packed = rle.frPyObjects(run_lengths(*box, size), *size)
+    text = {"size": list(size), "counts": packed["counts"].decode()}
+    kinds: list[Any] = [[polygon(*box)], run_lengths(*box, size), text]
+    expected = np.zeros(size, np.uint8)
+    expected[2:7, 3:10] = 1
+    for kind in kinds:
+        source = write_one(tmp_path, [{"segmentation": kind, "category_id": 1}])
+        np.testing.assert_array_equal(source.maps(0)["mask"], expected)
+
+
+def test_the_annotations_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = data(root).train_set[1]
+    monkeypatch.setattr(json, "load", lambda *_, **__: pytest.fail("read again"))
+    again = data(root).train_set
+    assert torch.equal(again[1]["mask"], first["mask"])
+    copied = pickle.loads(pickle.dumps(again))
+    assert torch.equal(copied[1]["mask"], first["mask"])
+    assert len(pickle.dumps(again)) < 5_000
+
+
+def test_changed_annotations_are_read_again(root: Path) -> None:
+    path = root / "annotations" / "instances_val2017.json"
+    assert data(root).test_set[0]["mask"].max() == 2
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    assert data(root).test_set[0]["mask"].max() == 0
+
+
+def test_missing_files(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be a folder with `train2017`"):
+        data(tmp_path_factory.mktemp("empty")).setup()
+    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the place of coco"):
+        COCODataModule().setup()
+    (root / "val2017" / f"{101:012d}.jpg").unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"No such file: .*000000000101\.jpg"):
+        data(root).test_set[0]
+    (root / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"Expected the annotations of .*val2017 in .*instances_val2017"):
+        data(root).setup()
+    with pytest.raises(DatasetNotFoundError, match=r"No such file: .*instances_val2017\.json"):
+        len(COCOSource(root / "val2017", root / "annotations" / "instances_val2017.json"))
+
+
+def test_annotations_that_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(json, "load", forbidden)
+    with pytest.raises(DatasetNotFoundError, match=r"Cannot read .*instances_train2017\.json: permission denied"):
+        data(root).setup()
+
+
+def test_polygons_of_fewer_than_three_corners_are_left_out(tmp_path: Path) -> None:
+    """They are points or lines; where an annotation has nothing else, it is left out, not the file."""
+    square = polygon(2, 2, 6, 6)
+    annotations = [
+        {"segmentation": [[1, 2, 3, 4]], "category_id": 1},
+        {"segmentation": [square, [9, 9, 20, 9]], "category_id": 18},
+        {"segmentation": [[], [5, 5]], "category_id": 90},
+    ]
+    source = write_one(tmp_path, annotations)
+    expected = rle.decode(rle.merge(rle.frPyObjects([square], 24, 32)))
+    np.testing.assert_array_equal(source.maps(0)["mask"], expected)
+    assert source.object_counts().tolist() == [1]
+
+
+def test_counts_are_those_of_the_label_maps(root: Path) -> None:
+    annotations = root / "annotations" / "instances_train2017.json"
+    for fit in ("crop", "squash"):
+        source = COCOSource(root / "train2017", annotations, fit)
+        expected = [len(set(source.maps(k)["mask"].ravel().tolist()) - {0, 255}) for k in range(len(source))]
+        assert source.object_counts().tolist() == expected
+
+
+def test_objects_without_a_label_are_not_counted(tmp_path: Path) -> None:
+    """One pixel each, of which the last is the largest of all; a label map has place for 254."""
+    runs = [{"size": [24, 32], "counts": [2 * k, 1, 767 - 2 * k]} for k in range(260)] + [
+        run_lengths(20, 22, 2, 2, (24, 32))
+    ]
+    source = write_one(tmp_path, [{"segmentation": one, "category_id": 1} for one in runs])
+    assert source.object_counts().tolist() == [254]
+
+
+def test_counts_do_not_depend_on_how_many_images_are_read_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations = root / "annotations" / "instances_train2017.json"
+    expected = COCOSource(root / "train2017", annotations)._count()
+    for block in (1, 20, 50):
+        monkeypatch.setattr(coco, "_BLOCK", block)
+        np.testing.assert_array_equal(COCOSource(root / "train2017", annotations)._count(), expected)
+
+
+GOOD = {
+    "images": [{"id": 1, "file_name": "1.jpg", "height": 4, "width": 4}],
+    "annotations": [{"image_id": 1, "segmentation": [polygon(0, 0, 2, 2)], "category_id": 1}],
+    "categories": CATEGORIES,
+}
+
+
+def segmented(segmentation: Any) -> dict[str, Any]:
+    return {**GOOD, "annotations": [{"image_id": 1, "segmentation": segmentation, "category_id": 1}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        json.dumps(GOOD)[:100],
+        "[]",
+        json.dumps({"images": [], "annotations": []}),
+        json.dumps({**GOOD, "images": [{"id": 1}]}),
+        json.dumps({**GOOD, "categories": CATEGORIES[1:]}),
+        json.dumps({**GOOD, "categories": [{"id": number} for number in range(255)]}),
+        json.dumps(segmented(5)),
+        json.dumps(segmented([list("abcdef")])),
+        json.dumps(segmented([[0, 0, 1, 0, float("nan"), 1]])),
+        json.dumps(segmented([[0, 0, 1, 0, 1e9, 1]])),
+        json.dumps(segmented({"size": [4, 5], "counts": [16]})),
+        json.dumps(segmented({"size": [4, 4], "counts": [9]})),
+        json.dumps(segmented({"size": [4, 4], "counts": [-4, 20]})),
+        json.dumps(segmented({"size": [4, 4], "counts": "zzz"})),
+        json.dumps(segmented({"size": [4, 4], "counts": ""})),
+    ],
+)
+def test_damaged_annotations_are_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "instances.json").write_text(content)
+    with pytest.raises(CorruptFileError, match=r"instances\.json: expected the annotations of COCO") as error:
+        index_annotations(tmp_path / "instances.json")
+    assert "\n" not in str(error.value)
+
+
+def test_the_annotations_damaged_above_are_good(tmp_path: Path) -> None:
+    for content in (GOOD, segmented([[0, 0, 1, 0, 1, 1]]), segmented({"size": [4, 4], "counts": [4, 12]})):
+        (tmp_path / "instances.json").write_text(json.dumps(content))
+        assert index_annotations(tmp_path / "instances.json")["classes"].tolist() == [1]
+
+
+def test_packed_run_lengths_of_any_mask(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for share in (0.0, 0.003, 0.1, 0.5, 0.99, 1.0):
+        mask = (generator.random((24, 32)) < share).astype(np.uint8)
+        counts = rle.encode(np.asfortranarray(mask))["counts"].decode()
+        source = write_one(tmp_path, [{"segmentation": {"size": [24, 32], "counts": counts}, "category_id": 1}])
+        np.testing.assert_array_equal(source.maps(0)["mask"], mask)
+
+
+def test_annotations_of_other_images_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "instances.json").write_text(json.dumps({**GOOD, "images": []}))
+    held = index_annotations(tmp_path / "instances.json")
+    assert (len(held["files"]), len(held["classes"])) == (0, 0)
+    (tmp_path / "train2017").mkdir()
+    annotate(tmp_path, "train2017", [], [])
+    with pytest.raises(UserError, match="Expected at least 3 scenes to split"):
+        data(tmp_path).setup()
+
+
+def test_images_of_another_size_and_damaged_images(root: Path) -> None:
+    path = root / "val2017" / f"{101:012d}.jpg"
+    content = path.read_bytes()
+    Image.new("RGB", (5, 6)).save(path)
+    with pytest.raises(CorruptFileError, match=r"0101\.jpg: expected 24 x 32 pixels, as instances_val2017\.json has"):
+        data(root).test_set[0]
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CorruptFileError, match=r"0101\.jpg: expected a whole image"):
+        data(root).test_set[0]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs images of COCO: set OBJECT_DISCOVERY_COCO to their folder")
+def test_real_annotations_as_pycocotools_reads_them(tmp_path: Path) -> None:
+    annotations = tmp_path / "instances_train2017.json"
+    annotations.symlink_to(REAL / "annotations" / annotations.name)
+    copied = tmp_path / "copy.json"
+    copied.write_bytes(annotations.read_bytes())
+    source = COCOSource(REAL / "train2017", copied, fit="squash")
+    expected = oracle(copied)
+    assert len(source) == len(expected) > 0
+    ignored = 0
+    for index, name in enumerate(source._index["files"].tolist()):
+        maps = source.maps(index)
+        np.testing.assert_array_equal(maps["mask"], expected[name.decode()][0])
+        np.testing.assert_array_equal(maps["classes"], expected[name.decode()][1])
+        ignored += int((maps["mask"] == 255).sum())
+    assert ignored > 0
+    assert source.image(0).shape[:2] == source.maps(0)["mask"].shape

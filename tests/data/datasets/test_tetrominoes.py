@@ -1,0 +1,96 @@
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from object_discovery.data.datasets.tetrominoes import COLOURS, ORIENTATIONS, _overlapping, _place, draw_tetrominoes
+
+Cells = frozenset[tuple[int, int]]
+
+
+def at_origin(cells: Cells) -> Cells:
+    top, left = min(row for row, _ in cells), min(column for _, column in cells)
+    return frozenset((row - top, column - left) for row, column in cells)
+
+
+def fixed_tetrominoes() -> set[Cells]:
+    """Grow polyominoes cell by cell: the 19 fixed tetrominoes."""
+    grown: set[Cells] = {frozenset({(0, 0)})}
+    for _ in range(3):
+        grown = {
+            at_origin(cells | {(row + dy, column + dx)})
+            for cells in grown
+            for row, column in cells
+            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+            if (row + dy, column + dx) not in cells
+        }
+    return grown
+
+
+def piece_at(mask: npt.NDArray[np.bool_]) -> Cells:
+    """Read the cells of a piece off its mask, which must be made of whole blocks of 5 pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    tight = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert all(side % 5 == 0 for side in tight.shape)
+    cells = tight[::5, ::5]
+    np.testing.assert_array_equal(tight, cells.repeat(5, 0).repeat(5, 1))
+    return frozenset((int(row), int(column)) for row, column in np.argwhere(cells))
+
+
+def test_orientations_are_the_fixed_tetrominoes() -> None:
+    expected = fixed_tetrominoes()
+    assert len(expected) == 19
+    assert {frozenset(map(tuple, cells)) for cells in ORIENTATIONS.tolist()} == expected
+
+
+def test_scenes_hold_three_whole_pieces_of_every_kind() -> None:
+    _, masks = draw_tetrominoes(np.arange(200))
+    # each piece is whole, so none covers another
+    found = {piece_at(mask == label) for mask in masks for label in (1, 2, 3)}
+    assert found == fixed_tetrominoes()
+    assert set(np.unique(masks)) == {0, 1, 2, 3}
+
+
+def test_pieces_have_one_of_six_colours_on_black() -> None:
+    images, masks = draw_tetrominoes(np.arange(100))
+    assert not images[masks == 0].any()
+    seen = set()
+    for image, mask in zip(images, masks, strict=True):
+        for label in (1, 2, 3):
+            colours = np.unique(image[mask == label], axis=0)
+            assert len(colours) == 1
+            seen.add(tuple(colours[0].tolist()))
+    assert seen == set(COLOURS.values())
+
+
+def test_pieces_reach_every_pixel() -> None:
+    _, masks = draw_tetrominoes(np.arange(1000))
+    assert (masks > 0).any(0).all()
+
+
+def test_a_scene_depends_on_its_number_and_seed_only() -> None:
+    images, masks = draw_tetrominoes(np.arange(64), seed=3)
+    again, masks_again = draw_tetrominoes([40, 7], seed=3)
+    np.testing.assert_array_equal(again, images[[40, 7]])
+    np.testing.assert_array_equal(masks_again, masks[[40, 7]])
+    assert (draw_tetrominoes(np.arange(64), seed=4)[1] != masks).any((1, 2)).all()
+
+
+def test_scenes_are_the_same_on_every_machine() -> None:
+    images, masks = draw_tetrominoes(np.arange(16), seed=1)
+    assert (zlib.crc32(images.tobytes()), zlib.crc32(masks.tobytes())) == (2578756141, 1346468080)
+
+
+def test_overlap_is_found() -> None:
+    apart = 5 * ORIENTATIONS[[0, 0, 0]] + np.array([[[0, 0]], [[5, 0]], [[10, 0]]])
+    touching = apart - np.array([[[0, 0]], [[1, 0]], [[0, 0]]])
+    assert _overlapping(np.stack([apart, touching])).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_placing_always_succeeds(rounds: int) -> None:
+    cells = _place(np.arange(50), seed=0, rounds=rounds)
+    assert not _overlapping(cells).any()
+    assert np.min(cells) >= 0
+    assert np.max(cells) <= 30
