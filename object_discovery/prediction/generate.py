@@ -10,7 +10,7 @@ from torch import Tensor
 
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
-from object_discovery.models.gnm import GNM, Scene
+from object_discovery.models.gnm import GNM, SceneDecomposition
 from object_discovery.models.loading import load_for_inference
 from object_discovery.visualization.grid import discovery_grid, save_png
 
@@ -78,7 +78,7 @@ def mosaic(images: Tensor) -> Tensor:
     return F.pad(torch.cat(rows, -2), (0, _GUTTER, 0, _GUTTER), value=255)
 
 
-def _write(first: Scene, images: Tensor, out: Path) -> Path:
+def _write(first: SceneDecomposition, images: Tensor, out: Path) -> Path:
     folder = out / "generated"
     paths = [folder / f"{number:04d}.png" for number in range(len(images))]
     earlier = folder.glob("*.png") if (out / "generated.png").exists() else ()
