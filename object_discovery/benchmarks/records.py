@@ -1,4 +1,4 @@
-"""TFRecord files of scenes as large as CLEVR's, drawn by the library, for machines that have no real ones."""
+"""Synthetic TFRecord files in the format and size of CLEVR with masks, for machines without the dataset."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from object_discovery.data.conversion.tfrecord import masked_crc32c
 from object_discovery.data.datasets.scenes import draw_scenes
 
 HEIGHT, WIDTH, ENTITIES = 240, 320, 11
-"""Size of an image of CLEVR with masks, and the number of its masks."""
-_AT_ONCE = 8
+"""Size of an image of CLEVR with masks, and its number of masks."""
+_BATCH_SIZE = 8
 
 
-def draw_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
-    """Draw scenes with the features of CLEVR with masks, as far as the benchmark needs them.
+def generate_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
+    """Generate scenes with those features of CLEVR with masks that the benchmark needs.
 
     Args:
         size: Number of scenes.
@@ -31,27 +31,27 @@ def draw_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]
         `pixel_coords` float32 `(11, 3)`.
 
     Example:
-        >>> next(draw_features(1))["mask"].shape
+        >>> next(generate_features(1))["mask"].shape
         (11, 240, 320, 1)
     """
     top = (WIDTH - HEIGHT) // 2
-    for start in range(0, size, _AT_ONCE):
-        scenes = draw_scenes(np.arange(start, min(size, start + _AT_ONCE)), seed, resolution=WIDTH)
+    for start in range(0, size, _BATCH_SIZE):
+        scenes = draw_scenes(np.arange(start, min(size, start + _BATCH_SIZE)), seed, resolution=WIDTH)
         for image, labels in zip(scenes.image.numpy(), scenes.mask.numpy(), strict=True):
             masks = entity_masks(labels[top : top + HEIGHT])
             yield {
                 "image": image[top : top + HEIGHT],
                 "mask": masks,
-                "visibility": masks.any(axis=(1, 2, 3)).astype(np.float32),
+                "visibility": np.asarray(masks.any(axis=(1, 2, 3)), np.float32),
                 "pixel_coords": np.zeros((ENTITIES, 3), np.float32),
             }
 
 
 def entity_masks(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn a label map into a mask for each entity.
+    """Convert a label map into one mask for each entity.
 
     Args:
-        labels: Labels `(H, W)`; 0 is the background, 255 is nothing.
+        labels: Labels `(H, W)`; 0 is the background, 255 is ignored.
 
     Returns:
         Masks `(11, H, W, 1)` of 0 or 255.
@@ -64,7 +64,7 @@ def entity_masks(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_records(path: str | os.PathLike[str], size: int, seed: int = 0) -> None:
-    """Write drawn scenes as CLEVR with masks is published: compressed by GZIP, every byte a string of its own.
+    """Write synthetic scenes in the published format of CLEVR with masks: gzip, one string for each byte.
 
     Args:
         path: The file to write.
@@ -72,7 +72,7 @@ def write_records(path: str | os.PathLike[str], size: int, seed: int = 0) -> Non
         seed: Seed of the scenes.
     """
     with gzip.open(path, "wb", compresslevel=6) as file:
-        for features in draw_features(size, seed):
+        for features in generate_features(size, seed):
             entries = (_field(1, name.encode()) + _field(2, _feature(values)) for name, values in features.items())
             data = _field(1, b"".join(_field(1, entry) for entry in entries))
             length = struct.pack("<Q", len(data))
@@ -81,7 +81,7 @@ def write_records(path: str | os.PathLike[str], size: int, seed: int = 0) -> Non
 
 
 def _varint(value: int) -> bytes:
-    """Encode an integer, seven bits a byte, the lowest first."""
+    """Encode an integer as a protobuf varint: seven bits a byte, least significant first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -90,12 +90,12 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, value: bytes) -> bytes:
-    """Encode a field of a protobuf message that holds bytes."""
+    """Encode a length-delimited protobuf field."""
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
 def _feature(values: NDArray[Any]) -> bytes:
-    """Encode a `tf.train.Feature`: a list of strings of one byte each, or a list of floats."""
+    """Encode a `tf.train.Feature`: a list of one-byte strings, or a list of floats."""
     if values.dtype != np.uint8:
         return _field(2, _field(1, values.astype("<f4").tobytes()))
     strings = np.empty((values.size, 3), np.uint8)
