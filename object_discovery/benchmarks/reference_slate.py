@@ -23,8 +23,8 @@ def reference_losses(model: SLATE, images: Tensor, tau: float) -> tuple[Tensor, 
     """Compute the squared error of the discrete VAE and the cross-entropy of the decoder, both as means over images.
 
     Args:
-        model: The model, whose weights are used; at a resolution that is a multiple of 4, with the full gradient of Slot
-            Attention.
+        model: The model, whose weights are used; its resolution must be a multiple of 4, and its Slot Attention must
+            back-propagate through all iterations.
         images: `(B, 3, H, W)` in [0, 1].
         tau: Temperature of the relaxed tokens.
 
