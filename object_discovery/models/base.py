@@ -12,6 +12,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
 from typing_extensions import Self
 
 from object_discovery.discovery import Batch, Discovery
@@ -44,8 +45,6 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
     """The name the command line knows the model by."""
     params_class: ClassVar[type[ModelParams]]
     """The dataclass of its hyperparameters."""
-    own_scores: ClassVar[tuple[str, ...]] = ()
-    """Names of the scores that `evaluate` gives besides those of every model."""
 
     def __init__(self, params: P | None = None, **settings: Any) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         self.forward_options: dict[str, int] = {}
         """Arguments that validation and test pass to `forward`, such as another `num_slots`."""
         self.save_hyperparameters(dataclasses.asdict(params))
-        self.scores = nn.ModuleDict({split: SplitScores(self.own_scores) for split in ("val", "test")})
+        self.scores = nn.ModuleDict({split: SplitScores(self.extra_metrics()) for split in ("val", "test")})
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
@@ -183,15 +182,23 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Log the scores of the test."""
         self._log_scores("test")
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        """Find the objects of a batch; and compute `own_scores` of each image, `(B,)` by their names."""
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics that this model has besides those of every model, by their names.
+
+        Called once for each split. A metric is updated with what `score_batch` returns under its name, and logged under
+        it, or under the keys of the dictionary that it computes.
+        """
+        return {}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor | tuple[Tensor, ...]]]:
+        """Find the objects of a batch, and compute the arguments of the `extra_metrics` by their names."""
         return self(batch["image"], **self.forward_options), {}
 
-    def _score(self, split: str, batch: Batch) -> Discovery:
-        found, own = self.score_batch(batch)
+    def _score(self, split: str, batch: Batch) -> None:
+        """Update the metrics of a split."""
+        discovery, extra = self.score_batch(batch)
         scores = cast(SplitScores, self.scores[split])
-        scores.update(found, batch["image"], batch.get("mask"), own, batch.get("classes"))
-        return found
+        scores.update(discovery, batch["image"], batch.get("mask"), extra, batch.get("classes"))
 
     def _log_scores(self, split: str) -> dict[str, Tensor]:
         scores = cast(SplitScores, self.scores[split])
