@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -18,8 +18,8 @@ from object_discovery.metrics import (
     reconstruction_error,
 )
 
-MetricInputs: TypeAlias = Mapping[str, Tensor | tuple[Tensor, ...]]
-"""Arguments of `Metric.update` by the name of the metric."""
+MetricInputs: TypeAlias = Mapping[str, Any]
+"""Arguments of `Metric.update` by the name of the metric: one tensor, or a tuple of several."""
 
 
 class MeanScore(ImageMean):
@@ -72,7 +72,7 @@ class SplitScores(nn.Module):
             extra: Arguments for the extra metrics, by name; metrics without arguments are not updated.
             classes: True label maps of classes `(B, H, W)`, for protocols that score them.
         """
-        inputs: dict[str, Tensor | tuple[Tensor, ...]] = {
+        inputs: dict[str, Any] = {
             **(extra or {}),
             "active_slots": active_slots(discovery.masks),
             "duplicated_slots": duplicated_slots(discovery.slots),

@@ -210,7 +210,7 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         """Build the metrics of slots and the average precision."""
         return {**super().extra_metrics(), "average_precision": AveragePrecision()}
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor | tuple[Tensor, ...]]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch; where it has `objects`, predict their properties for the average precision."""
         discovery, extra = super().score_batch(batch)
         if "objects" in batch:

@@ -91,7 +91,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         """Find the objects in images.
 
         Args:
-            images: `(B, 3, H, W)`, floats in [0, 1].
+            images: `(B, 3, H, W)`, floats in [0, 1] or uint8.
             slots: Slots to start from, `(B, K, D)`. None: the model's own.
             num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
             num_iterations: Iterations for this call. None: as trained.
@@ -100,14 +100,21 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
             Slots, masks and attention; and the reconstruction and what each slot paints, where the model has them.
 
         Raises:
-            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
+            ValueError: If the images are not of the model's resolution or range, or `num_slots` is out of its range.
         """
-        self.check_images(images)
+        images = self.prepare_images(images)
+        if not len(images):
+            return self.discover_nothing(images, num_slots=num_slots, num_iterations=num_iterations)
         return self.discover(images, SlotOptions(slots, num_slots, num_iterations))
 
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`, on images whose shape has been checked."""
         raise TypeError(f"{type(self).__name__} has no discover")
+
+    @property
+    def default_options(self) -> SlotOptions:
+        """The options of validation, test and prediction, see `forward_options`."""
+        return SlotOptions(None, self.forward_options.get("num_slots"), self.forward_options.get("num_iterations"))
 
     def build_slot_attention(self, input_size: int) -> SlotAttention:
         """Build the core for inputs of a size, as the hyperparameters say."""
@@ -174,12 +181,12 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         size = self.params.slot_size
         return {**super().extra_metrics(), "slot_covariance": SlotCovariance(size), "slot_cosine": SlotCosine()}
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor | tuple[Tensor, ...]]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch, and compute the arguments of the `extra_metrics` by their names."""
         discovery, extra = super().score_batch(batch)
         return discovery, {**extra, **self.slot_scores(discovery.slots)}
 
-    def slot_scores(self, slots: Tensor) -> dict[str, Tensor | tuple[Tensor, ...]]:
+    def slot_scores(self, slots: Tensor) -> dict[str, Any]:
         """Return the arguments of the metrics of slots `(B, K, D)`."""
         return {"slot_covariance": slots, "slot_cosine": slots}
 

@@ -13,6 +13,6 @@ class Decoded(NamedTuple):
     prediction: Tensor
     """Predicted target: features `(B, N, F)`, or images `(B, 3, S, S)`."""
     masks: Tensor | None
-    """Masks `(B, K, N)` or `(B, K, S, S)`, float32, which sum to 1 over the slots; None where they were not asked for."""
+    """Masks `(B, K, N)` or `(B, K, S, S)`, float32, which sum to 1 over the slots; None if not computed."""
     slot_images: Tensor | None = None
     """RGB reconstruction of each slot, `(B, K, 3, S, S)`, by decoders of pixels."""

@@ -96,7 +96,7 @@ class PatchMLPDecoder(nn.Module):
         return self._spread(self._weights(hidden, chosen, active), chosen, slots.shape[1]), None
 
     @staticmethod
-    def target(images: Tensor, features: Tensor) -> Tensor:
+    def target(images: Tensor | None, features: Tensor) -> Tensor:
         """Return what is to be predicted: the features."""
         return features
 

@@ -131,7 +131,8 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         checkpoint["encoder"] = {**self.encoder.description(), "weights": self.encoder.expected}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Expect these weights from now on."""
+        """Keep the facts about the training run, and expect these weights of the encoder from now on."""
+        super().on_load_checkpoint(checkpoint)
         self.encoder.expect(checkpoint.get("encoder", {}).get("weights"))
 
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
@@ -150,24 +151,30 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         features = self.features(batch)
         slots, attention = self._attend_slots(features)
         prediction = self._decode(slots, attention, features, with_masks=False).prediction
-        target = self.decoder.target(batch["image"], features)
+        target = self.decoder.target(batch.get("image"), features)
         return self.regularize({"loss": F.mse_loss(prediction.float(), target.float())}, slots)
 
     def extra_metrics(self) -> dict[str, Metric]:
         """Build the metrics of slots and the mean of the loss."""
         return {"loss": MeanScore(), **super().extra_metrics()}
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor | tuple[Tensor, ...]]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch; and compute for each image the mean squared error that is minimised."""
         features = self.features(batch)
-        slots, attention = self._attend_slots(features, SlotOptions(**self.forward_options))
+        slots, attention = self._attend_slots(features, self.default_options)
         prediction, masks, slot_images = self._decode(slots, attention, features)
-        target = self.decoder.target(batch["image"], features)
+        target = self.decoder.target(batch.get("image"), features)
         loss = (prediction.float() - target.float()).square().flatten(1).mean(1)
         if self.params.mask_source == "slots" or masks is None:
             masks, slot_images = attention, None
         discovery = self._discovery(slots, attention, masks, slot_images)
         return discovery, {"loss": loss, **self.slot_scores(slots)}
+
+    def discover_batch(self, batch: Batch) -> Discovery:
+        """Find the objects of a batch, by its `features` where it has some."""
+        if "features" not in batch:
+            return super().discover_batch(batch)
+        return self.score_batch(batch)[0]
 
     def features(self, batch: Batch) -> Tensor:
         """Return the features of a batch, `(B, N, F)`: those that it holds, or those of its images.

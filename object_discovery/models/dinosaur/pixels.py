@@ -88,8 +88,10 @@ class PixelDecoder(nn.Module):
         decoded = self(slots, active=active)
         return decoded.masks, decoded.slot_images
 
-    def target(self, images: Tensor, features: Tensor) -> Tensor:
+    def target(self, images: Tensor | None, features: Tensor) -> Tensor:
         """Return what is to be predicted: the images at S x S pixels."""
+        if images is None:
+            raise ValueError("Expected a batch with `image`, as pixels are to be reconstructed, but it has none")
         return shrink(images, self.size)
 
 

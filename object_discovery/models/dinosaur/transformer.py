@@ -170,7 +170,7 @@ class PatchTransformerDecoder(nn.Module):
         return mask_inactive_slots(self._weights(last, inputs, memory, order), active), None
 
     @staticmethod
-    def target(images: Tensor, features: Tensor) -> Tensor:
+    def target(images: Tensor | None, features: Tensor) -> Tensor:
         """Return what is to be predicted: the features."""
         return features
 

@@ -114,6 +114,9 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         Raises:
             ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
         """
+        images = self.prepare_images(images)
+        if not len(images):
+            return self.discover_nothing(images, num_slots=num_slots)
         return self.scene(images, num_slots=num_slots).discovery
 
     def scene(self, images: Tensor, *, num_slots: int | None = None, imagined: bool = False) -> Scene:
@@ -214,12 +217,12 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         """Build the means of the ELBO, of how often the count is right, and of the log-likelihood."""
         return {name: MeanScore() for name in ("elbo", "count_accuracy", "log_likelihood")}
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor | tuple[Tensor, ...]]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch; estimate the ELBO of each image and, if asked for, its log-likelihood."""
         images = batch["image"]
         end = weights_at(self.params, _THE_END)
         discovery: Discovery = self(images, **self.forward_options)
-        extra: dict[str, Tensor | tuple[Tensor, ...]] = {"elbo": elbo(self._parts(images, end)[0])}
+        extra: dict[str, Any] = {"elbo": elbo(self._parts(images, end)[0])}
         if "mask" in batch:
             extra["count_accuracy"] = (self.count_objects(images) == count_objects_per_map(batch["mask"])).float()
         if self.num_particles is not None:

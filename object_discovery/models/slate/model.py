@@ -159,9 +159,9 @@ class SLATE(SlotModel[SLATEParams]):
         """Build the metrics of slots and the means of the losses."""
         return {"loss": MeanScore(), "cross_entropy": MeanScore(), **super().extra_metrics()}
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor | tuple[Tensor, ...]]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
-        found, tokens, embedded = self._find(batch["image"], SlotOptions(**self.forward_options))
+        found, tokens, embedded = self._find(batch["image"], self.default_options)
         assert found.image is not None
         squares = (found.image - batch["image"]).square().flatten(1).sum(1)
         cross_entropy = self.decoder(embedded[:, :-1], found.slots, tokens)[1].sum(1)
@@ -228,6 +228,7 @@ class SLATE(SlotModel[SLATEParams]):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again, with the patience of this run."""
+        super().on_load_checkpoint(checkpoint)
         if self.plateau and "plateau" in checkpoint:
             self.plateau = Plateau(**{**checkpoint["plateau"], "patience": self.plateau.patience})
 
