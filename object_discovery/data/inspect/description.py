@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -186,7 +187,7 @@ def _counts(splits: dict[str, Split], sample: int, broken: dict[str, None]) -> N
     for split in splits.values():
         source = split.source
         try:
-            if "mask" in source.maps(int(split.indices[0])) and not _is_counted(source):
+            if _has_masks(split) and not _is_counted(source):
                 to_count.append(split)
                 continue
             counts.append(np.asarray(source.object_counts())[split.indices])
@@ -202,6 +203,14 @@ def _counts(splits: dict[str, Split], sample: int, broken: dict[str, None]) -> N
         except CorruptFileError as error:
             broken[str(error)] = None
     return np.concatenate(counts)
+
+
+def _has_masks(split: Split) -> bool:
+    """Whether the first scene of a split that can be read has a label map."""
+    for index in split.indices.tolist():
+        with suppress(CorruptFileError):
+            return "mask" in split.source.maps(index)
+    return False
 
 
 def _is_counted(source: SceneSource) -> bool:

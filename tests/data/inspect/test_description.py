@@ -159,7 +159,7 @@ def test_broken_files_are_listed_and_left_out(tmp_path: Path, capsys: pytest.Cap
     whole = describe(tmp_path, num=100)
     assert whole.broken == []
     (tmp_path / "images" / "01.jpg").write_bytes(b"damaged")
-    (tmp_path / "masks" / "02.png").write_bytes(b"damaged")
+    (tmp_path / "masks" / "b" / "02.png").write_bytes(b"damaged")
     result = describe(tmp_path, num=100)
     assert result.num_images == whole.num_images
     assert len(result.examples) == len(whole.examples) - 2
@@ -167,7 +167,7 @@ def test_broken_files_are_listed_and_left_out(tmp_path: Path, capsys: pytest.Cap
     assert sorted(message.split(": ")[0][-6:] for message in result.broken) == ["01.jpg", "02.png"]
     show(result)
     assert capsys.readouterr().out.count("warning: ") == 2
-    for path in (tmp_path / "images").iterdir():
+    for path in (tmp_path / "images").rglob("*.*"):
         path.write_bytes(b"damaged")
     with pytest.raises(CorruptFileError, match="expected a whole image"):
         describe(tmp_path)
