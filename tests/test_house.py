@@ -150,9 +150,9 @@ def constant_docstrings() -> set[str]:
 def test_public_names_are_documented(name: str) -> None:
     value = getattr(object_discovery, name)
     if inspect.isclass(value) or inspect.isroutine(value):
-        assert str(vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__).endswith(
-            (".", "\n    ", ")")
-        )
+        docstring = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+        assert docstring
+        assert inspect.cleandoc(docstring).split("\n", 1)[0].endswith(".")
         methods = vars(value).items() if inspect.isclass(value) else ()
         for method, function in methods:
             if inspect.isfunction(function) and not method.startswith("_"):
