@@ -9,8 +9,9 @@ import yaml
 from sklearn.metrics import adjusted_rand_score
 
 from object_discovery import TetrominoesDataModule
-from object_discovery.evaluate import SplitToTest, data_defaults, main
+from object_discovery.evaluate import data_defaults, main
 from object_discovery.evaluation.protocols import PROTOCOLS, Protocol
+from object_discovery.evaluation.scoring import SplitDataModule
 from tests.checkpoints import save_tiny, tiny_model
 
 QUICK = ["--num_workers", "0", "--accelerator", "cpu"]
@@ -150,7 +151,7 @@ def test_gaussian_slots_are_drawn_by_the_seed(tmp_path: Path) -> None:
 
 def test_every_scene_is_loaded_once_and_in_order() -> None:
     data = TetrominoesDataModule(resolution=16, num_workers=0, batch_size=3, train_size=7)
-    loaded = torch.cat([batch["mask"] for batch in SplitToTest(data, "train").test_dataloader()])
+    loaded = torch.cat([batch["mask"] for batch in SplitDataModule(data, "train").test_dataloader()])
     assert torch.equal(loaded, torch.stack([data.train_set[index]["mask"] for index in range(7)]))
 
 

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 
 from object_discovery.errors import UserError
 from object_discovery.evaluate import main
-from object_discovery.evaluation.baselines import BASELINES, Baseline, block_masks, pixel_points
+from object_discovery.evaluation.baselines import BASELINES, Baseline, block_masks, pixel_features
 from tests.checkpoints import save_tiny
 from tests.data.layouts.coco import write_coco
 from tests.feature_cache.tiny_cache import SIZE, make_encoder
@@ -40,7 +40,7 @@ def test_seven_blocks_are_rows_of_2_2_and_3() -> None:
 
 
 def test_colours_and_places_weigh_the_same() -> None:
-    points = pixel_points(torch.rand(2, 3, 32, 32) * 0.1, 8)
+    points = pixel_features(torch.rand(2, 3, 32, 32) * 0.1, 8)
     assert points[:, :, :3].var(1, correction=0).sum(1) == pytest.approx([1, 1], abs=1e-4)
     assert points[:, :, 3:].var(1, correction=0).sum(1) == pytest.approx([1, 1], abs=1e-4)
 
