@@ -60,7 +60,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "covloss-coco",
-            "images squashed to squares, masks at 128 pixels, as in the covariance loss paper (Stange 2023)",
+            "images squashed to squares, masks at 128 pixels, as with the covariance loss (Stange et al. 2023)",
             mask_size=128,
             fit="squash",
         ),
