@@ -1,6 +1,7 @@
 """Every row of the tables in the README of the metrics is computed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,3 +101,10 @@ def test_signs_of_collapse(case: str) -> None:
 def test_tables_have_no_other_rows() -> None:
     assert table("Degenerate cases").keys() == SEGMENTATIONS.keys()
     assert table("Signs of collapse").keys() == COLLAPSES.keys()
+
+
+def test_example_runs() -> None:
+    example = README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    namespace: dict[str, Any] = {}
+    exec(example, namespace)
+    assert namespace["scores"].compute().keys() == {"fg_ari", "ari", "mbo_i", "miou", "n_skipped"}
