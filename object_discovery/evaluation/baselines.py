@@ -116,8 +116,8 @@ class Baseline(ObjectDiscoveryModel[ModelParams]):
         """Segment images `(B, 3, H, W)`, floats in [0, 1]."""
         return self._segment(images, None)
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        """Segment the images of a batch, by its cached `features` if it has them; there are no further scores."""
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Segment the images of a batch, by its cached `features` if it has them; there are no further metrics."""
         return self._segment(batch["image"], batch.get("features")), {}
 
     def networks(self) -> Iterator[nn.Module]:

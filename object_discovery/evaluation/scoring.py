@@ -127,7 +127,7 @@ def score_model(
         The scores by name; None for a score that is NaN.
     """
     seed_everything(seed, verbose=False)
-    model.scores["test"] = ProtocolScores(protocol, model.own_scores)
+    model.scores["test"] = ProtocolScores(protocol, model.extra_metrics())
     results = trainer.test(model, data, verbose=False)
     scores = {name.removeprefix("test/"): float(value) for name, value in results[0].items()}
     return {name: None if math.isnan(value) else value for name, value in scores.items()}

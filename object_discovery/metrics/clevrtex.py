@@ -22,7 +22,7 @@ def clevrtex_miou(pred: Tensor, target: Tensor, *, num_slots: int | None = None)
     Args:
         pred: Predicted labels, `(B, ...)`, integers from 0 to `num_slots` - 1.
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
-        num_slots: Number of predicted labels. None: the largest label of `pred` plus one.
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one.
 
     Returns:
         Score of each image, `(B,)`, float64; NaN if it has no true object, or no more than one pair of masks.
