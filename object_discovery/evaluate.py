@@ -35,7 +35,7 @@ from object_discovery.feature_cache import encoder_of, no_encoder
 from object_discovery.files import atomic_write, check_writable
 from object_discovery.layers.frozen_encoder import FrozenEncoder
 from object_discovery.models import ObjectDiscoveryModel, read_checkpoint, read_config
-from object_discovery.models.loading import load_for_inference, measure_likelihood
+from object_discovery.models.loading import find_checkpoint, load_for_inference, measure_likelihood
 from object_discovery.params import DataParams, ModelParams
 
 _DATA_FIELDS = {field.name for field in dataclasses.fields(DataParams)}
@@ -46,7 +46,7 @@ class EvaluateParams:
     """Settings of an evaluation."""
 
     checkpoint: str | None = None
-    """Checkpoint of the trained model. None: score a baseline."""
+    """Checkpoint of the trained model, or folder of its training run. None: score a baseline."""
     baseline: Literal["grid", "kmeans", "one"] | None = None
     """Score a baseline instead of the model: a grid of blocks, k-means, or one slot for the whole image."""
     baselines: bool = False
@@ -116,7 +116,7 @@ def data_defaults(checkpoint: str | None, dataset: str | None) -> dict[str, Any]
     """Return the defaults of the data flags: the dataset's recommendation, the training run's, the model's resolution.
 
     Args:
-        checkpoint: The checkpoint. None: not given.
+        checkpoint: The checkpoint or the folder of a training run. None: not given.
         dataset: The dataset. None: not given.
 
     Returns:
@@ -130,8 +130,9 @@ def data_defaults(checkpoint: str | None, dataset: str | None) -> dict[str, Any]
     if checkpoint is None:
         recommended = find_dataset(dataset).recommended if dataset else {}
         return {key: value for key, value in recommended.items() if key in _DATA_FIELDS}
-    hyper_parameters = read_checkpoint(checkpoint).get("hyper_parameters", {})
-    path = next((path for path in _run_params_paths(checkpoint) if path.is_file()), None)
+    checkpoint_path = find_checkpoint(checkpoint)
+    hyper_parameters = read_checkpoint(checkpoint_path).get("hyper_parameters", {})
+    path = next((path for path in _run_params_paths(checkpoint_path) if path.is_file()), None)
     run = read_config(path) if path else {}
     if dataset is None and "dataset" not in run:
         raise UserError("Expected argument `dataset`, as no params.yaml of a training run lies by the checkpoint")
@@ -141,9 +142,9 @@ def data_defaults(checkpoint: str | None, dataset: str | None) -> dict[str, Any]
     return {key: value for key, value in values.items() if key in _DATA_FIELDS - {"test_size", "feature_cache"}}
 
 
-def _run_params_paths(checkpoint: str) -> list[Path]:
+def _run_params_paths(checkpoint: Path) -> list[Path]:
     """Return where the `params.yaml` of a run may be: above `checkpoints`, or in the folder of a copied checkpoint."""
-    folder = Path(checkpoint).absolute().parent
+    folder = checkpoint.absolute().parent
     folders = [folder.parent, folder] if folder.name == "checkpoints" else [folder]
     return [folder / "params.yaml" for folder in folders]
 
@@ -189,7 +190,7 @@ def evaluate(params: EvaluateParams, data_params: DataParams) -> dict[str, Any] 
         "num_scenes": len(getattr(data, f"{split}_set")),
         "split": split,
         "protocol": dataclasses.asdict(protocol),
-        "checkpoint": params.checkpoint,
+        "checkpoint": None if params.checkpoint is None else str(find_checkpoint(params.checkpoint)),
         "model_type": model.model_type,
         "dataset": dataclasses.asdict(data.params),
         "settings": _settings(params, model),

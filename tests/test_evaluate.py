@@ -128,6 +128,20 @@ def test_flags_override_the_settings_of_the_run(tmp_path: Path) -> None:
     assert (result["dataset"]["data_seed"], result["num_scenes"]) == (4, 2)
 
 
+def test_checkpoint_may_be_the_folder_of_a_run(tmp_path: Path) -> None:
+    checkpoint, out = write_run(tmp_path / "run"), tmp_path / "scores.json"
+    run("--checkpoint", tmp_path / "run", "--test_size", "2", "--out", out)
+    result = json.loads(out.read_text())
+    assert (result["checkpoint"], result["dataset"]["dataset"]) == (str(checkpoint), "tetrominoes")
+
+
+def test_help_lists_the_protocols(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = "".join(capsys.readouterr().out.split())  # lines may break within a name
+    assert all(name in text for name in PROTOCOLS)
+
+
 def test_params_are_read_from_the_folder_of_the_checkpoint_only(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     copy = save_tiny(tmp_path / "run" / "copy.ckpt")
