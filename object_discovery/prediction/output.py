@@ -25,7 +25,6 @@ from object_discovery.visualization.palette import palette
 RESULT = "objects.json"
 """The file that describes what was found; it is written last."""
 _SHOWN = 256
-_OPACITY = 0.6
 
 
 def write_prediction(prediction: Prediction, folder: str | Path, about: dict[str, Any]) -> Path:
@@ -93,7 +92,6 @@ def picture(prediction: Prediction) -> Tensor:
             slot_images=None if slot_images is None else resize_bilinear(slot_images[0], height, width)[None],
         ),
         background=background_slot(found.labels, found.masks.shape[1]),
-        opacity=_OPACITY,
     )
 
 
