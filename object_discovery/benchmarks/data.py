@@ -42,7 +42,7 @@ class DataBenchmarkParams:
     """What to measure, and how long."""
 
     source: str | None = None
-    """TFRecord file of CLEVR with masks. None: scenes of that size, drawn by the library."""
+    """TFRecord file of CLEVR with masks. None: scenes of that size, generated."""
     num_scenes: int = 256
     """Scenes to read; of a file its first ones."""
     num_written: int = 64
@@ -87,7 +87,7 @@ def run(params: DataBenchmarkParams) -> BenchmarkReport:
         ours = SceneFile(folder / "ours.h5")
         if ours.dataset != "clevr_with_masks":
             raise UserError(f"Expected {records} to hold clevr_with_masks, but it holds {ours.dataset}")
-        of = "drawn by the library" if drawn else f"of {records}"
+        of = "generated" if drawn else f"of {records}"
         report = BenchmarkReport(f"data: {size:,} scenes {of}, 240 x 320 pixels", asdict(params))
         _measure_reading(report, params, _write_layouts(folder, ours, size))
         _measure_writing(report, params, folder, ours)

@@ -1,4 +1,4 @@
-"""TFRecord files of scenes as large as CLEVR's, drawn by the library, for machines that have no real ones."""
+"""TFRecord files of scenes as large as CLEVR's, generated, for machines that have no real ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from object_discovery.data.conversion.tfrecord import masked_crc32c
-from object_discovery.data.datasets.scenes import draw_scenes
+from object_discovery.data.datasets.scenes import render_scenes
 
 HEIGHT, WIDTH, ENTITIES = 240, 320, 11
 """Size of an image of CLEVR with masks, and the number of its masks."""
 _AT_ONCE = 8
 
 
-def draw_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
+def generate_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
     """Draw scenes with the features of CLEVR with masks, as far as the benchmark needs them.
 
     Args:
@@ -31,12 +31,12 @@ def draw_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]
         `pixel_coords` float32 `(11, 3)`.
 
     Example:
-        >>> next(draw_features(1))["mask"].shape
+        >>> next(generate_features(1))["mask"].shape
         (11, 240, 320, 1)
     """
     top = (WIDTH - HEIGHT) // 2
     for start in range(0, size, _AT_ONCE):
-        scenes = draw_scenes(np.arange(start, min(size, start + _AT_ONCE)), seed, resolution=WIDTH)
+        scenes = render_scenes(np.arange(start, min(size, start + _AT_ONCE)), seed, resolution=WIDTH)
         for image, labels in zip(scenes.image.numpy(), scenes.mask.numpy(), strict=True):
             masks = entity_masks(labels[top : top + HEIGHT])
             yield {
@@ -72,7 +72,7 @@ def write_records(path: str | os.PathLike[str], size: int, seed: int = 0) -> Non
         seed: Seed of the scenes.
     """
     with gzip.open(path, "wb", compresslevel=6) as file:
-        for features in draw_features(size, seed):
+        for features in generate_features(size, seed):
             entries = (_field(1, name.encode()) + _field(2, _feature(values)) for name, values in features.items())
             data = _field(1, b"".join(_field(1, entry) for entry in entries))
             length = struct.pack("<Q", len(data))

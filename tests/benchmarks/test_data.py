@@ -73,7 +73,7 @@ def test_every_row_is_there_and_right(tmp_path: Path, temporary: Path) -> None:
 
 def test_scenes_are_drawn_without_a_source(temporary: Path) -> None:
     report = run(DataBenchmarkParams(num_scenes=2, **{**TINY, "repeats": 1}))  # type: ignore[arg-type]
-    assert report.title == "data: 2 scenes drawn by the library, 240 x 320 pixels"
+    assert report.title == "data: 2 scenes generated, 240 x 320 pixels"
     assert {measure.name for measure in report.measures} == MEASURES.keys()
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from object_discovery.benchmarks.records import draw_features, entity_masks, write_records
+from object_discovery.benchmarks.records import entity_masks, generate_features, write_records
 from object_discovery.data.conversion.tfrecord import read_records
 from tests.data.tfrecord_writer import example, example_class
 
@@ -11,7 +11,7 @@ from tests.data.tfrecord_writer import example, example_class
 def test_records_are_as_published(tmp_path: Path) -> None:
     write_records(tmp_path / "a.tfrecords", 2, seed=3)
     records = list(read_records(tmp_path / "a.tfrecords"))
-    scenes = list(draw_features(2, seed=3))
+    scenes = list(generate_features(2, seed=3))
     message: Any = example_class()  # Google's protobuf is the oracle
     for record, features in zip(records, scenes, strict=True):
         read = message.FromString(record.data).features.feature
@@ -26,7 +26,7 @@ def test_records_are_as_published(tmp_path: Path) -> None:
 
 
 def test_entities_cover_the_frame_once() -> None:
-    (features,) = draw_features(1)
+    (features,) = generate_features(1)
     masks = features["mask"]
     assert masks.shape == (11, 240, 320, 1)
     assert masks.dtype == np.uint8

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
+from object_discovery.data.datasets.tetrominoes import generate_tetrominoes
 from object_discovery.layers.clustering import appearance_clusters
 
 
@@ -18,7 +18,7 @@ def test_two_objects_of_one_colour_are_two_clusters_and_the_background_is_one() 
 
 
 def test_clusters_of_tetrominoes_are_mostly_pieces() -> None:
-    images, masks = draw_tetrominoes(np.arange(40))
+    images, masks = generate_tetrominoes(np.arange(40))
     found = appearance_clusters(torch.from_numpy(images).permute(0, 3, 1, 2) / 255, 35, 4).argmax(1)
     scores = [adjusted_rand_score(mask.ravel(), labels) for mask, labels in zip(masks, found, strict=True)]
     assert np.mean(scores) > 0.95

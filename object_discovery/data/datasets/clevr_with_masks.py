@@ -67,7 +67,7 @@ class CLEVRWithMasksDataModule(SceneDataModule):
     taken whole (`fit` squash), then resized to `resolution`: images bilinearly without antialiasing, masks by the same
     crop to the nearest pixel. Images of any other size, such as those of a file that holds the crop already, are
     resized whole. Objects are counted after the
-    crop, which can remove some. The scenes cannot be drawn: give `data_root`.
+    crop, which can remove some. The scenes cannot be generated: give `data_root`.
 
     A file in the published order is split as in the experiments: the first 70,000 scenes to train, the next 320 to
     test, the rest to validate. The recommended `max_objects` is 6 (CLEVR6), which holds for validation and test too

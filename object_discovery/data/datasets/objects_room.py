@@ -28,7 +28,7 @@ class ObjectsRoomDataModule(SceneDataModule):
     to 6 objects, with none, or with up to 6 of one colour. In an empty room there is nothing to score FG-ARI on.
 
     `data_root` is the folder with the files, or one file: the training file, or a test file, which then has a test
-    split only. The scenes cannot be drawn.
+    split only. The scenes cannot be generated.
 
     Reference:
         Kabra et al., Multi-Object Datasets, 2019, github.com/deepmind/multi_object_datasets.

@@ -5,7 +5,7 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from object_discovery import GNM
-from object_discovery.data.datasets.multi_dsprites import draw_multi_dsprites
+from object_discovery.data.datasets.multi_dsprites import generate_multi_dsprites
 from object_discovery.models.gnm.cluster_init import SEED_SIZE, Seeds, connected_pieces, find_seeds
 from object_discovery.models.gnm.decomposition import count_objects_per_map
 from object_discovery.models.gnm.local_latents import ObjectHead, place
@@ -90,7 +90,7 @@ def test_there_may_be_more_cells_than_pixels_that_are_clustered() -> None:
 
 def test_sprites_are_found() -> None:
     """Against a matching of the true centres: most sprites have a seed near their middle, and counts mostly agree."""
-    images, masks = draw_multi_dsprites(np.arange(40))
+    images, masks = generate_multi_dsprites(np.arange(40))
     pixels, labels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255, torch.from_numpy(masks)
     background = torch.stack([image[:, mask == 0].median(1).values for image, mask in zip(pixels, labels, strict=True)])
     seeds = find_seeds(pixels, background[:, :, None, None].expand_as(pixels), 0.1, 4)
