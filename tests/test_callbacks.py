@@ -13,9 +13,9 @@ from PIL import Image
 
 from object_discovery.callbacks import (
     SUMMARY,
+    DiscoveryGridLogger,
     GracefulStop,
     LastCheckpoint,
-    Pictures,
     ProgressBar,
     Throughput,
     ValidationLog,
@@ -56,7 +56,7 @@ def test_throughput_is_of_training_alone_and_of_all_processes(monkeypatch: pytes
     assert logged == [(step, "train/images_per_second", pytest.approx(6.0)) for step in (2, 4)]
 
 
-# Pictures
+# DiscoveryGridLogger
 
 
 class Modes(Callback):
@@ -70,7 +70,7 @@ class Modes(Callback):
 
 
 def test_pictures_leave_the_model_in_training_mode_and_out_of_the_graph(tmp_path: Path) -> None:
-    modes, pictures = Modes(), Pictures(tmp_path / "images", count=3)
+    modes, pictures = Modes(), DiscoveryGridLogger(tmp_path / "images", count=3)
     model = make_model("sa").train()
     trainer = make_trainer(4, callbacks=[modes, pictures], val_check_interval=1, check_val_every_n_epoch=None)
     trainer.fit(model, make_data())
@@ -79,8 +79,8 @@ def test_pictures_leave_the_model_in_training_mode_and_out_of_the_graph(tmp_path
     assert pictures.last == tmp_path / "images" / "step_0000004.png"
 
 
-def draw(folder: Path, batch: dict[str, torch.Tensor], batch_idx: int = 0, **settings: Any) -> Pictures:
-    pictures = Pictures(folder, count=2)
+def draw(folder: Path, batch: dict[str, torch.Tensor], batch_idx: int = 0, **settings: Any) -> DiscoveryGridLogger:
+    pictures = DiscoveryGridLogger(folder, count=2)
     real = make_trainer(1)
     given = {"sanity_checking": False, "precision_plugin": real.precision_plugin, "loggers": [], "global_step": 7}
     model = make_model("sa").eval()

@@ -21,7 +21,10 @@ import object_discovery
 from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule
 from object_discovery.models.configs import read_config
 from object_discovery.params import SlotAttentionParams, TrainerParams
-from object_discovery.train import build_model, choose_folder, main, parse, precision, train
+from object_discovery.train import main, parse
+from object_discovery.training.fit import train
+from object_discovery.training.run import choose_folder
+from object_discovery.training.trainer import build_model, choose_precision
 from tests.checkpoints import save_tiny
 from tests.data.scene_files import make_scenes, write_published
 from tests.models.tiny import TINY
@@ -233,15 +236,15 @@ def test_precision_is_chosen_by_the_hardware(
     )
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast_cpu)
-    assert precision("auto", accelerator) == expected
-    assert precision("64-true", accelerator) == "64-true"
+    assert choose_precision("auto", accelerator) == expected
+    assert choose_precision("64-true", accelerator) == "64-true"
 
 
 def test_on_a_mac_auto_is_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    assert precision("auto", "auto") == "32-true"
+    assert choose_precision("auto", "auto") == "32-true"
 
 
 def test_every_network_is_compiled_if_asked_to() -> None:

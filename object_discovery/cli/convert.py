@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import SUPPRESS
 from collections.abc import Sequence
+from typing import Any
 
 from object_discovery.cli.flags import RESUMABLE, FlagParser, one_line_errors
 from object_discovery.cli.subcommands import Subcommand, dispatch
@@ -101,7 +102,7 @@ def convert_labels(argv: Sequence[str]) -> None:
         print(f"{settings['target']}: {convert_label_maps(**settings)} label maps")
 
 
-def _parse(parser: FlagParser, argv: Sequence[str]) -> dict[str, object]:
+def _parse(parser: FlagParser, argv: Sequence[str]) -> dict[str, Any]:
     """Parse arguments with the flags that all conversions share; return them as keyword arguments."""
     parser.add_argument("--num_workers", metavar="W", type=int, help="worker threads; 0: the main thread alone")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")

@@ -70,6 +70,7 @@ def one_line_errors(*mistakes: type[Exception], interrupted: str = "interrupted"
     Raises:
         SystemExit: With the status.
     """
+    mistakes = (UserError, OSError, *mistakes)
     try:
         yield
         sys.stdout.flush()  # here rather than at exit, where a closed pipe can no longer be caught
@@ -77,7 +78,7 @@ def one_line_errors(*mistakes: type[Exception], interrupted: str = "interrupted"
         with suppress(OSError):  # Python flushes standard output once more at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + _SIGPIPE) from None
-    except (UserError, OSError, *mistakes) as error:
+    except mistakes as error:
         fail(str(error))
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

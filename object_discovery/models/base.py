@@ -25,6 +25,11 @@ from object_discovery.schedules import learning_rate_factor
 P = TypeVar("P", bound=ModelParams)
 
 
+def has_capability(model: object, name: str) -> bool:
+    """Return whether a model has an optional method, such as `compose`, `sample`, `properties` or `log_likelihood`."""
+    return callable(getattr(model, name, None))
+
+
 class ObjectDiscoveryModel(LightningModule, Generic[P]):
     """A model that finds objects; subclasses give the network, `forward` and `losses`.
 
