@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from object_discovery.cli.flags import FlagParser, add_flags, build, fail, one_line_errors, peek_flag
+from object_discovery.cli.flags import FlagParser, add_flags, apply_config, build, fail, one_line_errors, peek_flag
 from object_discovery.data import DATASETS, SceneDataModule
 from object_discovery.data.loaders import make_loader
 from object_discovery.data.resized_targets import ResizedTargetDataset
@@ -131,9 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with one_line_errors():
-        parser = FlagParser(prog="python -m object_discovery.evaluate", description="Score a trained model.")
+        parser = FlagParser("object-discovery evaluate", "Score a trained model.")
         add_flags(parser, EvaluateParams, DataParams)
-        parser.set_defaults(data_defaults(peek_flag(argv, "checkpoint"), peek_flag(argv, "dataset")))
+        defaults = data_defaults(peek_flag(argv, "checkpoint"), peek_flag(argv, "dataset"))
+        apply_config(parser, defaults, "params.yaml", "evaluate")
         values = vars(parser.parse_args(argv))
         params, data_params = build(EvaluateParams, values), build(DataParams, values)
         if params.out is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import sys
@@ -122,7 +123,7 @@ def apply_config(parser: FlagParser, config: Mapping[str, Any], source: str, own
     unknown = sorted(config.keys() - vars(parser.get_defaults()).keys(), key=str)
     if unknown:
         fail(f"{source} has {unknown[0]!r}, which is not a setting of {owner}")
-    values = vars(parser.parse_object(dict(config)))
+    values = vars(parser.parse_args([f"--{name}={_flag_value(value)}" for name, value in config.items()]))
     parser.set_defaults({name: values[name] for name in config})
 
 
@@ -164,6 +165,11 @@ def peek_flag(argv: Sequence[str], name: str) -> str | None:
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
     return value
+
+
+def _flag_value(value: Any) -> str:
+    """Write a value of a YAML file as a flag takes it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _fields_by_owner(cls: type[Any]) -> dict[type[Any], set[str]]:

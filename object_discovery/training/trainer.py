@@ -41,10 +41,15 @@ def choose_precision(precision: str, accelerator: str) -> str:
     if accelerator != "cpu" and torch.cuda.is_available():
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        supported = bool(torch.cpu._is_avx512_bf16_supported())  # without it bfloat16 is emulated, and slower
+        supported = cpu_has_bf16()
     else:
         supported = False
     return "bf16-mixed" if supported else "32-true"
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether the CPU has bfloat16 instructions; without them bfloat16 is emulated, and slower."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def build_model(run: Run) -> ObjectDiscoveryModel[Any]:
