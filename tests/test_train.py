@@ -15,6 +15,7 @@ from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule
 from object_discovery.models.configs import read_config
 from object_discovery.params import SlotAttentionParams, TrainerParams
 from object_discovery.train import main, parse
+from tests.checkpoints import save_tiny
 from tests.data.scene_files import make_scenes, write_published
 from tests.training.runs import IGNORE_WARNINGS, fit, flags, load_checkpoint, read_metrics, tiny_flags
 
@@ -43,13 +44,9 @@ def test_flags_override_the_configuration_the_recommendation_and_the_defaults(tm
 def test_the_dataset_of_a_configuration_can_be_overridden(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("dataset: multi_dsprites\n")
-    configured, other = parse(["--config", str(config)]), parse(["--dataset", "tetrominoes", "--config", str(config)])
-    assert (configured.data.dataset, configured.data.resolution, configured.model.resolution) == (
-        "multi_dsprites",
-        64,
-        64,
-    )
-    assert (other.data.dataset, other.data.resolution, other.model.resolution) == ("tetrominoes", 35, 35)
+    for argv, dataset, resolution in (([], "multi_dsprites", 64), (["--dataset", "tetrominoes"], "tetrominoes", 35)):
+        run = parse([*argv, "--config", str(config)])
+        assert (run.data.dataset, run.data.resolution, run.model.resolution) == (dataset, resolution, resolution)
 
 
 @pytest.mark.parametrize("name", ["sa_clevr6", "sa_tetrominoes"])
@@ -159,9 +156,8 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(files.iterdir())
-    assert re.search(
-        expected, fails(capsys, [*tiny_flags("run"), *(argument.replace("FILES", str(files)) for argument in wrong)])
-    )
+    arguments = [argument.replace("FILES", str(files)) for argument in wrong]
+    assert re.search(expected, fails(capsys, [*tiny_flags("run"), *arguments]))
     assert list(tmp_path.iterdir()) == []
     assert sorted(files.iterdir()) == before
 

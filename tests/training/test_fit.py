@@ -31,11 +31,10 @@ def test_a_run_writes_settings_metrics_checkpoints_and_pictures(tmp_path: Path) 
     assert [step for step, _ in read_metrics(out, "step", "train/loss")] == steps
     assert [step for step, _ in read_metrics(out, "step", "train/images_per_second")] == steps
     assert [float(rate) for (rate,) in read_metrics(out, "lr")][:3] == pytest.approx([0, 1e-3, 2e-3])
-    rows = read_metrics(out, "step", *sorted(VALIDATION_SCORES))
+    names = sorted(VALIDATION_SCORES)
+    rows = read_metrics(out, "step", *names)
     assert [row[0] for row in rows] == ["2", "4"]
-    assert [float(value) for value in rows[-1][1:]] == pytest.approx(
-        [scores[name] for name in sorted(VALIDATION_SCORES)]
-    )
+    assert [float(value) for value in rows[-1][1:]] == pytest.approx([scores[name] for name in names])
     assert [load_checkpoint(out)["global_step"], load_checkpoint(out)["model_type"]] == [4, "sa"]
     assert load_checkpoint(out, "best")["global_step"] in (3, 4)
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
