@@ -251,7 +251,7 @@ def _score(
 ) -> dict[str, float | None]:
     """Score one model; scores that are not numbers are None."""
     seed_everything(seed, verbose=False)
-    model.scores["test"] = ProtocolScores(protocol, model.own_scores)
+    model.scores["test"] = ProtocolScores(protocol, model.extra_metrics())
     results = trainer.test(model, data, verbose=False)
     values = {name.removeprefix("test/"): float(value) for name, value in results[0].items()}
     return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -129,8 +129,7 @@ def _decoding(model: DINOSAUR, slots: Tensor, attention: Tensor, features: Tenso
 
     def decode() -> None:
         given = slots.clone().requires_grad_()
-        inputs = (attention,) if isinstance(model.decoder, PatchMLPDecoder) else (features, False)
-        predicted: Tensor = model.decoder(given, *inputs)[0]
+        predicted = model.decoder(given, attention=attention, features=features, with_masks=False).prediction
         F.mse_loss(predicted.float(), features.float()).backward()  # type: ignore[no-untyped-call]
 
     return decode

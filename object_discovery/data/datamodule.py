@@ -68,7 +68,7 @@ class SceneDataModule(LightningDataModule):
     """How the published experiments split the published file."""
     antialias: ClassVar[bool] = False
     """Whether images of files are resized with antialiasing, as published."""
-    how_to_get: ClassVar[str] = "`python data_scripts/download.py --list` says where to get them"
+    how_to_get: ClassVar[str] = "`object-discovery download --list` lists where to get them"
     """What a user without the files can do, as the end of a sentence."""
     variants: ClassVar[tuple[str, ...]] = ()
     """Names of the variants; the first is the default."""

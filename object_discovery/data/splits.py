@@ -158,7 +158,7 @@ def _hdf5_files(root: Path, name: str) -> list[Path]:
     if not found and records:
         raise DatasetNotFoundError(
             f"Expected HDF5 files of {name}, but {root} holds TFRecord files: convert them once by "
-            f"`python data_scripts/convert_tfrecords.py {records[0]} {records[0].with_suffix('.h5')}`"
+            f"`object-discovery convert records {records[0]} {records[0].with_suffix('.h5')}`"
         )
     if not found:
         raise DatasetNotFoundError(

@@ -114,7 +114,7 @@ class Baseline(ObjectDiscoveryModel[ModelParams]):
         """Divide images `(B, 3, H, W)`, floats in [0, 1], as the baseline does."""
         return self._divide(images, None)
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Divide the images of a batch, by its `features` where it has some."""
         return self._divide(batch["image"], batch.get("features")), {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -19,7 +19,7 @@ from object_discovery.metrics import (
     labels_from_masks,
     reconstruction_error,
 )
-from object_discovery.models.scores import MeanScore, SplitScores
+from object_discovery.models.scores import MeanScore, MetricInputs, SplitScores
 
 
 @dataclass(frozen=True)
@@ -101,67 +101,64 @@ class AttentionScores(SegmentationScores):
 
 
 class ProtocolScores(SplitScores):
-    """The scores of a test, with the conventions of a protocol.
+    """Metrics of a test split under a protocol.
 
     Args:
         protocol: The protocol.
-        own: Names of scores that only this model has.
+        extra: Metrics that only this model has, by name, see `ObjectDiscoveryModel.extra_metrics`.
 
     Example:
-        >>> "clevrtex_miou" in ProtocolScores(PROTOCOLS["clevrtex"]).means
+        >>> "clevrtex_miou" in ProtocolScores(PROTOCOLS["clevrtex"]).metrics
         True
     """
 
-    def __init__(self, protocol: Protocol, own: Sequence[str] = ()) -> None:
-        super().__init__(own)
+    def __init__(self, protocol: Protocol, extra: Mapping[str, Metric] | None = None) -> None:
+        super().__init__(extra)
         self.protocol = protocol
-        self.segmentation = SegmentationScores(unscorable=protocol.unscorable)
+        self.metrics["segmentation"] = SegmentationScores(unscorable=protocol.unscorable)
         if protocol.clevrtex:
-            self.means.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
+            self.metrics.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
         if protocol.mask_size is not None:
-            self.sets["attention"] = AttentionScores(unscorable=protocol.unscorable)
+            self.metrics["attention_segmentation"] = AttentionScores(unscorable=protocol.unscorable)
             for prefix in ("", "attention_"):
-                self.sets.update({f"{prefix}mbo_c": MeanBestOverlap(), f"{prefix}corloc": CorLoc()})
+                self.metrics.update({f"{prefix}mbo_c": MeanBestOverlap(), f"{prefix}corloc": CorLoc()})
 
     def update(
         self,
-        found: Discovery,
+        discovery: Discovery,
         images: Tensor,
         masks: Tensor | None,
-        own: Mapping[str, Tensor] | None = None,
+        extra: MetricInputs | None = None,
         classes: Tensor | None = None,
     ) -> None:
         """Add a batch, see `SplitScores.update`; a protocol with a `mask_size` takes label maps of that size."""
         if self.protocol.mask_size is not None:
-            super().update(found, images, None, own)
+            super().update(discovery, images, None, extra)
             if masks is not None:
-                self._add_sized("segmentation", "", found.masks, masks, classes)
-                if found.attention is not None:
-                    self._add_sized("attention", "attention_", found.attention, masks, classes)
+                self._update_resized("", discovery.masks, masks, classes)
+                if discovery.attention is not None:
+                    self._update_resized("attention_", discovery.attention, masks, classes)
             return
-        super().update(found, images, masks, own)
+        super().update(discovery, images, masks, extra)
         if not self.protocol.clevrtex:
             return
-        if found.image is not None:
-            self._add("mse_sum", reconstruction_error(found.image, images, reduction="sum"))
+        if discovery.image is not None:
+            self.update_metrics({"mse_sum": reconstruction_error(discovery.image, images, reduction="sum")})
         if masks is not None:
-            self._add("clevrtex_miou", clevrtex_miou(found.labels, masks, num_slots=found.masks.shape[1]))
+            num_slots = discovery.masks.shape[1]
+            self.update_metrics({"clevrtex_miou": clevrtex_miou(discovery.labels, masks, num_slots=num_slots)})
 
     def compute(self) -> dict[str, Tensor]:
-        """Average over all images, of all processes; the scores of masks come first."""
+        """Compute every updated metric; the scores of masks come first."""
         scores = super().compute()
         first = [f"{prefix}{name}" for prefix in ("", "attention_") for name in _FIRST]
         return {**{name: scores[name] for name in first if name in scores}, **scores}
 
-    def _add_sized(self, name: str, prefix: str, soft: Tensor, masks: Tensor, classes: Tensor | None) -> None:
-        """Score soft masks `(B, K, h, w)` by label maps `(B, H, W)` of another size."""
-        labels = labels_from_masks(resize_masks(soft, masks.shape[-1]))
-        scored = [(self.segmentation if name == "segmentation" else self.sets[name], masks)]
-        scored += [(self.sets[f"{prefix}corloc"], masks)]
-        scored += [] if classes is None else [(self.sets[f"{prefix}mbo_c"], classes)]
-        for metric, target in scored:
-            cast(Any, metric).num_slots = soft.shape[1]
-            cast(Metric, metric).update(labels, target)
-
-    def _add(self, name: str, scores: Tensor) -> None:
-        cast(MeanScore, self.means[name]).update(scores)
+    def _update_resized(self, prefix: str, soft_masks: Tensor, masks: Tensor, classes: Tensor | None) -> None:
+        """Score soft masks `(B, K, h, w)` against label maps `(B, H, W)` of another size."""
+        labels = labels_from_masks(resize_masks(soft_masks, masks.shape[-1]))
+        targets = {"segmentation": masks, "corloc": masks, "mbo_c": classes}
+        for name, target in targets.items():
+            if target is not None:
+                cast(Any, self.metrics[f"{prefix}{name}"]).num_slots = soft_masks.shape[1]
+                self.update_metrics({f"{prefix}{name}": (labels, target)})

@@ -35,6 +35,26 @@ def present_slots(slots: Tensor) -> Tensor:
     return slots.detach().ne(0).any(-1)
 
 
+def mask_inactive_slots(masks: Tensor, active: Tensor | None) -> Tensor:
+    """Set the masks of inactive slots to 0 and renormalise those of the others.
+
+    Args:
+        masks: `(B, K, N)`, which sum to 1 over the slots.
+        active: Which slots are active, bool `(B, K)`. None: all.
+
+    Returns:
+        Masks of the same shape, which sum to 1 over the active slots.
+
+    Example:
+        >>> mask_inactive_slots(torch.full((1, 2, 1), 0.5), torch.tensor([[True, False]])).flatten().tolist()
+        [1.0, 0.0]
+    """
+    if active is None:
+        return masks
+    masks = masks * active[..., None]
+    return masks / masks.sum(1, keepdim=True).clamp_min(1e-6)
+
+
 def blend_slots(painted: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Put together what slots paint.
 

@@ -12,10 +12,12 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
 from typing_extensions import Self
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import CheckpointError, UserError
+from object_discovery.models.batches import as_batch, as_floats, check_range
 from object_discovery.models.checkpoints import read_checkpoint
 from object_discovery.models.configs import read_config
 from object_discovery.models.scores import SplitScores
@@ -49,8 +51,6 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
     """The name the command line knows the model by."""
     params_class: ClassVar[type[ModelParams]]
     """The dataclass of its hyperparameters."""
-    own_scores: ClassVar[tuple[str, ...]] = ()
-    """Names of the scores that `evaluate` gives besides those of every model."""
 
     def __init__(self, params: P | None = None, **settings: Any) -> None:
         super().__init__()
@@ -66,9 +66,13 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         self.params: P = params
         self._total_steps = math.inf
         self.forward_options: dict[str, int] = {}
-        """Arguments that validation and test pass to `forward`, such as another `num_slots`."""
+        """Arguments that validation, test and prediction pass to `forward`, such as another `num_slots`."""
+        self.run_info: dict[str, Any] = {}
+        """Facts about the training run that the checkpoint was saved by: its `dataset`, `fit` and `validation` scores;
+        empty for a model that was not loaded."""
+        self._checked_stages: set[str] = set()
         self.save_hyperparameters(dataclasses.asdict(params))
-        self.scores = nn.ModuleDict({split: SplitScores(self.own_scores) for split in ("val", "test")})
+        self.scores = nn.ModuleDict({split: SplitScores(self.extra_metrics()) for split in ("val", "test")})
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
@@ -110,8 +114,14 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
             raise CheckpointError(f"{checkpoint_path} does not hold a model of this version: {reason}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which model the checkpoint is of."""
+        """Save the type of the model, and what is known of an earlier training run."""
         checkpoint["model_type"] = self.model_type
+        if self.run_info:
+            checkpoint.setdefault("run", self.run_info)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the facts about the training run."""
+        self.run_info = dict(checkpoint.get("run", {}))
 
     def forward(self, images: Tensor, **options: Any) -> Discovery:
         """Find the objects in images `(B, 3, H, W)`, floats in [0, 1]."""
@@ -146,11 +156,36 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Go through the parts that can be compiled: every child that is no metric."""
         return (child for name, child in self.named_children() if name != "scores")
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
-        """Turn bytes into floats in [0, 1], on the device, in the layout convolutions prefer."""
-        image = batch["image"]
-        if image.dtype == torch.uint8:
-            image = image.to(memory_format=torch.channels_last).float().div_(255).to(self.dtype)
+    @property
+    def is_attached(self) -> bool:
+        """Whether a trainer runs the model."""
+        try:
+            return self.trainer is not None
+        except RuntimeError:
+            return False
+
+    def setup(self, stage: str) -> None:
+        """Check the range of the first images of each stage again."""
+        self._checked_stages.clear()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Batch:
+        """Bring a batch into the form that the steps take, on the device.
+
+        Args:
+            batch: A tensor of images `(B, 3, H, W)`, a tuple that begins with one, or a dict with `image`; uint8, or
+                floats in [0, 1] of any precision. The range is checked in the first batch of each stage only, since
+                the check waits for the device.
+            dataloader_idx: Index of the loader; unused.
+
+        Raises:
+            ValueError: If it is none of these.
+        """
+        batch = as_batch(batch)
+        image = as_floats(batch["image"], cast(torch.dtype, self.dtype))
+        stage = str(self.trainer.state.stage) if self.is_attached else ""
+        if image.numel() and stage not in self._checked_stages:
+            check_range(image)
+            self._checked_stages |= {stage} - {""}
         return {**batch, "image": image}
 
     def on_fit_start(self) -> None:
@@ -164,8 +199,10 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         if self.global_rank or self.global_step:
             torch.manual_seed((torch.initial_seed() + 7919 * self.global_rank + 104729 * self.global_step) % 2**63)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute and log the losses."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Compute and log the losses; a batch without images is skipped."""
+        if not len(batch["image"]):
+            return None
         losses = self.losses(batch)
         self.log_dict(
             {f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch["image"])
@@ -180,6 +217,10 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Add a batch to the scores of the test."""
         self._score("test", batch)
 
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Discovery:
+        """Find the objects of a batch."""
+        return self.discover_batch(batch)
+
     def on_validation_epoch_end(self) -> None:
         """Log the scores of validation."""
         self._log_scores("val")
@@ -188,15 +229,50 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         """Log the scores of the test."""
         self._log_scores("test")
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        """Find the objects of a batch; and compute `own_scores` of each image, `(B,)` by their names."""
+    def discover_batch(self, batch: Batch) -> Discovery:
+        """Find the objects of a batch with floating-point images, with the `forward_options`."""
+        return self(batch["image"], **self.forward_options)  # type: ignore[no-any-return]
+
+    def prepare_images(self, images: Tensor) -> Tensor:
+        """Check images and convert them to the floating-point type of the model.
+
+        Args:
+            images: `(B, 3, H, W)`, uint8 or floats in [0, 1]. The range is checked on the CPU, outside of compiled
+                code; elsewhere the check would wait for the device.
+
+        Raises:
+            ValueError: If they are of another shape, type or range.
+        """
+        self.check_images(images)
+        images = as_floats(images, cast(torch.dtype, self.dtype))
+        if images.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_range(images)
+        return images
+
+    def discover_nothing(self, images: Tensor, **options: Any) -> Discovery:
+        """Return the discovery of a batch without images, `(0, 3, H, W)`: that of one image, less its entries."""
+        discovery: Discovery = self(images.new_zeros(1, *images.shape[1:]), **options)
+        return Discovery._make(None if value is None else value[:0] for value in discovery)
+
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics that this model has besides those of every model, by their names.
+
+        Called once for each split. A metric is updated with what `score_batch` returns under its name, and logged under
+        it, or under the keys of the dictionary that it computes.
+        """
+        return {}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Find the objects of a batch, and compute the arguments of the `extra_metrics` by their names."""
         return self(batch["image"], **self.forward_options), {}
 
-    def _score(self, split: str, batch: Batch) -> Discovery:
-        found, own = self.score_batch(batch)
+    def _score(self, split: str, batch: Batch) -> None:
+        """Update the metrics of a split; a batch without images changes nothing."""
+        if not len(batch["image"]):
+            return
+        discovery, extra = self.score_batch(batch)
         scores = cast(SplitScores, self.scores[split])
-        scores.update(found, batch["image"], batch.get("mask"), own, batch.get("classes"))
-        return found
+        scores.update(discovery, batch["image"], batch.get("mask"), extra, batch.get("classes"))
 
     def _log_scores(self, split: str) -> dict[str, Tensor]:
         scores = cast(SplitScores, self.scores[split])

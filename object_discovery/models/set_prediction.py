@@ -7,21 +7,20 @@ Reference:
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import UserError
-from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.weight_init import init_weights
 from object_discovery.metrics import linear_assignment
 from object_discovery.metrics.average_precision import COLUMNS, AveragePrecision
-from object_discovery.models.scores import SplitScores
-from object_discovery.models.slot_model import SlotModel
+from object_discovery.models.slot_model import SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SetPredictionParams
 
 PropertyLoss = Literal["huber", "cross_entropy"]
@@ -160,18 +159,7 @@ class SetPrediction(SlotModel[SetPredictionParams]):
     def __init__(self, params: SetPredictionParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
         p = self.params
-        channels, strides = encoder_shape(p.resolution)
-        self.encoder = ConvEncoder(
-            p.resolution,
-            p.encoder_channels or channels,
-            p.encoder_strides or strides,
-            p.feature_size,
-            kernel_size=p.encoder_kernel,
-            frequencies=p.position_frequencies,
-            residual=p.encoder_residual,
-            batch_norm=p.encoder_residual,
-            norm_eps=p.norm_eps,
-        )
+        self.encoder = build_encoder(p, *encoder_shape(p.resolution), batch_norm=p.encoder_residual)
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.head = nn.Sequential(
             nn.Linear(p.slot_size, p.head_size), nn.ReLU(inplace=True), nn.Linear(p.head_size, COLUMNS)
@@ -185,16 +173,10 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         """Choose the best checkpoint by the average precision within distance 1."""
         return "val/ap_1", "max"
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`: masks are the attention at image size; `properties` says what the slots are."""
-        clusters = self.seeds(images, self.encoder.size, slots, num_slots)
-        slots, attention = self.attend_slots(self.encoder(images * 2 - 1), slots, num_slots, num_iterations, clusters)
+        clusters = self.initial_clusters(images, self.encoder.size, options)
+        slots, attention = self.attend_slots(self.encoder(images * 2 - 1), options, clusters)
         attention = rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         masks = F.interpolate(attention, images.shape[-2:], mode="bilinear", align_corners=False)
         return Discovery(slots, masks, attention=attention)
@@ -224,11 +206,13 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         loss = set_loss(pred, batch["objects"], p.coordinate_weight, p.property_loss).mean()
         return self.regularize({"loss": loss}, slots)
 
-    def _score(self, split: str, batch: Batch) -> Discovery:
-        found = super()._score(split, batch)
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics of slots and the average precision."""
+        return {**super().extra_metrics(), "average_precision": AveragePrecision()}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Find the objects of a batch; where it has `objects`, predict their properties for the average precision."""
+        discovery, extra = super().score_batch(batch)
         if "objects" in batch:
-            sets = cast(SplitScores, self.scores[split]).sets
-            if "average_precision" not in sets:
-                sets["average_precision"] = AveragePrecision().to(self.device)
-            cast(AveragePrecision, sets["average_precision"]).update(self.properties(found.slots), batch["objects"])
-        return found
+            extra = {**extra, "average_precision": (self.properties(discovery.slots), batch["objects"])}
+        return discovery, extra

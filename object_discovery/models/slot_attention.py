@@ -15,10 +15,9 @@ from torch import Tensor
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.decoder import BroadcastDecoder
-from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.slot_centric import slot_centres
 from object_discovery.layers.weight_init import init_weights
-from object_discovery.models.slot_model import SlotModel
+from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SlotAttentionParams
 
 
@@ -76,17 +75,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
     def __init__(self, params: SlotAttentionParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
         p = self.params
-        channels, strides = encoder_shape(p.resolution)
-        self.encoder = ConvEncoder(
-            p.resolution,
-            p.encoder_channels or channels,
-            p.encoder_strides or strides,
-            p.feature_size,
-            kernel_size=p.encoder_kernel,
-            frequencies=p.position_frequencies,
-            residual=p.encoder_residual,
-            norm_eps=p.norm_eps,
-        )
+        self.encoder = build_encoder(p, *encoder_shape(p.resolution))
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
         if p.weight_init == "torch":
@@ -113,15 +102,9 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             frames=p.slot_centric,
         )
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`, on images whose shape has been checked."""
-        found = self._discover(images, slots, num_slots, num_iterations)
+        found = self._discover(images, options)
         if self.params.image_range == "unit" or found.image is None or found.slot_images is None:
             return found
         return found._replace(image=(found.image + 1) / 2, slot_images=(found.slot_images + 1) / 2)
@@ -132,19 +115,13 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         self.check_images(images)
         found = self._discover(images)
         assert found.image is not None
-        return self.regularize({"loss": F.mse_loss(found.image, self._colours(images))}, found.slots)
+        return self.regularize({"loss": F.mse_loss(found.image, self._colours(images).float())}, found.slots)
 
-    def _discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
+    def _discover(self, images: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> Discovery:
         """Do the work of `discover`, with colours in the range that the network works in."""
         features = self.encoder(self._colours(images))
-        clusters = self.seeds(images, self.encoder.size, slots, num_slots)
-        slots, attention = self.attend_slots(features, slots, num_slots, num_iterations, clusters)
+        clusters = self.initial_clusters(images, self.encoder.size, options)
+        slots, attention = self.attend_slots(features, options, clusters)
         centres = slot_centres(attention, self.encoder.size) if self.params.slot_centric else None
         image, slot_images, masks = self.decoder(slots, centres, self.present(slots))
         return Discovery(

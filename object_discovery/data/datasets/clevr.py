@@ -112,7 +112,7 @@ class CLEVRSource(SceneSource):
 
     @cached_property
     def _frame(self) -> tuple[int, ...]:
-        return read_image(self._path(int(self.numbers[0]))).shape[:2]
+        return read_image(self._path(int(self.numbers[0])), alpha="drop").shape[:2]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"CLEVR_{self.split}_{number:06d}.png"
@@ -120,7 +120,7 @@ class CLEVRSource(SceneSource):
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read an image: colours `(320, 480, 3)`."""
         path = self._path(int(self.numbers[index]))
-        return check_frame(path, read_image(path), self._frame)
+        return check_frame(path, read_image(path, alpha="drop"), self._frame)
 
     def targets(self, index: int) -> dict[str, NDArray[Any]]:
         """Return the `objects` of a scene, `(10, 19)`, see `encode_objects`; nothing if they are not described."""

@@ -68,7 +68,7 @@ class FolderSource(PhotographSource):
         if self.masks is None:
             return {}
         path = self._mask(self.names[index])
-        labels = read_label_map(path)
+        labels = read_label_map(path, relabel=True)
         check_size(path, labels.shape, read_image_size(self.images / self.names[index]), "its image")
         return {"mask": labels}
 

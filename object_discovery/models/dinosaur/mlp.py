@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from object_discovery.layers.compositing import slot_softmax
+from object_discovery.models.dinosaur.decoded import Decoded
 
 
 class PatchMLPDecoder(nn.Module):
@@ -37,8 +38,8 @@ class PatchMLPDecoder(nn.Module):
 
     Example:
         >>> decoder = PatchMLPDecoder(slot_size=8, num_patches=4, feature_size=6, hidden_size=16)
-        >>> features, masks = decoder(torch.zeros(2, 3, 8), torch.ones(2, 3, 4) / 3)
-        >>> features.shape, masks.shape  # masks sum to 1 over the slots
+        >>> decoded = decoder(torch.zeros(2, 3, 8))
+        >>> decoded.prediction.shape, decoded.masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 4, 6]), torch.Size([2, 3, 4]))
     """
 
@@ -57,29 +58,49 @@ class PatchMLPDecoder(nn.Module):
         for layer in (self.first, self.second, self.third, self.last):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, slots: Tensor, attention: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+        with_masks: bool = True,
+    ) -> Decoded:
         """Decode slots.
 
         Args:
             slots: `(B, K, D)`.
-            attention: How much each slot attends to each patch, `(B, K, N)`; it only chooses the slots to decode.
-            present: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
-
-        Returns:
-            Features `(B, N, F)`, and masks `(B, K, N)`, float32, which sum to 1 over the slots.
+            attention: Attention of the slots, `(B, K, N)`, by which the top k of each patch are selected; needed with
+                `top_k`.
+            features: Unused.
+            active: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
+            with_masks: Return the masks, which cost nothing here.
         """
         hidden, chosen = self._hidden(slots, attention)
-        weights = self._weights(hidden, chosen, present)
+        weights = self._weights(hidden, chosen, active)
         blended = (weights.to(hidden.dtype)[:, :, None] @ hidden).squeeze(2)
-        features = F.linear(blended, self.last.weight[:-1], self.last.bias[:-1])
-        return features, self._spread(weights, chosen, slots.shape[1])
+        prediction = F.linear(blended, self.last.weight[:-1], self.last.bias[:-1])
+        return Decoded(prediction, self._spread(weights, chosen, slots.shape[1]))
 
-    def masks(self, slots: Tensor, attention: Tensor, present: Tensor | None = None) -> Tensor:
-        """Compute the masks that `forward` returns, without the features."""
+    def masks(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute the masks that `forward` returns without the prediction, and None for slot images."""
         hidden, chosen = self._hidden(slots, attention)
-        return self._spread(self._weights(hidden, chosen, present), chosen, slots.shape[1])
+        return self._spread(self._weights(hidden, chosen, active), chosen, slots.shape[1]), None
 
-    def _hidden(self, slots: Tensor, attention: Tensor) -> tuple[Tensor, Tensor | None]:
+    @staticmethod
+    def target(images: Tensor | None, features: Tensor) -> Tensor:
+        """Return what is to be predicted: the features."""
+        return features
+
+    def _hidden(self, slots: Tensor, attention: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Compute the last hidden features `(B, N, k, H)`, and the slots that they are of, `(B, N, k)`."""
         of_slots = F.linear(slots, self.first.weight)  # (B, K, H)
         of_positions = self.first(self.positions)[:, None]  # (N, 1, H)
@@ -87,6 +108,8 @@ class PatchMLPDecoder(nn.Module):
         if self.top_k is None or self.top_k >= slots.shape[1]:
             hidden = of_slots[:, None] + of_positions
         else:
+            if attention is None:
+                raise ValueError("Expected argument `attention` to select the top k slots by, but got None")
             chosen = attention.detach().topk(self.top_k, dim=1).indices.transpose(1, 2)  # (B, N, k)
             # A product with one-hot rows: its gradient is a product, too, which is faster than adding up rows.
             rows = F.one_hot(chosen, slots.shape[1]).to(of_slots.dtype).flatten(1, 2)

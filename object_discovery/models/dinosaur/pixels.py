@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from object_discovery.layers.compositing import blend_slots
 from object_discovery.layers.position import PositionEmbedding
+from object_discovery.models.dinosaur.decoded import Decoded
 
 _GRID = 8
 
@@ -31,9 +32,9 @@ class PixelDecoder(nn.Module):
 
     Example:
         >>> import torch
-        >>> image, slot_images, masks = PixelDecoder(16, size=32)(torch.zeros(2, 3, 16))
-        >>> image.shape, slot_images.shape, masks.shape
-        (torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 3, 32, 32]), torch.Size([2, 3, 32, 32]))
+        >>> image, masks, slot_images = PixelDecoder(16, size=32)(torch.zeros(2, 3, 16))
+        >>> image.shape, masks.shape, slot_images.shape
+        (torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 3, 32, 32]))
     """
 
     def __init__(self, slot_size: int, size: int = 128, channels: int = 32) -> None:
@@ -52,16 +53,46 @@ class PixelDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(channels, channels, 5, stride, 2, output_padding=stride - 1), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(channels, 4, 3, padding=1))
 
-    def forward(self, slots: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode slots `(B, K, D)`, of which those `present`, bool `(B, K)`, have a mask; None: all.
+    def forward(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+        with_masks: bool = True,
+    ) -> Decoded:
+        """Decode slots into images of S x S pixels.
 
-        Returns:
-            The image `(B, 3, S, S)`, the slots' own images `(B, K, 3, S, S)` and their masks `(B, K, S, S)`, which sum
-            to 1 over the slots. All float32.
+        Args:
+            slots: `(B, K, D)`.
+            attention: Unused.
+            features: Unused.
+            active: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
+            with_masks: Return the masks, which cost nothing here.
         """
         grid = slots.flatten(0, 1)[:, None, None] + self.position().permute(1, 2, 0)  # (B K, 8, 8, D)
-        painted = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size]
-        return blend_slots(rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots)), present)
+        decoded = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size]
+        image, slot_images, masks = blend_slots(rearrange(decoded, "(b k) c h w -> b k c h w", b=len(slots)), active)
+        return Decoded(image, masks, slot_images)
+
+    def masks(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute the masks `(B, K, S, S)` and the slot images `(B, K, 3, S, S)`."""
+        decoded = self(slots, active=active)
+        return decoded.masks, decoded.slot_images
+
+    def target(self, images: Tensor | None, features: Tensor) -> Tensor:
+        """Return what is to be predicted: the images at S x S pixels."""
+        if images is None:
+            raise ValueError("Expected a batch with `image`, as pixels are to be reconstructed, but it has none")
+        return shrink(images, self.size)
 
 
 def pixel_inputs(feature_size: int, slot_size: int, norm_eps: float = 1e-5) -> nn.Module:

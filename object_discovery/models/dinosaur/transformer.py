@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from object_discovery.layers.compositing import mask_inactive_slots
+from object_discovery.models.dinosaur.decoded import Decoded
 from object_discovery.models.dinosaur.orders import patch_orders
 
 
@@ -99,8 +101,8 @@ class PatchTransformerDecoder(nn.Module):
 
     Example:
         >>> decoder = PatchTransformerDecoder(slot_size=8, grid=(2, 2), feature_size=6, num_blocks=2, num_heads=2)
-        >>> features, masks = decoder(torch.zeros(2, 3, 8), torch.zeros(2, 4, 6))
-        >>> features.shape, masks.shape  # masks sum to 1 over the slots
+        >>> decoded = decoder(torch.zeros(2, 3, 8), features=torch.zeros(2, 4, 6))
+        >>> decoded.prediction.shape, decoded.masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 4, 6]), torch.Size([2, 3, 4]))
     """
 
@@ -131,32 +133,58 @@ class PatchTransformerDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList(DecoderBlock(feature_size, num_heads) for _ in range(num_blocks))
 
-    def forward(self, slots: Tensor, features: Tensor, with_masks: bool = True) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+        with_masks: bool = True,
+    ) -> Decoded:
         """Predict features, each from those before it.
 
         Args:
             slots: `(B, K, D)`.
-            features: The true features, `(B, N, F)`.
-            with_masks: Compute the masks, which training does not need.
-
-        Returns:
-            The prediction `(B, N, F)`; and masks `(B, K, N)`, float32, which sum to 1 over the slots: how much the
-            last block draws on each slot for a patch, averaged over heads.
+            attention: Unused.
+            features: The true features, `(B, N, F)` (teacher forcing).
+            active: Which slots have a mask, bool `(B, K)`. None: all.
+            with_masks: Compute the masks, which training does not need: the cross-attention of the last block to the
+                slots, averaged over heads.
         """
-        order, inputs, memory = self._begin(slots, features)
-        *earlier, last = self._blocks()
-        for block in earlier:
-            inputs = block(inputs, memory)
-        predicted = self._in_place(last(inputs, memory), order)
-        return predicted, self._weights(last, inputs, memory, order) if with_masks else None
+        order, last, inputs, memory = self._run_to_last(slots, features)
+        prediction = self._in_place(last(inputs, memory), order)
+        masks = self._weights(last, inputs, memory, order) if with_masks else None
+        return Decoded(prediction, None if masks is None else mask_inactive_slots(masks, active))
 
-    def masks(self, slots: Tensor, features: Tensor) -> Tensor:
-        """Compute the masks that `forward` returns, without the prediction."""
+    def masks(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute the masks that `forward` returns without the prediction, and None for slot images."""
+        order, last, inputs, memory = self._run_to_last(slots, features)
+        return mask_inactive_slots(self._weights(last, inputs, memory, order), active), None
+
+    @staticmethod
+    def target(images: Tensor | None, features: Tensor) -> Tensor:
+        """Return what is to be predicted: the features."""
+        return features
+
+    def _run_to_last(
+        self, slots: Tensor, features: Tensor | None
+    ) -> tuple[Tensor | None, DecoderBlock, Tensor, Tensor]:
+        """Run all blocks but the last: the order of the patches, the last block, its inputs and the slot memory."""
+        if features is None:
+            raise ValueError("Expected argument `features` to be the true features (B, N, F), but got None")
         order, inputs, memory = self._begin(slots, features)
         *earlier, last = self._blocks()
         for block in earlier:
             inputs = block(inputs, memory)
-        return self._weights(last, inputs, memory, order)
+        return order, last, inputs, memory
 
     def _begin(self, slots: Tensor, features: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """Choose the order of each image's patches `(B, N)`, and make the first inputs and the memory of slots."""

@@ -13,13 +13,16 @@ from einops import rearrange
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from object_discovery.discovery import Batch, Discovery
+from object_discovery.layers.compositing import mask_inactive_slots
 from object_discovery.layers.weight_init import keras_init
+from object_discovery.models.scores import MeanScore
 from object_discovery.models.slate.dvae import PATCH, DiscreteVAE, sample_tokens
 from object_discovery.models.slate.generation import generate_tokens
 from object_discovery.models.slate.transformer import TokenEmbedding, TokenTransformerDecoder
-from object_discovery.models.slot_model import SlotModel
+from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions
 from object_discovery.params import SLATEParams
 from object_discovery.schedules import Plateau, cosine_anneal
 
@@ -55,7 +58,6 @@ class SLATE(SlotModel[SLATEParams]):
 
     model_type: ClassVar[str] = "slate"
     params_class: ClassVar[type[SLATEParams]] = SLATEParams
-    own_scores: ClassVar[tuple[str, ...]] = ("loss", "cross_entropy")
 
     def __init__(self, params: SLATEParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
@@ -86,15 +88,9 @@ class SLATE(SlotModel[SLATEParams]):
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`, by the likeliest tokens; the image is the discrete VAE's reconstruction."""
-        return self._find(images, slots, num_slots, num_iterations)[0]
+        return self._find(images, options)[0]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of the discrete VAE and that of the decoder, both as means over images.
@@ -159,13 +155,18 @@ class SLATE(SlotModel[SLATEParams]):
         for parameter in self._idle_parameters():
             parameter.grad = None
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics of slots and the means of the losses."""
+        return {"loss": MeanScore(), "cross_entropy": MeanScore(), **super().extra_metrics()}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
-        found, tokens, embedded = self._find(batch["image"], None, **self.forward_options)
+        found, tokens, embedded = self._find(batch["image"], self.default_options)
         assert found.image is not None
         squares = (found.image - batch["image"]).square().flatten(1).sum(1)
         cross_entropy = self.decoder(embedded[:, :-1], found.slots, tokens)[1].sum(1)
-        return found, {"loss": squares + cross_entropy, "cross_entropy": cross_entropy}
+        losses = {"loss": squares + cross_entropy, "cross_entropy": cross_entropy}
+        return found, {**losses, **self.slot_scores(found.slots)}
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, *, temperature: float = 0.0, cached: bool = True) -> Tensor:
@@ -227,6 +228,7 @@ class SLATE(SlotModel[SLATEParams]):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again, with the patience of this run."""
+        super().on_load_checkpoint(checkpoint)
         if self.plateau and "plateau" in checkpoint:
             self.plateau = Plateau(**{**checkpoint["plateau"], "patience": self.plateau.patience})
 
@@ -237,7 +239,7 @@ class SLATE(SlotModel[SLATEParams]):
         p = self.params
         tau = cosine_anneal(self.global_step, p.tau_start, p.tau_end, p.tau_steps)
         painted, tokens = self.dvae(self._pad(images), tau)
-        mse = F.mse_loss(self._cut(painted).float(), images, reduction="sum") / len(images)
+        mse = F.mse_loss(self._cut(painted).float(), images.float(), reduction="sum") / len(images)
         return {"loss": mse, "mse": mse, "tau": torch.full((), tau, device=mse.device)}, tokens
 
     def _idle_parameters(self) -> list[nn.Parameter]:
@@ -255,32 +257,21 @@ class SLATE(SlotModel[SLATEParams]):
         dvae = {id(parameter) for parameter in self.dvae.parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in dvae]
 
-    def _find(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> tuple[Discovery, Tensor, Tensor]:
+    def _find(self, images: Tensor, options: SlotOptions) -> tuple[Discovery, Tensor, Tensor]:
         """Find the objects by the likeliest tokens; also return these `(B, N)` and their embeddings `(B, 1 + N, d)`."""
         tokens = self.dvae.tokens(self._pad(images))
-        embedded, slots, attention = self._attend_slots(images, tokens, slots, num_slots, num_iterations)
+        embedded, slots, attention = self._attend_slots(images, tokens, options)
         if self.params.mask_source == "decoder":
-            attention = self.mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), slots)
+            attention = mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), self.present(slots))
         return self._discovery(tokens, slots, attention), tokens, embedded
 
     def _attend_slots(
-        self,
-        images: Tensor,
-        tokens: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
+        self, images: Tensor, tokens: Tensor, options: SlotOptions = DEFAULT_OPTIONS
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Embed the tokens of images and find their slots: `(B, 1 + N, d)`, slots and attention `(B, K, N)`."""
         embedded = self.embedding(tokens)
-        clusters = self.seeds(self._pad(images), self.grid, slots, num_slots)
-        slots, attention = self.attend_slots(self.features(embedded[:, 1:]), slots, num_slots, num_iterations, clusters)
+        clusters = self.initial_clusters(self._pad(images), self.grid, options)
+        slots, attention = self.attend_slots(self.features(embedded[:, 1:]), options, clusters)
         return embedded, slots, attention
 
     def _discovery(self, tokens: Tensor, slots: Tensor, attention: Tensor) -> Discovery:

@@ -159,13 +159,13 @@ def test_other_episodes(tmp_path: Path) -> None:
 def test_no_records(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="none is none"):
         convert_sketchy(tmp_path / "none", tmp_path / "out")
-    with pytest.raises(DatasetNotFoundError, match=r"found none: `python data_scripts/download\.py sketchy"):
+    with pytest.raises(DatasetNotFoundError, match=r"found none: `object-discovery download sketchy"):
         convert_sketchy(tmp_path, tmp_path / "out")
     (tmp_path / "lift.tar.bz2").touch()
     with pytest.raises(DatasetNotFoundError, match=r"found none: unpack lift\.tar\.bz2 first"):
         convert_sketchy(tmp_path, tmp_path / "out")
-    with pytest.raises(ValueError, match="Expected argument `workers` to be at least 1, but got 0"):
-        convert_sketchy(tmp_path, tmp_path / "out", workers=0)
+    with pytest.raises(ValueError, match="Expected argument `workers` to be at least 0, but got -1"):
+        convert_sketchy(tmp_path, tmp_path / "out", workers=-1)
 
 
 def test_target_that_cannot_be_written(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         convert(source, tmp_path / "b.h5", "x")
     with pytest.raises(ValueError, match="Expected argument `limit` to be at least 1, but got 0"):
         convert(source, tmp_path / "b.h5", limit=0)
-    with pytest.raises(ValueError, match="Expected argument `workers` to be at least 1, but got -1"):
+    with pytest.raises(ValueError, match="Expected argument `workers` to be at least 0, but got -1"):
         convert(source, tmp_path / "b.h5", workers=-1)
     with pytest.raises(DatasetNotFoundError, match="No such file"):
         convert(tmp_path / "none", tmp_path / "b.h5")

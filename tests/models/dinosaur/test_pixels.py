@@ -41,7 +41,7 @@ def test_the_decoder_has_the_published_layers() -> None:
 def test_the_decoder_blends_what_slots_paint(size: int) -> None:
     torch.manual_seed(0)
     slots = torch.randn(2, 3, 8)
-    image, slot_images, masks = PixelDecoder(8, size, channels=4)(slots)
+    image, masks, slot_images = PixelDecoder(8, size, channels=4)(slots)
     assert image.shape == (2, 3, size, size)
     torch.testing.assert_close(masks.sum(1), torch.ones(2, size, size))
     torch.testing.assert_close(image, torch.einsum("bkhw,bkchw->bchw", masks, slot_images))
@@ -52,7 +52,7 @@ def test_the_decoder_blends_what_slots_paint(size: int) -> None:
 
 def test_slots_are_told_apart_by_place() -> None:
     torch.manual_seed(0)
-    _, slot_images, _ = PixelDecoder(8, 16, channels=4)(torch.zeros(1, 2, 8))
+    _, _, slot_images = PixelDecoder(8, 16, channels=4)(torch.zeros(1, 2, 8))
     assert torch.equal(slot_images[:, 0], slot_images[:, 1])
     assert slot_images[0, 0].flatten(1).std(1).min() > 0
 
