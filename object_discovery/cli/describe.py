@@ -14,6 +14,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Args:
         argv: The arguments. None: the process's own.
+
+    Raises:
+        SystemExit: With status 2 after a mistake, or if a file could not be read.
     """
     parser = FlagParser(
         "object-discovery describe",
@@ -43,3 +46,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         if out is not None:
             save_png(contact_sheet(result.examples), out)
             print(f"{out}: {len(result.examples)} scenes")
+    if result.broken:
+        raise SystemExit(2)

@@ -166,8 +166,7 @@ def _objects(model: Any, prediction: Prediction, confidence: float) -> list[Pred
 
 def _warn_of_large_error(model: ObjectDiscoveryModel[Any], prediction: Prediction, path: Path) -> None:
     """Warn of an image that is reconstructed `ERROR_FACTOR` times as badly as the validation scenes."""
-    run_info: dict[str, Any] = getattr(model, "run_info", {})
-    expected = run_info.get("validation", {}).get("mse")
+    expected = model.run_info.get("validation", {}).get("mse")
     image = prediction.discovery.image
     if not expected or image is None or image.shape != prediction.inputs.shape:
         return
@@ -175,7 +174,7 @@ def _warn_of_large_error(model: ObjectDiscoveryModel[Any], prediction: Predictio
     if error > ERROR_FACTOR * expected:
         warn(
             f"{path}: reconstruction error {error:.2g}, {error / expected:.0f} times that of the validation scenes: "
-            f"the model was trained on other images ({run_info.get('dataset', 'unknown')})"
+            f"the model was trained on other images ({model.run_info.get('dataset', 'unknown')})"
         )
 
 

@@ -76,7 +76,7 @@ def predict(
         UserError: If the model has more than 254 slots, which label maps cannot hold.
     """
     if fit is None:
-        fit = getattr(model, "run_info", {}).get("fit", "crop")
+        fit = model.run_info.get("fit", "crop")
     if fit not in ("crop", "squash"):
         raise ValueError(f"Expected argument `fit` to be 'crop' or 'squash', but got {fit!r}")
     size = model.params.resolution
