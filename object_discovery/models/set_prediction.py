@@ -166,7 +166,7 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         )
         init_weights(p.weight_init, (self.encoder, self.slot_attention, self.head), self.slot_attention)
         if p.encoder_residual:
-            self.encoder.start_as_colours()
+            self.encoder.init_as_identity()
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:

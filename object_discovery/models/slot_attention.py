@@ -79,10 +79,10 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
         if p.weight_init == "torch":
-            self.slot_attention.reset_slots(wide=True)
+            self.slot_attention.reset_slots(standard_normal=True)
         init_weights(p.weight_init, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
         if p.encoder_residual:
-            self.encoder.start_as_colours()
+            self.encoder.init_as_identity()
 
     def _build_decoder(self) -> BroadcastDecoder:
         p = self.params
@@ -99,7 +99,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             final_kernel_size=p.decoder_final_kernel or final_stride + 2,
             final_stride=final_stride,
             frequencies=p.position_frequencies,
-            frames=p.slot_centric,
+            slot_centric=p.slot_centric,
         )
 
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
@@ -123,7 +123,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         clusters = self.initial_clusters(images, self.encoder.size, options)
         slots, attention = self.attend_slots(features, options, clusters)
         centres = slot_centres(attention, self.encoder.size) if self.params.slot_centric else None
-        image, slot_images, masks = self.decoder(slots, centres, self.present(slots))
+        image, slot_images, masks = self.decoder(slots, centres, self.active_mask(slots))
         return Discovery(
             slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         )

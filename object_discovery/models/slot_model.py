@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.clustering import appearance_clusters
-from object_discovery.layers.compositing import present_slots
+from object_discovery.layers.compositing import active_mask
 from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.regularizers import SlotRegularizer, Term
 from object_discovery.layers.slot_attention import SlotAttention
@@ -172,9 +172,9 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         grid = shares.view(*shares.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
-    def present(self, slots: Tensor) -> Tensor | None:
+    def active_mask(self, slots: Tensor) -> Tensor | None:
         """Tell which slots `(B, K, D)` were not left out of their image, bool `(B, K)`; None where none can be."""
-        return present_slots(slots) if self.params.cluster_init else None
+        return active_mask(slots) if self.params.cluster_init else None
 
     def extra_metrics(self) -> dict[str, Metric]:
         """Build the metrics of slots: mean absolute covariance of their features, mean cosine similarity."""

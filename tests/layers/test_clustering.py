@@ -56,10 +56,10 @@ def test_the_first_cluster_always_stays() -> None:
 
 def test_greedy_choice_covers_most() -> None:
     """Centre by centre, no other pixel would have added more likeness."""
-    from object_discovery.layers.clustering import _likeness
+    from object_discovery.layers.clustering import _similarity
 
     images = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
-    likeness = _likeness(images, 6)[0].double()
+    likeness = _similarity(images, 6)[0].double()
     nearest, rows = torch.zeros(36, dtype=torch.double), []
     for _ in range(3):
         covered = [float(torch.maximum(nearest, row).sum()) for row in likeness]

@@ -116,10 +116,10 @@ class PatchMLPDecoder(nn.Module):
             hidden = rearrange(rows @ of_slots, "b (n k) h -> b n k h", k=self.top_k) + of_positions
         return self.third(self.second(hidden.relu()).relu()).relu(), chosen
 
-    def _weights(self, hidden: Tensor, chosen: Tensor | None, present: Tensor | None) -> Tensor:
+    def _weights(self, hidden: Tensor, chosen: Tensor | None, active: Tensor | None) -> Tensor:
         """Compute the share of each decoded slot in each patch, `(B, N, k)`."""
         opacity = F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1)
-        there = None if present is None else present[:, None].expand(-1, opacity.shape[1], -1)
+        there = None if active is None else active[:, None].expand(-1, opacity.shape[1], -1)
         if there is not None and chosen is not None:
             there = there.gather(2, chosen)
         return slot_softmax(opacity, 2, there)

@@ -83,7 +83,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         self.slot_attention = self.build_slot_attention(p.slot_size)
         init_weights(p.weight_init, (self.position, self.inputs, self.slot_attention), self.slot_attention)
         if p.decoder == "broadcast":
-            self.slot_attention.reset_slots(wide=True)
+            self.slot_attention.reset_slots(standard_normal=True)
         elif p.slot_init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
@@ -142,7 +142,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         if self.params.mask_source == "slots":
             return self._discovery(slots, attention, attention)
         masks, slot_images = self.decoder.masks(
-            slots, attention=attention, features=features, active=self.present(slots)
+            slots, attention=attention, features=features, active=self.active_mask(slots)
         )
         return self._discovery(slots, attention, masks, slot_images)
 
@@ -208,7 +208,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
 
     def _decode(self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True) -> Decoded:
         return self.decoder(  # type: ignore[no-any-return]
-            slots, attention=attention, features=features, active=self.present(slots), with_masks=with_masks
+            slots, attention=attention, features=features, active=self.active_mask(slots), with_masks=with_masks
         )
 
     def _discovery(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.compositing import blend_slots
+from object_discovery.layers.compositing import alpha_composite
 from object_discovery.layers.position import PositionEmbedding
 from object_discovery.models.dinosaur.decoded import Decoded
 
@@ -73,7 +73,9 @@ class PixelDecoder(nn.Module):
         """
         grid = slots.flatten(0, 1)[:, None, None] + self.position().permute(1, 2, 0)  # (B K, 8, 8, D)
         decoded = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size]
-        image, slot_images, masks = blend_slots(rearrange(decoded, "(b k) c h w -> b k c h w", b=len(slots)), active)
+        image, slot_images, masks = alpha_composite(
+            rearrange(decoded, "(b k) c h w -> b k c h w", b=len(slots)), active
+        )
         return Decoded(image, masks, slot_images)
 
     def masks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from object_discovery.layers.compositing import present_slots
+from object_discovery.layers.compositing import active_mask
 from object_discovery.layers.kmeans import kmeans
 
 
@@ -34,7 +34,7 @@ class ConceptLibrary:
 
     def __init__(self, slots: Tensor, num_concepts: int) -> None:
         rows = slots.detach().flatten(0, 1)
-        self.slots = rows[present_slots(rows)]
+        self.slots = rows[active_mask(rows)]
         if not 1 <= num_concepts <= len(self.slots):
             raise ValueError(
                 f"Expected argument `num_concepts` to be from 1 to the number of slots {len(self.slots)}, "

@@ -180,7 +180,7 @@ class DiscreteVAE(nn.Module):
         nn.init.kaiming_uniform_(self.words.weight)
 
     @torch.no_grad()
-    def start_as_kmeans(self, images: Tensor) -> None:
+    def init_as_kmeans(self, images: Tensor) -> None:
         """Let the words begin as clusters of the patches of images, so that a new vocabulary is in use as a whole.
 
         Up to what all words share, a word's logit becomes minus half the squared distance from the centre of its

@@ -135,7 +135,7 @@ class SLATE(SlotModel[SLATEParams]):
         if self.global_step or batch_idx or self.dvae.codebook_initialized:
             return
         if self.params.codebook_init == "kmeans":
-            self.dvae.start_as_kmeans(self._pad(batch["image"]))
+            self.dvae.init_as_kmeans(self._pad(batch["image"]))
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 for parameter in self.dvae.to_logits.parameters():
                     torch.distributed.broadcast(parameter.data, 0)
@@ -262,7 +262,7 @@ class SLATE(SlotModel[SLATEParams]):
         tokens = self.dvae.tokens(self._pad(images))
         embedded, slots, attention = self._attend_slots(images, tokens, options)
         if self.params.mask_source == "decoder":
-            attention = mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), self.present(slots))
+            attention = mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), self.active_mask(slots))
         return self._discovery(tokens, slots, attention), tokens, embedded
 
     def _attend_slots(

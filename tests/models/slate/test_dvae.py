@@ -143,7 +143,7 @@ def test_words_begin_as_the_clusters_of_scikit_learn(norm: Literal["batch", "gro
     if norm == "batch":
         vae(images, 1.0)
         vae.eval()
-    vae.start_as_kmeans(images)
+    vae.init_as_kmeans(images)
     with torch.no_grad():
         features = vae.encoder(images).permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
     expected = KMeans(6, n_init=20, random_state=0).fit(features).labels_
@@ -159,7 +159,7 @@ def test_words_begin_as_the_clusters_of_scikit_learn(norm: Literal["batch", "gro
 def test_words_begin_finite_with_fewer_patches_than_words(colours: int) -> None:
     vae = make(16)
     images = patches_of(torch.rand(colours, 3), torch.arange(6).view(1, 2, 3) % colours, 0.0)
-    vae.start_as_kmeans(images)
+    vae.init_as_kmeans(images)
     logits = vae.encode(images)
     assert logits.isfinite().all()
     assert logits.abs().max() < 1e4
