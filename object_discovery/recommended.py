@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from object_discovery.errors import DatasetNotFoundError
+
 RECOMMENDED: dict[str, dict[str, Any]] = {
     "clevr": {"resolution": 128, "num_slots": 11, "max_steps": 100_000},
     "clevr_with_masks": {"resolution": 128, "num_slots": 7, "max_steps": 100_000, "max_objects": 6},
@@ -23,3 +25,22 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
 
 They are apart from the datasets, which take seconds to import, so that `--help` can show them at once.
 """
+
+
+def recommended_settings(dataset: str) -> dict[str, Any]:
+    """Return the settings recommended for a dataset.
+
+    Args:
+        dataset: Name of the dataset.
+
+    Raises:
+        DatasetNotFoundError: If there is no dataset of this name.
+
+    Example:
+        >>> recommended_settings("tetrominoes")["num_slots"]
+        4
+    """
+    if dataset not in RECOMMENDED:
+        names = ", ".join(RECOMMENDED)
+        raise DatasetNotFoundError(f"Expected argument `dataset` to be one of {names}, but got {dataset!r}")
+    return RECOMMENDED[dataset]

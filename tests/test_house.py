@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"models", *LOW},
     "data": {"data", *LOW},
     "feature_cache": {"feature_cache", "data", *LOW},
-    "evaluation": {"evaluation", "feature_cache", "models", *LOW},
+    "evaluation": {"evaluation", "feature_cache", "data", "models", *LOW},
     "prediction": {"prediction", "data", "models", *LOW},
     "callbacks": {"callbacks", "models", *LOW},
     "training": {"training", "callbacks", "data", "feature_cache", "models", *LOW},

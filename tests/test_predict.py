@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from object_discovery.models.base import ObjectDiscoveryModel
+from object_discovery.models.loading import load_for_inference
 from object_discovery.predict import main
 from object_discovery.prediction import files
 from object_discovery.pretrained import CHECKPOINT, SCENES
@@ -106,10 +107,9 @@ def test_results_have_the_slots_and_iterations_of_the_model(checkpoint: Path, tm
 
 def add_run_info(monkeypatch: pytest.MonkeyPatch, **info: Any) -> None:
     """Let models be loaded with facts about their training run."""
-    load = files.load_for_inference
 
     def load_with_info(*arguments: Any) -> ObjectDiscoveryModel[Any]:
-        model = load(*arguments)
+        model = load_for_inference(*arguments)
         model.run_info = info
         return model
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
+from typing import Protocol
 
 from object_discovery.cli.subcommands import Subcommand, dispatch
 
@@ -45,7 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def script(*words: str) -> Callable[[Sequence[str] | None], int]:
+class Main(Protocol):
+    """Signature of `main`."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command with its arguments, and return the exit status."""
+
+
+def script(*words: str) -> Main:
     """Return the `main` of a script that runs a subcommand.
 
     Args:

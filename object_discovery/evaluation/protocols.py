@@ -1,4 +1,4 @@
-"""Named ways to score a model, so that numbers can be compared with published ones."""
+"""Evaluation protocols: the conventions under which published scores are computed."""
 
 from __future__ import annotations
 
@@ -24,60 +24,60 @@ from object_discovery.models.scores import MeanScore, MetricInputs, SplitScores
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which images are scored, and how."""
+    """Evaluation protocol: which images are scored, and how."""
 
     name: str
-    """Its name on the command line."""
+    """Name on the command line."""
     description: str
-    """A line about it."""
+    """Description in one line."""
     split: Literal["train", "val", "test"] = "test"
-    """The split, unless the command line names another."""
+    """Split to score, unless the command line names another."""
     num_scenes: int | None = None
-    """Score the first scenes of the split only. None: all."""
+    """Number of scenes to score, the first of the split. None: all."""
     unscorable: Literal["skip", "one"] = "skip"
-    """What images without objects count as: left out and counted in `n_skipped`, or 1."""
+    """ARI and FG-ARI of images without pixels to score: excluded and counted in `n_skipped`, or 1."""
     clevrtex: bool = False
-    """Add ClevrTex's mIoU, and the squared error as a sum over the image."""
+    """Add the mIoU of the ClevrTex benchmark, and the squared error summed over each image."""
     mask_size: int | None = None
-    """Score at this height and width: soft masks are resized bilinearly, true ones come at the size (see
-    `ResizedTargetDataset`); adds mBO-c and CorLoc, and the scores of the attention. None: at the model's resolution."""
+    """Height and width at which masks are scored: soft masks are resized bilinearly, true label maps by
+    `ResizedTargetDataset`; adds mBO-c, CorLoc, and the scores of the attention maps. None: the model's resolution."""
     fit: Literal["crop", "squash"] | None = None
-    """How images that are not square become so. None: as the data's settings say."""
+    """Centre crop or squash images that are not square. None: as in the settings of the data."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("default", "every scene of the test split"),
+        Protocol("default", "all scenes of the test split"),
         Protocol("slot-attention", "the first 320 test scenes, at the model's resolution", num_scenes=320),
-        Protocol("clevrtex", "every test scene, scored as the ClevrTex benchmark does", clevrtex=True),
+        Protocol("clevrtex", "all test scenes, scored as by the ClevrTex benchmark", clevrtex=True),
         Protocol(
             "dinosaur-320",
-            "central squares, masks at 320 pixels; images without objects count as 1 in FG-ARI, as in DINOSAUR's code",
+            "centre crops, masks at 320 pixels; images without objects score 1 in FG-ARI, as in DINOSAUR's code",
             unscorable="one",
             mask_size=320,
             fit="crop",
         ),
         Protocol(
             "covloss-coco",
-            "images squashed to squares, masks at 128 pixels, as for the covariance loss",
+            "images squashed to squares, masks at 128 pixels, as with the covariance loss (Stange et al. 2023)",
             mask_size=128,
             fit="squash",
         ),
     )
 }
-"""Every protocol by its name."""
+"""All protocols by name."""
 
 
 def resize_masks(masks: Tensor, size: int) -> Tensor:
-    """Resize soft masks bilinearly, to be compared afterwards.
+    """Resize soft masks bilinearly; the argmax is taken afterwards.
 
     Args:
-        masks: `(B, K, h, w)`.
-        size: Height and width to bring them to.
+        masks: Soft masks, `(B, K, h, w)`.
+        size: Height and width of the result.
 
     Returns:
-        `(B, K, size, size)`, float32; unchanged if they have the size.
+        Soft masks, `(B, K, size, size)`, float32; not interpolated if they have this size already.
 
     Example:
         >>> resize_masks(Tensor([[1, 0], [0, 1]]).view(1, 2, 1, 2), 4)[0, 0, 0].tolist()
@@ -88,14 +88,14 @@ def resize_masks(masks: Tensor, size: int) -> Tensor:
     return F.interpolate(masks.float(), (size, size), mode="bilinear", align_corners=False)
 
 
-_FIRST = ("fg_ari", "ari", "mbo_i", "mbo_c", "miou", "corloc")
+_SEGMENTATION = ("fg_ari", "ari", "mbo_i", "mbo_c", "miou", "corloc")
 
 
 class AttentionScores(SegmentationScores):
-    """The scores of the masks that are the attention of the slots; takes the arguments of `SegmentationScores`."""
+    """Segmentation scores of the attention maps of the slots; takes the arguments of `SegmentationScores`."""
 
     def compute(self) -> dict[str, Tensor]:
-        """Average over the images, under names that begin with `attention_`."""
+        """Compute the means over images, with names that begin with `attention_`."""
         scores = super().compute()
         return {f"attention_{name}": value for name, value in scores.items() if name != "n_skipped"}
 
@@ -105,7 +105,7 @@ class ProtocolScores(SplitScores):
 
     Args:
         protocol: The protocol.
-        extra: Metrics that only this model has, by name, see `ObjectDiscoveryModel.extra_metrics`.
+        extra: Further metrics of the model by name, see `ObjectDiscoveryModel.extra_metrics`.
 
     Example:
         >>> "clevrtex_miou" in ProtocolScores(PROTOCOLS["clevrtex"]).metrics
@@ -131,7 +131,7 @@ class ProtocolScores(SplitScores):
         extra: MetricInputs | None = None,
         classes: Tensor | None = None,
     ) -> None:
-        """Add a batch, see `SplitScores.update`; a protocol with a `mask_size` takes label maps of that size."""
+        """Add a batch, see `SplitScores.update`; with a `mask_size` the label maps must have that size."""
         if self.protocol.mask_size is not None:
             super().update(discovery, images, None, extra)
             if masks is not None:
@@ -149,13 +149,13 @@ class ProtocolScores(SplitScores):
             self.update_metrics({"clevrtex_miou": clevrtex_miou(discovery.labels, masks, num_slots=num_slots)})
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute every updated metric; the scores of masks come first."""
+        """Compute every metric that has been updated; the segmentation scores come first."""
         scores = super().compute()
-        first = [f"{prefix}{name}" for prefix in ("", "attention_") for name in _FIRST]
+        first = [f"{prefix}{name}" for prefix in ("", "attention_") for name in _SEGMENTATION]
         return {**{name: scores[name] for name in first if name in scores}, **scores}
 
     def _update_resized(self, prefix: str, soft_masks: Tensor, masks: Tensor, classes: Tensor | None) -> None:
-        """Score soft masks `(B, K, h, w)` against label maps `(B, H, W)` of another size."""
+        """Score soft masks `(B, K, h, w)` at the size of the label maps `(B, H, W)`."""
         labels = labels_from_masks(resize_masks(soft_masks, masks.shape[-1]))
         targets = {"segmentation": masks, "corloc": masks, "mbo_c": classes}
         for name, target in targets.items():

@@ -25,7 +25,6 @@ from object_discovery.visualization.palette import palette
 RESULT = "objects.json"
 """The file that describes the segmentation of an image; it is written last."""
 _MAX_SIDE = 256
-_OPACITY = 0.6
 
 
 def write_prediction(prediction: Prediction, folder: str | Path, entries: dict[str, Any]) -> Path:
@@ -96,7 +95,6 @@ def prediction_grid(prediction: Prediction) -> Tensor:
             slot_images=None if slot_images is None else resize_bilinear(slot_images[0], height, width)[None],
         ),
         background=background_slot(discovery.labels, discovery.masks.shape[1]),
-        opacity=_OPACITY,
     )
 
 

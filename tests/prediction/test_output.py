@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import overview, prediction_grid, write_prediction
-from object_discovery.visualization.palette import palette
+from object_discovery.visualization.palette import MASK_ALPHA, palette
 from tests.checkpoints import ByColour
 
 
@@ -54,7 +54,7 @@ def test_the_overlay_has_the_size_of_the_photograph_and_the_colours_of_the_label
     name = json.loads((tmp_path / "objects.json").read_text())["overlay"]
     drawn = np.asarray(Image.open(tmp_path / name))
     assert drawn.shape == (300, 600, 3)
-    blended = 0.55 * np.array([0, 255, 0]) + 0.45 * palette(3)[2]
+    blended = (1 - MASK_ALPHA) * np.array([0, 255, 0]) + MASK_ALPHA * palette(3)[2]
     assert np.abs(drawn[150, 350] - blended).max() <= 1
     assert drawn[-1, -1].tolist() == [255, 0, 0]  # the background is as it was
 
