@@ -9,42 +9,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from object_discovery.cli.flags import FlagParser, add_flags, build, one_line_errors
+from object_discovery.cli.inference import InferenceParams
 from object_discovery.errors import check_argument, check_at_least
 from object_discovery.pretrained import CHECKPOINT, SCENES
 
 
 @dataclass
-class PredictParams:
-    """Model, images and results."""
+class PredictParams(InferenceParams):
+    """Images and objects."""
 
     checkpoint: str = str(CHECKPOINT)
-    """Checkpoint of the trained model; by default the shipped one."""
+    """Checkpoint of a trained model, or the folder of its run; by default the shipped checkpoint."""
     out: str = "predictions"
     """Folder of the results; each image gets a folder of its name in it."""
-    fit: Literal["crop", "squash"] | None = None
-    """How non-square images are made square: by their central square, or squashed. None: as in training, or crop where
-    the checkpoint does not tell."""
-    num_slots: int | None = None
-    """Number of slots. None: as trained."""
-    num_iterations: int | None = None
-    """Iterations of Slot Attention. None: as trained."""
     limit: int | None = None
     """Number of images, the first ones. None: all."""
     batch_size: int = 16
     """Images in a batch."""
-    seed: int = 0
-    """Seed of the initial slots of models that sample them."""
     confidence: float = 0.5
     """Least confidence of the objects that set prediction lists, in [0, 1]."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        super().__post_init__()
         check_at_least(self, 1, "limit", "batch_size")
         check_argument(0 <= self.confidence <= 1, "confidence", "in [0, 1]", self.confidence)
-        check_argument(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -195,3 +195,10 @@ def test_invalid_params_of_a_run_are_an_error_in_one_line(tmp_path: Path, capsys
     assert "params.yaml is not YAML" in error_of(capsys, "--checkpoint", checkpoint)
     (tmp_path / "params.yaml").write_text("dataset: no_such\n")
     assert "`dataset` to be one of" in error_of(capsys, "--checkpoint", checkpoint)
+
+
+def test_data_defaults_of_a_run_folder_are_those_of_its_checkpoint(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "checkpoints" / "best.ckpt")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"dataset": "tetrominoes", "data_seed": 3}))
+    defaults = data_defaults(str(tmp_path), None)
+    assert (defaults["dataset"], defaults["data_seed"], defaults["resolution"]) == ("tetrominoes", 3, 16)

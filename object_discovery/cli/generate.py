@@ -15,7 +15,7 @@ class GenerateParams:
     """Model, number of scenes and results."""
 
     checkpoint: str | None = None
-    """Checkpoint of a trained model that has a prior of scenes (gnm)."""
+    """Checkpoint of a trained model with a prior of scenes (gnm), or the folder of its run."""
     num: int = 16
     """Number of scenes."""
     out: str = "predictions"

@@ -105,6 +105,7 @@ def test_the_best_checkpoint_is_of_the_best_validation(tmp_path: Path) -> None:
 def test_checkpoints_hold_dataset_fit_and_validation_scores(max_steps: int, tmp_path: Path) -> None:
     scores = fit(tmp_path, max_steps=max_steps, fit="squash")
     run = load_checkpoint(tmp_path)["run"]
+    assert object_discovery.load(tmp_path).run_info.keys() == run.keys()
     assert (run["dataset"], run["fit"]) == ("tetrominoes", "squash")
     assert {f"val/{name}": value for name, value in run["validation"].items()} == pytest.approx(
         {name: value for name, value in scores.items() if name.startswith("val/")}, nan_ok=True
