@@ -128,6 +128,20 @@ def test_flags_override_the_settings_of_the_run(tmp_path: Path) -> None:
     assert (result["dataset"]["data_seed"], result["num_scenes"]) == (4, 2)
 
 
+def test_checkpoint_may_be_the_folder_of_a_run(tmp_path: Path) -> None:
+    checkpoint, out = write_run(tmp_path / "run"), tmp_path / "scores.json"
+    run("--checkpoint", tmp_path / "run", "--test_size", "2", "--out", out)
+    result = json.loads(out.read_text())
+    assert (result["checkpoint"], result["dataset"]["dataset"]) == (str(checkpoint), "tetrominoes")
+
+
+def test_help_lists_the_protocols(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = "".join(capsys.readouterr().out.split())  # lines may break within a name
+    assert all(name in text for name in PROTOCOLS)
+
+
 def test_params_are_read_from_the_folder_of_the_checkpoint_only(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     copy = save_tiny(tmp_path / "run" / "copy.ckpt")
@@ -195,10 +209,3 @@ def test_invalid_params_of_a_run_are_an_error_in_one_line(tmp_path: Path, capsys
     assert "params.yaml is not YAML" in error_of(capsys, "--checkpoint", checkpoint)
     (tmp_path / "params.yaml").write_text("dataset: no_such\n")
     assert "`dataset` to be one of" in error_of(capsys, "--checkpoint", checkpoint)
-
-
-def test_data_defaults_of_a_run_folder_are_those_of_its_checkpoint(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "checkpoints" / "best.ckpt")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"dataset": "tetrominoes", "data_seed": 3}))
-    defaults = data_defaults(str(tmp_path), None)
-    assert (defaults["dataset"], defaults["data_seed"], defaults["resolution"]) == ("tetrominoes", 3, 16)

@@ -14,7 +14,7 @@ from object_discovery.evaluation.scoring import SplitDataModule, build_test_trai
 from object_discovery.feature_cache import encoder_of, no_encoder
 from object_discovery.layers.frozen_encoder import FrozenEncoder
 from object_discovery.models import ObjectDiscoveryModel
-from object_discovery.models.loading import load_for_inference, measure_likelihood
+from object_discovery.models.loading import find_checkpoint, load_for_inference, measure_likelihood
 from object_discovery.params import DataParams, ModelParams
 
 
@@ -62,7 +62,7 @@ def evaluate(params: EvaluateParams, data_params: DataParams) -> dict[str, Any] 
         "num_scenes": len(getattr(data, f"{split}_set")),
         "split": split,
         "protocol": dataclasses.asdict(protocol),
-        "checkpoint": params.checkpoint,
+        "checkpoint": None if params.checkpoint is None else str(find_checkpoint(params.checkpoint)),
         "model_type": model.model_type,
         "dataset": dataclasses.asdict(data.params),
         "settings": _settings(params, model),

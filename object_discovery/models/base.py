@@ -1,4 +1,4 @@
-"""What every model shares: construction, checkpoints, the optimiser, and the scores of validation and test."""
+"""Base class of all models: construction, checkpoints, steps, metrics and optimiser."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def has_capability(model: object, name: str) -> bool:
 
 
 class ObjectDiscoveryModel(LightningModule, Generic[P]):
-    """A model that finds objects; subclasses give the network, `forward` and `losses`.
+    """LightningModule of every model; subclasses define the network, `forward` and `losses`.
 
-    Constructed from one params object or from its fields as keywords. Log keys are `train/<loss>`, `val/<score>` and
-    `test/<score>`; scores that need masks are left out where a batch has none.
+    Constructed from one params object, or from its fields as keywords. Logs `train/<loss>`, `val/<score>` and
+    `test/<score>`; scores that need masks are omitted without masks.
 
     Args:
         params: The hyperparameters.
         **settings: Fields of the params class, in place of `params`.
 
     Raises:
-        TypeError: If a keyword is no hyperparameter, or both `params` and keywords are given.
-        ValueError: If a value is out of its range.
+        TypeError: If a keyword is not a hyperparameter, or both `params` and keywords are given.
+        ValueError: If a value is out of range.
     """
 
     model_type: ClassVar[str]
-    """The name the command line knows the model by."""
+    """Name of the model on the command line."""
     params_class: ClassVar[type[ModelParams]]
     """The dataclass of its hyperparameters."""
 
@@ -76,12 +76,12 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
-        """Name the score that chooses the best checkpoint, and say whether it is to be small or large."""
+        """Return the score that selects the best checkpoint, and whether it is minimised or maximised."""
         return ("val/fg_ari", "max") if has_masks else ("val/mse", "min")
 
     @classmethod
     def from_config(cls, name: str | Path, **settings: Any) -> Self:
-        """Build the model of a shipped configuration or a YAML file; keywords override single values.
+        """Build the model of a shipped configuration or YAML file; keywords override single values.
 
         Raises:
             UserError: If there is no such configuration, or it is of another model.
@@ -96,20 +96,20 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Self:  # type: ignore[override]
-        """Load a trained model, by default onto the CPU; the file holds values only and runs nothing.
+        """Load a trained model, by default onto the CPU, without running any code of the file.
 
         Raises:
             CheckpointError: If the file is missing, damaged, or of another model.
         """
-        found = read_checkpoint(checkpoint_path)["model_type"]
-        if found != cls.model_type:
+        model_type = read_checkpoint(checkpoint_path)["model_type"]
+        if model_type != cls.model_type:
             raise CheckpointError(
-                f"Expected a checkpoint of model type {cls.model_type}, but {checkpoint_path} is of {found}"
+                f"Expected a checkpoint of model type {cls.model_type}, but {checkpoint_path} is of {model_type}"
             )
         kwargs.setdefault("weights_only", True)
         try:
             return super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # missing, surplus or misshapen values
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # missing or unexpected entries, other shapes
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{checkpoint_path} does not hold a model of this version: {reason}") from error
 
@@ -128,32 +128,32 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         raise TypeError(f"{type(self).__name__} has no forward")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the losses of a batch with floating-point images; the key `loss` is minimised, the others logged."""
+        """Compute the losses of a batch with floating-point images: `loss` is minimised, the others are logged."""
         raise TypeError(f"{type(self).__name__} has no losses")
 
-    def pictures(self, images: Tensor, found: Discovery) -> dict[str, Tensor]:
-        """Paint further images `(B, 3, H, W)` of what was found, by the name of their column in the picture grid."""
+    def pictures(self, images: Tensor, discovery: Discovery) -> dict[str, Tensor]:
+        """Return further columns of the picture grid, images `(B, 3, H, W)` by name."""
         return {}
 
     def check_images(self, images: Tensor) -> None:
-        """Refuse images of another shape than `(B, 3, H, W)` at the model's resolution.
+        """Check that images are of shape `(B, 3, H, W)` at the resolution of the model.
 
         Raises:
-            ValueError: If they are.
+            ValueError: If they are not.
         """
         size = self.params.resolution
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"Expected argument `images` to be (B, 3, {size}, {size}), but got {tuple(images.shape)}")
 
     def check_precision(self, precision: str) -> None:
-        """Refuse a precision of Lightning's that the model cannot be trained in.
+        """Check that the model can be trained in a precision of Lightning.
 
         Raises:
-            UserError: If it is one.
+            UserError: If it cannot.
         """
 
     def networks(self) -> Iterator[nn.Module]:
-        """Go through the parts that can be compiled: every child that is no metric."""
+        """Iterate over the submodules that `compile` compiles: all but the metrics."""
         return (child for name, child in self.named_children() if name != "scores")
 
     @property
@@ -189,18 +189,18 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         return {**batch, "image": image}
 
     def on_fit_start(self) -> None:
-        """Refuse a precision that cannot work, and train a model that was loaded for inference."""
+        """Check the precision, and switch a model that was loaded for inference to training mode."""
         self.check_precision(str(self.trainer.precision))
         if not self.training:
             self.train()
 
     def on_train_start(self) -> None:
-        """Give every process, and a resumed run, random numbers of its own."""
+        """Seed every process, and a resumed run, differently."""
         if self.global_rank or self.global_step:
             torch.manual_seed((torch.initial_seed() + 7919 * self.global_rank + 104729 * self.global_step) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Compute and log the losses; a batch without images is skipped."""
+        """Compute and log the losses; an empty batch is skipped."""
         if not len(batch["image"]):
             return None
         losses = self.losses(batch)
@@ -210,11 +210,11 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the scores of validation."""
+        """Update the validation scores."""
         self._score("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the scores of the test."""
+        """Update the test scores."""
         self._score("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Discovery:
@@ -222,11 +222,11 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         return self.discover_batch(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of validation."""
+        """Log the validation scores."""
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the scores of the test."""
+        """Log the test scores."""
         self._log_scores("test")
 
     def discover_batch(self, batch: Batch) -> Discovery:
@@ -282,7 +282,7 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         return values
 
     def configure_optimizers(self) -> Any:
-        """Build Adam and its schedule over steps."""
+        """Build Adam with a learning rate schedule over steps."""
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
         groups, factors = zip(*self.parameter_groups(), strict=True)
         optimizer = torch.optim.Adam(groups, lr=self.params.lr, fused=fused)
@@ -291,26 +291,26 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
-        """Return groups of parameters as the optimiser takes them, each with its factor on the rate at a step."""
+        """Return the parameter groups of the optimiser, each with its learning rate factor by step."""
         return [({"params": list(self.parameters())}, self.learning_rate_factor)]
 
     def learning_rate_factor(self, step: int, start: int = 0) -> float:
-        """Return what the peak learning rate is multiplied by at a step, with a schedule that begins at `start`."""
+        """Return the factor on the peak learning rate at a step, of a schedule that starts at step `start`."""
         params = self.params
         end = params.decay_steps or self._total_steps
-        endless = math.isinf(end)
+        no_end = math.isinf(end)
         return learning_rate_factor(
             max(0, step - start),
             warmup_steps=params.warmup_steps,
-            schedule="constant" if endless and params.lr_schedule == "cosine" else params.lr_schedule,
-            decay_steps=0 if endless else int(end) - start,
+            schedule="constant" if no_end and params.lr_schedule == "cosine" else params.lr_schedule,
+            decay_steps=0 if no_end else int(end) - start,
             half_life=params.half_life,
         )
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip the norm of the gradient to `clip_norm`, unless the trainer was told otherwise."""
+        """Clip the gradient norm to `clip_norm`, unless the trainer has its own setting."""
         value = self.params.clip_norm if gradient_clip_val is None else gradient_clip_val
-        if value is not None:  # Lightning's own clipping refuses fused optimisers under autocast
+        if value is not None:  # Lightning's clipping does not support fused optimisers under autocast
             nn.utils.clip_grad_norm_(self.parameters(), value, 2.0 if self.params.clip_type == "l2" else math.inf)

@@ -1,4 +1,4 @@
-"""Load a trained model for use, and refuse settings that it cannot work with before any work is done."""
+"""Loading of trained models."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
 def load_for_inference(
     path: str | Path, num_slots: int | None = None, num_iterations: int | None = None
 ) -> ObjectDiscoveryModel[Any]:
-    """Load a checkpoint of any model onto the CPU, and try it on one empty image.
+    """Load a checkpoint of any model onto the CPU, and check the options on one blank image.
 
     Args:
         path: A file written by training.
-        num_slots: Number of slots. None: as trained.
-        num_iterations: Iterations of Slot Attention. None: as trained.
+        num_slots: Number of slots. None: as in training.
+        num_iterations: Iterations of Slot Attention. None: as in training.
 
     Returns:
-        The model in evaluation mode; its `forward_options` hold what was given.
+        The model in evaluation mode; its `forward_options` hold the options given.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or of a model this version does not know.
-        UserError: If the model cannot work with these numbers.
+        UserError: If the model does not support these options.
     """
     model = load(path)
     given = {"num_slots": num_slots, "num_iterations": num_iterations}
@@ -81,7 +81,7 @@ def load_for_inference(
 
 
 def measure_likelihood(model: ObjectDiscoveryModel[Any], num_particles: int) -> None:
-    """Let the test of a model estimate the log-likelihood of each image, as `log_likelihood`.
+    """Make `Trainer.test` estimate the log-likelihood of each image, logged as `test/log_likelihood`.
 
     Raises:
         UserError: If the model has no likelihood, or `num_particles` is below 1.

@@ -1,4 +1,4 @@
-"""What the models with Slot Attention share: the core, `forward`, the losses on slots and the scores of slots."""
+"""Base class of the models with Slot Attention: `forward`, losses on slots and metrics of slots."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def build_encoder(
 
 
 class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
-    """A model around one Slot Attention, `slot_attention`; subclasses build it and give `discover` and `losses`.
+    """Model with Slot Attention; subclasses build `slot_attention` and define `discover` and `losses`.
 
-    `losses` ends with `regularize`, which adds the losses on slots that the hyperparameters ask for.
+    `losses` should end with `regularize`, which adds the weighted losses on slots.
     """
 
     slot_attention: SlotAttention
@@ -77,7 +77,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
 
     @property
     def slot_steps(self) -> int:
-        """For how many steps slots have been trained; their noise and the weights of their losses go by it."""
+        """Steps in which the slots were trained; the schedules of noise and losses on slots depend on it."""
         return self.global_step
 
     def forward(  # type: ignore[override]
@@ -92,12 +92,12 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
 
         Args:
             images: `(B, 3, H, W)`, floats in [0, 1] or uint8.
-            slots: Slots to start from, `(B, K, D)`. None: the model's own.
-            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
-            num_iterations: Iterations for this call. None: as trained.
+            slots: Initial slots, `(B, K, D)`. None: those of the model.
+            num_slots: Number of slots. None: as in training, which is the maximum for learned queries.
+            num_iterations: Iterations of Slot Attention. None: as in training.
 
         Returns:
-            Slots, masks and attention; and the reconstruction and what each slot paints, where the model has them.
+            Slots, masks and attention; reconstruction and slot images where the model has them.
 
         Raises:
             ValueError: If the images are not of the model's resolution or range, or `num_slots` is out of its range.
@@ -117,7 +117,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         return SlotOptions(None, self.forward_options.get("num_slots"), self.forward_options.get("num_iterations"))
 
     def build_slot_attention(self, input_size: int) -> SlotAttention:
-        """Build the core for inputs of a size, as the hyperparameters say."""
+        """Build the Slot Attention layer for inputs of a dimension."""
         p = self.params
         return SlotAttention(
             p.num_slots,
@@ -137,7 +137,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
     def attend_slots(
         self, features: Tensor, options: SlotOptions = DEFAULT_OPTIONS, clusters: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Find the slots of features `(B, N, F)`, in training with the noise on learned queries that is due.
+        """Compute the slots of features `(B, N, F)`, in training with the scheduled noise on learned queries.
 
         Returns:
             Slots `(B, K, D)` and attention `(B, K, N)`, see `SlotAttention.forward`.
@@ -154,26 +154,26 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         )
 
     def initial_clusters(self, maps: Tensor, size: int, options: SlotOptions) -> Tensor | None:
-        """Cluster what slots can start from, if the hyperparameters ask for it and no slots are given.
+        """Cluster images or features for clustering-based slot initialisation, with `cluster_init`.
 
         Args:
-            maps: Images or maps of features, `(B, C, H, W)`.
-            size: Height and width h of the grid that slots attend to; clusters are formed on one of at most 20 x 20.
+            maps: Images or feature maps, `(B, C, H, W)`.
+            size: Height and width h of the grid of features; clusters are computed on at most 20 x 20 positions.
             options: Options of this call; with initial slots there are no clusters.
 
         Returns:
-            Shares of the positions, `(B, K, h * h)`, see `SlotAttention.forward`; or None.
+            Soft assignments `(B, K, h * h)`, see `SlotAttention.forward`; None without clusters.
         """
         if not self.params.cluster_init or options.slots is not None:
             return None
         count = self.params.num_slots if options.num_slots is None else options.num_slots
         coarse = size // -(-size // _CLUSTER_GRID)
-        shares = appearance_clusters(maps, coarse, max(1, count), self.params.cluster_min_gain)
-        grid = shares.view(*shares.shape[:2], coarse, coarse)
+        clusters = appearance_clusters(maps, coarse, max(1, count), self.params.cluster_min_gain)
+        grid = clusters.view(*clusters.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
     def active_mask(self, slots: Tensor) -> Tensor | None:
-        """Tell which slots `(B, K, D)` were not left out of their image, bool `(B, K)`; None where none can be."""
+        """Return which slots `(B, K, D)` are active, bool `(B, K)`; None where all are."""
         return active_mask(slots) if self.params.cluster_init else None
 
     def extra_metrics(self) -> dict[str, Metric]:
@@ -191,27 +191,27 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         return {"slot_covariance": slots, "slot_cosine": slots}
 
     def regularize(self, losses: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
-        """Add the losses on slots that are asked for, in training.
+        """Add the weighted losses on slots, in training.
 
         Args:
-            losses: The model's own losses; `loss` is minimised.
+            losses: The losses of the model; `loss` is minimised.
             slots: `(B, K, D)`.
 
         Returns:
-            The same with the weighted sum as `loss`, what was `loss` before as `unregularized_loss`, and each loss on
-            slots without its weight: `covariance_loss`, `variance_loss` and `cosine_loss`.
+            The losses with the weighted sum as `loss`, the former `loss` as `unregularized_loss`, and each loss on
+            slots without weight: `covariance_loss`, `variance_loss` and `cosine_loss`.
         """
         if self.regularizer is None or not self.training:
             return losses
         terms: dict[str, Tensor] = self.regularizer(slots)
         weights, total = self._regularizer_weights(), losses["loss"]
         for name, value in terms.items():
-            total = total + weights[name] * value  # out of place: `loss` is logged as it was, too
+            total = total + weights[name] * value  # out of place, as `loss` is logged too
         logged = {f"{name}_loss": value for name, value in terms.items()}
         return {**losses, "loss": total, "unregularized_loss": losses["loss"], **logged}
 
     def _regularizer_weights(self) -> dict[str, float]:
-        """Return the weight of each loss on slots at this step."""
+        """Compute the weights of the losses on slots at this step."""
         p, step = self.params, self.slot_steps
         return {
             "covariance": linear_anneal(step, 0.0, p.covariance_weight, 0, p.covariance_warmup),
@@ -220,7 +220,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         }
 
     def _build_regularizer(self) -> SlotRegularizer | None:
-        """Build what the losses on slots need, without changing the random numbers that other weights are drawn of."""
+        """Build the losses on slots, without changing the random state of the other weights."""
         p = self.params
         terms: dict[Term, float] = {
             "covariance": p.covariance_weight,

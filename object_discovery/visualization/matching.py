@@ -1,4 +1,4 @@
-"""Choose a colour for each slot: that of the true object it matches, where there are true masks."""
+"""Hungarian matching of slots to true objects, so that both are shown in the same colour."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def slot_colours(labels: Tensor, background: Tensor, num_slots: int, masks: Tens
 
     The background slot gets 0. Without true masks slot k gets k + 1, the same in every image. With true masks the
     other slots are matched one to one with the true objects of their image (Hungarian matching on IoU): a matched slot
-    gets the label of its object. Slots that overlap no object, or are left over, get the lowest labels that no object
-    of the image has; 0 if there are none left.
+    gets the label of its object. Unmatched slots, and slots without overlap with their object, get the lowest labels
+    that no object of the image has, or 0 if all 254 are taken.
 
     Args:
         labels: Slot of each pixel, `(B, H, W)`, integers from 0 to `num_slots` - 1.

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from object_discovery.metrics.average_precision import (
     ATTRIBUTE_SIZES,
@@ -17,6 +15,7 @@ from object_discovery.metrics.average_precision import (
     average_precision,
     true_positives,
 )
+from tests.metrics.two_processes import run_in_two_processes
 
 Row = list[float]
 
@@ -193,8 +192,7 @@ def test_state_stays_float32_when_the_model_is_cast() -> None:
     assert torch.equal(scores.confidence[0], pred[..., 18].flatten())
 
 
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def scores_of_rank(rank: int) -> list[dict[str, Tensor]]:
     pred, target = random_batch()
     results = []
     for parts in (((0, 20), (20, 35)), ((35, 60),)), (((0, 60),), ()):
@@ -202,17 +200,12 @@ def run_rank(rank: int, folder: str) -> None:
         for start, end in parts[rank]:
             scores.update(pred[start:end], target[start:end])
         results.append(scores.compute())
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_agree_with_one_also_if_one_has_no_image(tmp_path: Path) -> None:
-    other = spawn(run_rank, (str(tmp_path),), nprocs=1, join=False)  # type: ignore[no-untyped-call]
-    run_rank(1, str(tmp_path))  # this process is the second
-    while not other.join():
-        pass
     expected = average_precision(*random_batch()).tolist()
-    for rank in range(2):
-        for scores in torch.load(tmp_path / f"{rank}.pt"):
+    for results in run_in_two_processes(scores_of_rank, tmp_path):
+        for scores in results:
             assert list(map(float, scores.values())) == pytest.approx(expected, abs=1e-12)

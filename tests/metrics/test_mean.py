@@ -2,10 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from object_discovery.metrics import ImageMean, SegmentationScores
+from tests.metrics.two_processes import run_in_two_processes
 
 RAGGED = ((5, 1, 3), (4,))  # images in the batches of each process
 ONE_EMPTY = ((9, 4), ())
@@ -22,8 +21,7 @@ def random_labels() -> tuple[torch.Tensor, torch.Tensor]:
     return pred, target
 
 
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def scores_of_rank(rank: int) -> list[dict[str, torch.Tensor]]:
     pred, target = random_labels()
     results = []
     for sizes in (RAGGED, ONE_EMPTY):
@@ -33,24 +31,19 @@ def run_rank(rank: int, folder: str) -> None:
             metric.update(pred[start : start + size], target[start : start + size])
             start += size
         results.append(metric.compute())
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_with_ragged_batches_agree_with_one(tmp_path: Path) -> None:
-    other = spawn(run_rank, (str(tmp_path),), nprocs=1, join=False)  # type: ignore[no-untyped-call]
-    run_rank(1, str(tmp_path))  # this process is the second
-    while not other.join():
-        pass
     whole = SegmentationScores(4)
     whole.update(*random_labels())
     expected = whole.compute()
     assert expected["n_skipped"] == 1
-    for rank in range(2):
-        for result in torch.load(tmp_path / f"{rank}.pt"):
+    for results in run_in_two_processes(scores_of_rank, tmp_path):
+        for scores in results:
             for name, value in expected.items():
-                assert result[name].item() == pytest.approx(value.item(), abs=1e-12), name
+                assert scores[name].item() == pytest.approx(value.item(), abs=1e-12), name
 
 
 def test_state_stays_float64_when_the_model_is_cast() -> None:

@@ -1,4 +1,4 @@
-"""What every decoder of DINOSAUR returns."""
+"""Output of the decoders of DINOSAUR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LightningModule of DINOSAUR."""
+"""DINOSAUR (Seitzer et al. 2023)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from object_discovery.layers.position import PositionEmbedding
 from object_discovery.layers.weight_init import init_weights
 from object_discovery.models.dinosaur.decoded import Decoded
 from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
-from object_discovery.models.dinosaur.pixels import PixelDecoder, enlarge, pixel_inputs
+from object_discovery.models.dinosaur.pixels import PixelDecoder, pixel_inputs, upsample
 from object_discovery.models.dinosaur.transformer import PatchTransformerDecoder
 from object_discovery.models.scores import MeanScore
 from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions
@@ -27,18 +27,17 @@ _FREQUENCIES = 4
 
 
 class DINOSAUR(SlotModel[DINOSAURParams]):
-    """Find objects by reconstructing the features of a frozen, self-supervised network from slots.
+    """DINOSAUR: Slot Attention on features of a frozen encoder, which are reconstructed from the slots.
 
-    Letters: B images, R pixels of height and width, N = h w patches, F feature size, K slots, D slot size.
+    Shapes: B images of R x R pixels, N = h w patches, F feature size, K slots, D slot size.
 
-    Batches may hold `features` `(B, N, F)` of any floating-point type, as a feature cache does; then the encoder is
-    neither run nor loaded. `Discovery.attention` is that of the slots, whatever `mask_source` makes the masks of.
-    `val/loss` is the mean squared error of the features; with `decoder="broadcast"` pixels are reconstructed in their
-    place, and it is that of the pixels.
+    Batches may contain `features` `(B, N, F)` of any floating-point type, as from a feature cache; the encoder is then
+    neither run nor loaded. `Discovery.attention` is that of Slot Attention, whatever `mask_source` is. `val/loss` is
+    the mean squared error of the features, or with `decoder="broadcast"` of the pixels.
 
-    *Checkpoints* hold no weights of the encoder, but a hash of them, against which they are checked when they are
-    loaded at first use: from the hub, of `encoder_seed`, or from the file that training used, which may also lie
-    beside the checkpoint. `DINOSAUR.load_from_checkpoint(path, encoder_weights=FILE)` names another place.
+    *Checkpoints* contain a hash of the encoder weights instead of the weights. The weights are loaded at first use and
+    checked against it: from the hub, from `encoder_seed`, or from the file that was used in training, which may also be
+    next to the checkpoint. `DINOSAUR.load_from_checkpoint(path, encoder_weights=FILE)` names another file.
 
     Args:
         params: The hyperparameters.
@@ -84,7 +83,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         init_weights(p.weight_init, (self.position, self.inputs, self.slot_attention), self.slot_attention)
         if p.decoder == "broadcast":
             self.slot_attention.reset_slots(standard_normal=True)
-        elif p.slot_init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
+        elif p.slot_init == "gaussian":  # as published: lower bounds than the default of `SlotAttention`
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
         self.decoder = self._build_decoder()
@@ -111,12 +110,12 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
-        """Name the score that chooses the best checkpoint: without masks the error of the features."""
+        """Return the score that selects the best checkpoint; without masks the error of the features."""
         return super().monitor(has_masks) if has_masks else ("val/loss", "min")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Self:  # type: ignore[override]
-        """Load a trained model; the encoder's weights follow at first use, see the class.
+        """Load a trained model; the encoder weights are loaded at first use, see the class.
 
         Raises:
             CheckpointError: If the file is missing, damaged, or of another model.
@@ -126,7 +125,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the hash of the encoder's weights, as far as it is known."""
+        """Save the hash of the encoder weights, if known."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["encoder"] = {**self.encoder.description(), "weights": self.encoder.expected}
 
@@ -136,7 +135,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         self.encoder.expect(checkpoint.get("encoder", {}).get("weights"))
 
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
-        """Do the work of `forward`; there is an image where pixels are decoded, with `decoder="broadcast"`."""
+        """Do the work of `forward`; only `decoder="broadcast"` reconstructs an image."""
         features = self._normalised(self.encoder(images))
         slots, attention = self._attend_slots(features, options)
         if self.params.mask_source == "slots":
@@ -159,7 +158,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         return {"loss": MeanScore(), **super().extra_metrics()}
 
     def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
-        """Find the objects of a batch; and compute for each image the mean squared error that is minimised."""
+        """Find the objects of a batch; and compute the loss of each image."""
         features = self.features(batch)
         slots, attention = self._attend_slots(features, self.default_options)
         prediction, masks, slot_images = self._decode(slots, attention, features)
@@ -177,10 +176,10 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         return self.score_batch(batch)[0]
 
     def features(self, batch: Batch) -> Tensor:
-        """Return the features of a batch, `(B, N, F)`: those that it holds, or those of its images.
+        """Return the features of a batch, `(B, N, F)`: its cached ones, or those of its images.
 
         Raises:
-            ValueError: If they are of another shape than the encoder's, or the images of another resolution.
+            ValueError: If the features or the images are of another shape than the encoder's.
         """
         if "features" not in batch:
             self.check_images(batch["image"])
@@ -218,7 +217,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         height, size = self.encoder.grid[0], self.params.resolution
         attention = rearrange(attention.float(), "b k (h w) -> b k h w", h=height)
         if slot_images is not None:
-            image, slot_images, masks = enlarge(slot_images, masks, size)
+            image, slot_images, masks = upsample(slot_images, masks, size)
             return Discovery(slots, masks, image, slot_images, attention)
         masks = rearrange(masks.float(), "b k (h w) -> b k h w", h=height)
         enlarged = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""A decoder of pixels for slots of frozen features, the setting in which losses on slots were tried on photographs."""
+"""Pixel decoder for slots of frozen features, as in the experiments with the covariance loss on COCO."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ _GRID = 8
 
 
 class PixelDecoder(nn.Module):
-    """Broadcast each slot over a grid of 8 x 8, decode it into colours and an opacity, and blend the slots.
-
-    An MLP of three layers sees each slot at each position; transposed convolutions double the size until it is
-    reached.
+    """Spatial broadcast decoder on an 8 x 8 grid: three-layer MLP, then upsampling by transposed convolutions.
 
     Args:
         slot_size: D.
-        size: Height and width S of what is painted.
-        channels: Width of the MLP and of the convolutions.
+        size: Height and width S of the reconstruction.
+        channels: Channels of the MLP and of the convolutions.
 
     Reference:
         Stange et al., Exploring the Role of the Bottleneck in Slot-Based Models Through Covariance Regularization,
@@ -94,11 +91,11 @@ class PixelDecoder(nn.Module):
         """Return what is to be predicted: the images at S x S pixels."""
         if images is None:
             raise ValueError("Expected a batch with `image`, as pixels are to be reconstructed, but it has none")
-        return shrink(images, self.size)
+        return downsample(images, self.size)
 
 
 def pixel_inputs(feature_size: int, slot_size: int, norm_eps: float = 1e-5) -> nn.Module:
-    """Build what features `(B, N, F)` go through to Slot Attention, `(B, N, D)`, where pixels are painted.
+    """Build the MLP from features `(B, N, F)` to the inputs of Slot Attention `(B, N, D)` for the pixel decoder.
 
     Example:
         >>> import torch
@@ -116,27 +113,27 @@ def pixel_inputs(feature_size: int, slot_size: int, norm_eps: float = 1e-5) -> n
     )
 
 
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Resize images `(B, 3, H, W)` to `(B, 3, size, size)`, smoothly.
+def downsample(images: Tensor, size: int) -> Tensor:
+    """Downsample images `(B, 3, H, W)` to `(B, 3, size, size)` with antialiasing.
 
     Example:
         >>> import torch
-        >>> shrink(torch.rand(2, 3, 224, 224), 128).shape
+        >>> downsample(torch.rand(2, 3, 224, 224), 128).shape
         torch.Size([2, 3, 128, 128])
     """
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def enlarge(slot_images: Tensor, masks: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Resize what slots paint to the size of the images, and blend it there.
+def upsample(slot_images: Tensor, masks: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Upsample slot images and masks to the size of the images, and composite them.
 
     Args:
         slot_images: `(B, K, 3, S, S)`.
         masks: `(B, K, S, S)`.
-        size: Height and width to bring them to, R.
+        size: Height and width R of the result.
 
     Returns:
-        The image `(B, 3, R, R)`, the slots' own images `(B, K, 3, R, R)` and the masks `(B, K, R, R)`.
+        Image `(B, 3, R, R)`, slot images `(B, K, 3, R, R)` and masks `(B, K, R, R)`.
     """
     masks = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
     flat = F.interpolate(slot_images.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""The autoregressive transformer decoder of DINOSAUR: each patch is predicted from those before it and the slots."""
+"""Autoregressive transformer decoder of DINOSAUR."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from object_discovery.models.dinosaur.orders import patch_orders
 
 
 class Attention(nn.Module):
-    """Attention of several heads, with the weights of `torch.nn.MultiheadAttention`.
+    """Multi-head attention, initialised as `torch.nn.MultiheadAttention`.
 
     Args:
-        size: Size of what comes in and goes out, F.
-        num_heads: Heads; a divisor of `size`.
+        size: Embedding dimension, F.
+        num_heads: Attention heads, a divisor of `size`.
     """
 
     def __init__(self, size: int, num_heads: int) -> None:
@@ -26,20 +26,20 @@ class Attention(nn.Module):
         self.to_query = nn.Linear(size, size)
         self.to_key_value = nn.Linear(size, 2 * size)
         self.to_output = nn.Linear(size, size)
-        bound = (6 / (4 * size)) ** 0.5  # Glorot's for the three projections as one, as in PyTorch
+        bound = (6 / (4 * size)) ** 0.5  # Glorot uniform of the three projections as one matrix, as in PyTorch
         for layer in (self.to_query, self.to_key_value):
             nn.init.uniform_(layer.weight, -bound, bound)
         for layer in (self.to_query, self.to_key_value, self.to_output):
             nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Tensor, memory: Tensor, causal: bool = False) -> Tensor:
-        """Let inputs `(B, L, F)` attend to memory `(B, M, F)`; `causal`: each only to itself and those before it."""
+        """Compute attention of inputs `(B, L, F)` to memory `(B, M, F)`, optionally with a causal mask."""
         key, value = self._keys_values(memory)
         heads = F.scaled_dot_product_attention(self._split(self.to_query(inputs)), key, value, is_causal=causal)
         return self.to_output(rearrange(heads, "b h l d -> b l (h d)"))  # type: ignore[no-any-return]
 
     def weights(self, inputs: Tensor, memory: Tensor) -> Tensor:
-        """Return how much each input attends to each of memory, averaged over heads: `(B, L, M)`, float32."""
+        """Compute the attention weights, averaged over heads: `(B, L, M)`, float32."""
         queries, (keys, _) = self._split(self.to_query(inputs)), self._keys_values(memory)
         logits = queries.float() @ keys.float().transpose(-1, -2) * queries.shape[-1] ** -0.5
         weights: Tensor = logits.softmax(-1).mean(1)
@@ -54,11 +54,11 @@ class Attention(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Attention to the patches so far, attention to the slots, and an MLP, each normalised before and added.
+    """Pre-norm transformer decoder block: causal self-attention, cross-attention to the slots, MLP.
 
     Args:
         size: F.
-        num_heads: Heads of both attentions.
+        num_heads: Attention heads.
     """
 
     def __init__(self, size: int, num_heads: int) -> None:
@@ -68,30 +68,32 @@ class DecoderBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(size, 4 * size), nn.ReLU(), nn.Linear(4 * size, size))
 
     def forward(self, inputs: Tensor, slots: Tensor) -> Tensor:
-        """Process patches `(B, N, F)` with slots `(B, K, F)`."""
+        """Transform patches `(B, N, F)` with slots `(B, K, F)`."""
         features = self.attend_to_patches(inputs)
         features = features + self.cross_attention(self.norm_cross(features), slots)
         return features + self.mlp(self.norm_mlp(features))  # type: ignore[no-any-return]
 
     def attend_to_patches(self, inputs: Tensor) -> Tensor:
-        """Do the first of the three parts."""
+        """Apply self-attention with its residual connection."""
         normed = self.norm_self(inputs)
         return inputs + self.self_attention(normed, normed, causal=True)  # type: ignore[no-any-return]
 
 
 class PatchTransformerDecoder(nn.Module):
-    """Predict the features of each patch from the true ones of the patches before it, and from slots.
+    """Transformer decoder that predicts the features of each patch from the previous patches and the slots.
 
-    Letters: B images, K slots, D slot size, N = h w patches, F feature size.
+    Trained with teacher forcing (Seitzer et al. 2023).
+
+    Shapes: B images, K slots, D slot size, N = h w patches, F feature size.
 
     Args:
         slot_size: D.
         grid: Rows h and columns w of the patches.
         feature_size: F.
-        num_blocks: Blocks.
-        num_heads: Heads of each attention; a divisor of F.
-        permuted: In training predict the patches of each image in one of the nine `patch_orders` at random, each with
-            a beginning of its own, so that what is near in one order cannot replace the slots (SPOT).
+        num_blocks: Number of blocks.
+        num_heads: Attention heads, a divisor of F.
+        permuted: In training, predict the patches of each image in one of the nine `patch_orders` at random, each with
+            its own begin token (SPOT).
 
     Raises:
         ValueError: If `num_heads` does not divide F.
@@ -153,7 +155,7 @@ class PatchTransformerDecoder(nn.Module):
                 slots, averaged over heads.
         """
         order, last, inputs, memory = self._run_to_last(slots, features)
-        prediction = self._in_place(last(inputs, memory), order)
+        prediction = self._to_raster_order(last(inputs, memory), order)
         masks = self._weights(last, inputs, memory, order) if with_masks else None
         return Decoded(prediction, None if masks is None else mask_inactive_slots(masks, active))
 
@@ -187,11 +189,11 @@ class PatchTransformerDecoder(nn.Module):
         return order, last, inputs, memory
 
     def _begin(self, slots: Tensor, features: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Choose the order of each image's patches `(B, N)`, and make the first inputs and the memory of slots."""
+        """Sample the patch order of each image `(B, N)`, and compute the inputs and the memory of slots."""
         order, beginning = None, self.beginnings[:1]
         if self.training and len(self.orders) > 1:
-            chosen = torch.randint(len(self.orders), (len(features),), device=features.device)
-            order, beginning = self.orders[chosen], self.beginnings[chosen]
+            order_index = torch.randint(len(self.orders), (len(features),), device=features.device)
+            order, beginning = self.orders[order_index], self.beginnings[order_index]
             features = features.gather(1, order[..., None].expand_as(features))
         start = beginning[:, None].expand(len(features), 1, -1).to(features.dtype)
         inputs = torch.cat([start, features.detach()[:, :-1]], 1)
@@ -199,11 +201,11 @@ class PatchTransformerDecoder(nn.Module):
 
     def _weights(self, last: DecoderBlock, inputs: Tensor, memory: Tensor, order: Tensor | None) -> Tensor:
         queries = last.norm_cross(last.attend_to_patches(inputs))
-        return self._in_place(last.cross_attention.weights(queries, memory), order).transpose(1, 2)
+        return self._to_raster_order(last.cross_attention.weights(queries, memory), order).transpose(1, 2)
 
     @staticmethod
-    def _in_place(values: Tensor, order: Tensor | None) -> Tensor:
-        """Bring values `(B, N, ...)` from the order that they were predicted in to that of reading."""
+    def _to_raster_order(values: Tensor, order: Tensor | None) -> Tensor:
+        """Bring values `(B, N, ...)` from the order of prediction to raster order."""
         if order is None:
             return values
         return values.gather(1, order.argsort(1)[..., None].expand_as(values))

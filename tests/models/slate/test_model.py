@@ -470,7 +470,7 @@ def test_a_params_object_is_taken() -> None:
 def test_pictures_show_what_the_slots_paint_once_they_are_trained() -> None:
     model, images = make().eval(), make_images()
     found = model(images)
-    assert torch.equal(model.pictures(images, found)["through slots"], model.reconstruct(images))
+    assert torch.equal(model.pictures(images, found)["from slots"], model.reconstruct(images))
     assert make(dvae_steps=1).eval().pictures(images, found) == {}
 
 
