@@ -52,14 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     name, *flags = list(sys.argv[1:] if argv is None else argv) or [""]
     if name in ("-h", "--help"):
-        print("python -m object_discovery.benchmark NAME [--help]\n")
+        print("usage: object-discovery benchmark NAME [--FLAG VALUE ...]\n")
         print("\n".join(f"{key}: {benchmark.description}" for key, benchmark in BENCHMARKS.items()))
         return
     if name not in BENCHMARKS:
         fail(f"Expected the name of a benchmark, one of {', '.join(BENCHMARKS)}, but got {name!r}")
     benchmark = BENCHMARKS[name]
     with one_line_errors():
-        parser = FlagParser(prog=f"python -m object_discovery.benchmark {name}", description=benchmark.description)
+        parser = FlagParser(f"object-discovery benchmark {name}", benchmark.description)
         add_flags(parser, benchmark.params_class)
         params = build(benchmark.params_class, vars(parser.parse_args(flags)))
         if params.out is not None:

@@ -16,6 +16,7 @@ from object_discovery.base_params import DataParams, ModelParams, SlotParams, Tr
 from object_discovery.errors import check_argument, check_at_least
 
 __all__ = [
+    "MODEL_PARAMS",
     "DINOSAURParams",
     "DataParams",
     "GNMParams",
@@ -332,3 +333,13 @@ class DINOSAURParams(SlotParams):
         check_at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
         check_at_least(self, 1, "painted_size")
         check_at_least(self, 0, "encoder_seed", "position_scale")
+
+
+MODEL_PARAMS: dict[str, type[ModelParams]] = {
+    "sa": SlotAttentionParams,
+    "slate": SLATEParams,
+    "gnm": GNMParams,
+    "dinosaur": DINOSAURParams,
+    "set_prediction": SetPredictionParams,
+}
+"""The hyperparameters of each model, by the name that the command line knows it by."""

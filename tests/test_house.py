@@ -21,7 +21,7 @@ from object_discovery.models.configs import read_config
 PACKAGE = Path(object_discovery.__file__).parent
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"schedules", "discovery", "files", "progress"}
+LEAVES = {"schedules", "discovery", "files", "progress", "recommended"}
 """What imports nothing of ours but errors (and within its own folder)."""
 LOW = {
     "progress",
@@ -34,6 +34,7 @@ LOW = {
     "files",
     "params",
     "base_params",
+    "recommended",
 }
 """What models and data may import."""
 ALLOWED: dict[str, set[str]] = {
@@ -50,6 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "feature_cache": {"feature_cache", "data", *LOW},
     "evaluation": {"evaluation", "feature_cache", "data", "models", *LOW},
     "prediction": {"prediction", "data", "models", *LOW},
+    "callbacks": {"callbacks", "models", *LOW},
+    "training": {"training", "callbacks", "data", "feature_cache", "models", *LOW},
 }
 TOP = {
     "__init__",
@@ -61,7 +64,6 @@ TOP = {
     "benchmark",
     "benchmarks",
     "cache_features",
-    "callbacks",
 }
 """What may import everything."""
 

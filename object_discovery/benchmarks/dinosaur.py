@@ -21,7 +21,7 @@ from object_discovery.benchmarks.timing import Timing, check_precision, time_in_
 from object_discovery.errors import UserError, check_at_least
 from object_discovery.models.dinosaur import DINOSAUR
 from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
-from object_discovery.train import precision
+from object_discovery.training.trainer import choose_precision
 
 Work = Callable[[], object]
 
@@ -62,7 +62,7 @@ def run(params: DINOSAURBenchmarkParams) -> BenchmarkReport:
         UserError: If there is no such configuration or encoder, or the configuration is of another model.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = precision(params.precision, "auto")
+    chosen = choose_precision(params.precision, "auto")
     models = {name: model.to(device) for name, model in _models(params).items()}
     first = next(iter(models.values()))
     (height, width), p = first.encoder.grid, first.params

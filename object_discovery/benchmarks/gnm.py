@@ -13,7 +13,7 @@ from object_discovery.benchmarks.report import BenchmarkReport, Ratio
 from object_discovery.benchmarks.timing import check_precision, time_in_turn
 from object_discovery.errors import check_argument, check_at_least
 from object_discovery.models.gnm.model import GNM
-from object_discovery.train import precision
+from object_discovery.training.trainer import choose_precision
 
 _BAR = 2.0
 
@@ -46,7 +46,7 @@ class GNMBenchmarkParams:
 def run(params: GNMBenchmarkParams) -> BenchmarkReport:
     """Measure training steps: losses, gradients, clipping and the optimiser."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = precision(params.precision, "auto")
+    chosen = choose_precision(params.precision, "auto")
     size = params.resolution  # the curriculum's first steps leave a little out, so there are none
     model = GNM.from_config("gnm_clevr6", resolution=size, glimpse_size=size // 2, covered_steps=0).to(device)
     images = torch.rand(params.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from object_discovery.benchmarks.timing import check_precision, time_in_turn
 from object_discovery.errors import check_at_least
 from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES
 from object_discovery.models.set_prediction import SetPrediction, match_objects
-from object_discovery.train import precision
+from object_discovery.training.trainer import choose_precision
 
 _BAR = 20.0  # matching shall take less than 5 % of a step
 
@@ -60,7 +60,7 @@ def random_objects(batch_size: int, num_objects: int) -> Tensor:
 def run(params: SetPredictionBenchmarkParams) -> BenchmarkReport:
     """Measure training steps (losses, gradients, clipping and the optimiser) beside the matching alone."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = precision(params.precision, "auto")
+    chosen = choose_precision(params.precision, "auto")
     model = SetPrediction.from_config(params.config).to(device)
     p, size = model.params, model.params.resolution
     images = torch.rand(params.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)

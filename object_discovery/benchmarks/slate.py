@@ -20,7 +20,7 @@ from object_discovery.benchmarks.report import BenchmarkReport, Ratio
 from object_discovery.benchmarks.timing import Timing, check_precision, time_in_turn
 from object_discovery.errors import UserError, check_argument, check_at_least
 from object_discovery.models.slate.model import SLATE
-from object_discovery.train import precision
+from object_discovery.training.trainer import choose_precision
 
 _STEP_BAR, _GENERATION_BAR = 3.0, 20.0
 
@@ -66,7 +66,7 @@ def run(params: SLATEBenchmarkParams) -> BenchmarkReport:
         UserError: If there is no such configuration, or it is not one of SLATE.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = precision(params.precision, "auto")
+    chosen = choose_precision(params.precision, "auto")
     model = _model(params).to(device)
     p = model.params
     title = (

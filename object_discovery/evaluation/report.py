@@ -13,7 +13,7 @@ def print_report(result: Mapping[str, Any]) -> None:
     """Print the scores of a model, and of the baselines where there are some.
 
     Args:
-        result: The output of `object_discovery.evaluate.evaluate`.
+        result: The output of `object_discovery.evaluation.evaluate.evaluate`.
     """
     protocol, data = result["protocol"], result["dataset"]
     baselines: Mapping[str, Mapping[str, float | None]] = result.get("baselines", {})

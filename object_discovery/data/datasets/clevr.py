@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from object_discovery.data.readers.index import list_files
 from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import SPLITS, Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 PUBLISHED_SIZES = {"train": 70_000, "val": 15_000, "test": 15_000}
 """Images in each split."""
@@ -173,7 +174,7 @@ class CLEVRDataModule(SceneDataModule):
     """
 
     name = "clevr"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 128, "num_slots": 11, "max_steps": 100_000}
+    recommended = RECOMMENDED["clevr"]
     how_to_get = "download them by `python data_scripts/download.py clevr FOLDER`"
 
     def _find_splits(self, root: str) -> dict[str, Split]:

@@ -19,6 +19,7 @@ from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 VARIANTS = ("full", "outd", "camo", "pbg", "vbg", "grassbg")
 """The published variants."""
@@ -207,7 +208,7 @@ class ClevrTexDataModule(SceneDataModule):
     """
 
     name = "clevrtex"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 128, "num_slots": 11, "max_steps": 100_000}
+    recommended = RECOMMENDED["clevrtex"]
     variants: ClassVar[tuple[str, ...]] = VARIANTS
     antialias: ClassVar[bool] = True
     how_to_get = "download them by `python data_scripts/download.py clevrtex FOLDER`"

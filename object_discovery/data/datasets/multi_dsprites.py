@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.dataset import Arrays, SceneGenerator
 from object_discovery.data.raycast.random_numbers import integers, uniform
 from object_discovery.data.splits import PublishedSplit
+from object_discovery.recommended import RECOMMENDED
 
 SIZE = 64
 """Height and width of a scene in pixels."""
@@ -194,7 +195,7 @@ class MultiDSpritesDataModule(SceneDataModule):
     """
 
     name = "multi_dsprites"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": SIZE, "num_slots": 6, "max_steps": 30_000}
+    recommended = RECOMMENDED["multi_dsprites"]
     published: ClassVar[PublishedSplit] = PublishedSplit(train=60_000, test=320)
     variants: ClassVar[tuple[str, ...]] = tuple(VARIANTS)
 

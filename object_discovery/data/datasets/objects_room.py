@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.data.splits import Split
 from object_discovery.errors import DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 _TESTS = ("six_objects", "empty_room", "identical_color")
 
@@ -35,7 +35,7 @@ class ObjectsRoomDataModule(SceneDataModule):
     """
 
     name = "objects_room"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 64, "num_slots": 7, "max_steps": 100_000}
+    recommended = RECOMMENDED["objects_room"]
     variants = ("train", *_TESTS)
     how_to_get = (
         "convert each published TFRecord file once, and keep its name, by "

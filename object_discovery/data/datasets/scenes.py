@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from object_discovery.data.raycast.primary import cast_primary, make_geometry
 from object_discovery.data.raycast.renderer import render
 from object_discovery.data.raycast.textures import sample_textures
 from object_discovery.data.splits import PublishedSplit
+from object_discovery.recommended import RECOMMENDED
 
 VARIANTS = ("plain", "textured")
 """CLEVR's colours on a gray floor, or procedural materials on objects and floor, as in ClevrTex."""
@@ -183,12 +184,7 @@ class ScenesDataModule(SceneDataModule):
     """
 
     name = "scenes"
-    recommended: ClassVar[dict[str, Any]] = {
-        "resolution": SIZE,
-        "num_slots": 7,
-        "max_steps": 100_000,
-        "max_objects": 6,
-    }
+    recommended = RECOMMENDED["scenes"]
     published: ClassVar[PublishedSplit] = PublishedSplit(train=70_000, test=320)
     variants: ClassVar[tuple[str, ...]] = VARIANTS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.dataset import SceneGenerator
 from object_discovery.data.raycast.random_numbers import integers, uniform
 from object_discovery.data.splits import PublishedSplit
+from object_discovery.recommended import RECOMMENDED
 
 SIZE = 35
 """Height and width of a scene in pixels."""
@@ -130,7 +131,7 @@ class TetrominoesDataModule(SceneDataModule):
     """
 
     name = "tetrominoes"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": SIZE, "num_slots": 4, "batch_size": 16, "max_steps": 5000}
+    recommended = RECOMMENDED["tetrominoes"]
     published: ClassVar[PublishedSplit] = PublishedSplit(train=60_000, test=320)
 
     @classmethod
