@@ -1,9 +1,10 @@
-"""Find the objects in images: `python predict.py [IMAGE|FOLDER ...] [--checkpoint FILE] [--out FOLDER]`.
+"""Segment the objects of image files: the same as `object-discovery predict`."""
 
-Without arguments the shipped checkpoint is applied to the shipped scenes.
-"""
+import sys
 
-from object_discovery.predict import main
+from object_discovery.cli.command import script
+
+main = script("predict")
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

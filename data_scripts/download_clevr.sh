@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Download CLEVR v1.0 (18 GB) and unpack it: data_scripts/download_clevr.sh ROOT [options of download.py]
+# Download CLEVR v1.0 (19 GB) and unpack it: data_scripts/download_clevr.sh ROOT (the same as `object-discovery download clevr ROOT`)
 set -euo pipefail
 exec python "$(dirname "${BASH_SOURCE[0]}")/download.py" clevr "$@"

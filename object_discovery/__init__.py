@@ -85,7 +85,7 @@ __all__ = [
     "load",
 ]
 
-_MODULES = ("data", "discovery", "layers", "metrics", "models", "params")
+_MODULES = ("params", "discovery", "layers", "metrics", "data", "models")
 
 
 def __getattr__(name: str) -> Any:

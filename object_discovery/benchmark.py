@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from object_discovery.cli.flags import FlagParser, add_flags, build, fail, one_line_errors
+from object_discovery.cli.subcommands import choose_subcommand
 from object_discovery.files import atomic_write, check_writable
 
 if TYPE_CHECKING:
     from object_discovery.benchmarks.report import BenchmarkReport
 
-_COMMAND = "object-discovery benchmark"
+PROG = "object-discovery benchmark"
+DESCRIPTION = "Measure the speed of the library on this machine, relative to reference implementations."
 
 
 class Benchmark(NamedTuple):
@@ -63,18 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The arguments. None: those of the process.
     """
-    name, *flags = list(sys.argv[1:] if argv is None else argv) or [""]
-    if name in ("-h", "--help"):
-        print(f"usage: {_COMMAND} NAME [--help] [--FLAG VALUE ...]\n\nBenchmarks:")
-        print("\n".join(f"  {key:<16}{benchmark.description}" for key, benchmark in BENCHMARKS.items()))
+    argv = sys.argv[1:] if argv is None else argv
+    name = choose_subcommand(PROG, DESCRIPTION, {key: entry.description for key, entry in BENCHMARKS.items()}, argv)
+    if name is None:
         return
-    if name not in BENCHMARKS:
-        fail(f"Expected `{_COMMAND}` to be followed by one of {', '.join(BENCHMARKS)}, but got {name!r}")
     with one_line_errors():
         params_class, run = load_benchmark(name)
-        parser = FlagParser(prog=f"{_COMMAND} {name}", description=BENCHMARKS[name].description)
+        parser = FlagParser(f"{PROG} {name}", BENCHMARKS[name].description)
         add_flags(parser, params_class)
-        params = build(params_class, vars(parser.parse_args(flags)))
+        params = build(params_class, vars(parser.parse_args(argv[1:])))
         if params.out is not None:
             check_writable(Path(params.out).parent, "out")
             if Path(params.out).is_dir():

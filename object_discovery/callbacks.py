@@ -1,16 +1,17 @@
-"""What accompanies a training run: throughput, pictures, progress, a table at the end, and a graceful stop."""
+"""Callbacks: throughput, logs and image grids of a training run, its checkpoints, and when it stops."""
 
 from __future__ import annotations
 
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -20,51 +21,100 @@ from object_discovery.errors import UserError
 from object_discovery.models import ObjectDiscoveryModel
 from object_discovery.visualization.grid import discovery_grid, save_png
 
-_MAIN = ("fg_ari", "ari", "mbo_i", "miou", "mse", "cross_entropy", "ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125")
-_COLLAPSE = ("active_slots", "duplicated_slots", "mask_entropy", "slot_covariance", "slot_cosine")
-SUMMARY = (*_MAIN, "count_accuracy", "elbo", *_COLLAPSE, "n_skipped")
-"""Scores in the order in which they are shown."""
+_MAIN_SCORES = (
+    *("fg_ari", "ari", "mbo_i", "miou", "mse", "cross_entropy"),
+    *("ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125"),
+)
+_COLLAPSE_SCORES = ("active_slots", "duplicated_slots", "mask_entropy", "slot_covariance", "slot_cosine")
+SUMMARY = (*_MAIN_SCORES, "count_accuracy", "elbo", *_COLLAPSE_SCORES, "n_skipped")
+"""Names of the scores, in the order in which tables show them."""
 
 
 class Throughput(Callback):
-    """Log `train/images_per_second` over all processes, validation left out."""
+    """Log `train/images_per_second` over all processes, without the time that validation takes.
+
+    Attributes:
+        seconds_per_step: Duration of a training step, averaged since the last log; None before the first.
+    """
 
     def __init__(self) -> None:
-        self._images, self._since, self._paused = 0, time.perf_counter(), 0.0
+        self.seconds_per_step: float | None = None
+        self._validation_start = 0.0
+        self._restart()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._images, self._since = 0, time.perf_counter()
+        self._restart()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        self._paused = time.perf_counter()
+        self._validation_start = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the clock go on."""
-        self._since += time.perf_counter() - self._paused
+        """Continue the clock."""
+        self._start += time.perf_counter() - self._validation_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count images, and log every `log_every_n_steps`."""
+        self._steps += 1
         self._images += len(batch["image"])
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            elapsed = time.perf_counter() - self._since
-            rate = self._images * trainer.world_size / max(elapsed, 1e-9)
+            elapsed = max(time.perf_counter() - self._start, 1e-9)
+            self.seconds_per_step = elapsed / self._steps
+            rate = self._images * trainer.world_size / elapsed
             pl_module.log("train/images_per_second", rate, prog_bar=True, batch_size=1)
-            self._images, self._since = 0, time.perf_counter()
+            self._restart()
+
+    def _restart(self) -> None:
+        self._steps, self._images, self._start = 0, 0, time.perf_counter()
 
 
-class Pictures(Callback):
-    """Draw the first validation images at each validation: input, reconstruction, the model's own, masks, each slot.
+class TrainingLog(Callback):
+    """Print a line every `log_every_n_steps`: the step, the loss, images per second and the time left.
 
-    The pictures are drawn inside the validation, where the model is in evaluation mode anyway, so its mode is left
-    alone.
+    For standard output that is no terminal, where no progress bar can be shown.
 
     Args:
-        folder: Where `step_<number>.png` goes; made when needed.
-        count: Images in a picture.
+        throughput: The callback that measures the throughput; it must come earlier in the list of callbacks.
+    """
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print the line."""
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        metrics = trainer.callback_metrics
+        labels = {"train/loss": "loss", "train/images_per_second": "images/s"}
+        words = [f"{label} {float(metrics[name]):.4g}" for name, label in labels.items() if name in metrics]
+        words.append(f"{timedelta(seconds=round(self._seconds_left(trainer)))} left")
+        print(f"step {trainer.global_step:>7}/{trainer.max_steps}  " + "  ".join(words), flush=True)
+
+    def _seconds_left(self, trainer: Trainer) -> float:
+        """Estimate the time to the last step, without validations, at most what `max_time` leaves."""
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        limits = [seconds for timer in timers if (seconds := timer.time_remaining()) is not None]
+        steps = trainer.max_steps - trainer.global_step
+        return max(0.0, min([steps * (self.throughput.seconds_per_step or 0.0), *limits]))
+
+
+class DiscoveryGridLogger(Callback):
+    """Write a grid of the first validation images at each validation: input, reconstruction, masks, each slot.
+
+    Validation has put the model into evaluation mode already; the mode is left unchanged.
+
+    Args:
+        folder: Folder of `step_<number>.png`; created when needed.
+        count: Images in a grid.
+
+    Attributes:
+        last: The latest grid, or None.
     """
 
     def __init__(self, folder: Path, count: int = 8) -> None:
@@ -81,41 +131,55 @@ class Pictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first batch."""
+        """Write the grid of the first batch."""
         if batch_idx or trainer.sanity_checking:
             return
         images, masks = batch["image"][: self.count], batch.get("mask")
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            if "features" in batch and isinstance(pl_module, ObjectDiscoveryModel):  # nothing is encoded
-                found = pl_module.score_batch({key: value[: self.count] for key, value in batch.items()})[0]
+            if "features" in batch and isinstance(pl_module, ObjectDiscoveryModel):  # cached: nothing to encode
+                discovery = pl_module.score_batch({key: value[: self.count] for key, value in batch.items()})[0]
             else:
-                found = pl_module(images)
-            extra = pl_module.pictures(images, found) if isinstance(pl_module, ObjectDiscoveryModel) else None
-        picture = discovery_grid(images, found, masks=None if masks is None else masks[: self.count], extra=extra)
-        self.folder.mkdir(parents=True, exist_ok=True)
+                discovery = pl_module(images)
+            extra = pl_module.pictures(images, discovery) if isinstance(pl_module, ObjectDiscoveryModel) else None
+        grid = discovery_grid(images, discovery, masks=None if masks is None else masks[: self.count], extra=extra)
         self.last = self.folder / f"step_{trainer.global_step:07d}.png"
-        save_png(picture, self.last)
+        save_png(grid, self.last)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("val/pictures", picture, trainer.global_step)
+                logger.experiment.add_image("val/pictures", grid, trainer.global_step)
             elif isinstance(logger, WandbLogger):
                 logger.log_image("val/pictures", [str(self.last)], step=trainer.global_step)
 
 
 class ValidationLog(Callback):
-    """Print a line at each validation."""
+    """Print the scores at each validation.
+
+    Args:
+        table: Print a table of all scores, in place of a line with the main ones.
+    """
+
+    def __init__(self, table: bool = False) -> None:
+        self.table = table
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the step, the loss, the scores and the throughput."""
-        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        names = ["train/loss", *(f"val/{name}" for name in _MAIN), "train/images_per_second"]
-        words = [f"{name.split('/')[-1]} {found[name]:.4g}" for name in names if name in found]
+        """Print the step and the scores."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self.table:
+            print(f"validation at step {trainer.global_step}")
+            Console().print(metrics_table(metrics, "val"))
+            return
+        names = ["train/loss", *(f"val/{name}" for name in _MAIN_SCORES), "train/images_per_second"]
+        words = [f"{name.split('/')[-1]} {metrics[name]:.4g}" for name in names if name in metrics]
         Console().print(f"step {trainer.global_step:>7}  " + "  ".join(words), highlight=False, soft_wrap=True)
 
 
 def metrics_table(metrics: dict[str, Any], split: str) -> Table:
-    """Lay out the scores of a split, `val` or `test`, as a table.
+    """Lay out the scores of a split as a table.
+
+    Args:
+        metrics: Values by log key; those that are no scores of the split are ignored.
+        split: `val` or `test`.
 
     Example:
         >>> metrics_table({"val/fg_ari": 0.5}, "val").row_count
@@ -129,24 +193,60 @@ def metrics_table(metrics: dict[str, Any], split: str) -> Table:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar with the loss, the throughput and FG-ARI, and nothing else."""
+    """Lightning's rich progress bar with the loss, the throughput and FG-ARI."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:  # type: ignore[override]
-        """Choose what stands behind the bar."""
-        found = trainer.callback_metrics
-        shown = {"train/loss": "loss", "train/images_per_second": "images/s", "val/fg_ari": "fg_ari"}
-        return {label: f"{float(found[name]):.3g}" for name, label in shown.items() if name in found}
+        """Choose the values that the bar shows."""
+        metrics = trainer.callback_metrics
+        labels = {"train/loss": "loss", "train/images_per_second": "images/s", "val/fg_ari": "fg_ari"}
+        return {label: f"{float(metrics[name]):.3g}" for name, label in labels.items() if name in metrics}
+
+
+class RunInfo(Callback):
+    """Store in each checkpoint what it was trained on, as `checkpoint["run"]`, in plain values.
+
+    `dataset` is the name of the dataset, `fit` how images were made square, `validation` the scores of the latest
+    validation without the prefix `val/`. `predict` uses them.
+
+    Args:
+        dataset: Name of the dataset.
+        fit: `crop` or `squash`.
+    """
+
+    def __init__(self, dataset: str, fit: str) -> None:
+        self.dataset, self.fit = dataset, fit
+        self.validation: dict[str, float] = {}
+
+    def content(self) -> dict[str, Any]:
+        """Return the entry of the checkpoint."""
+        return {"dataset": self.dataset, "fit": self.fit, "validation": dict(self.validation)}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the scores; Lightning calls the callbacks that save checkpoints after the others."""
+        metrics = trainer.callback_metrics
+        self.validation = {
+            name.removeprefix("val/"): float(value) for name, value in metrics.items() if name.startswith("val/")
+        }
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the entry."""
+        checkpoint["run"] = self.content()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the scores of the run that is continued."""
+        self.validation = dict(checkpoint.get("run", {}).get("validation", {}))
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keep `last.ckpt`: of the latest validation, and of the step at which the run stops, whatever stops it.
+    """Save `last.ckpt` at each validation and at the step where the run ends or is stopped.
 
-    It is written while the epoch runs: Lightning would count the epoch as done in one written afterwards.
+    That step is saved while the epoch runs: in a checkpoint written after it Lightning would count the epoch as done.
 
     Args:
-        folder: Where it goes; made when needed.
+        folder: Folder of the checkpoint; created when needed.
 
     Attributes:
+        path: The checkpoint.
         validated: The step of the latest validation, or None.
     """
 
@@ -169,9 +269,12 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class GracefulStop(Callback):
-    """On Ctrl-C or SIGTERM finish the step and stop; `LastCheckpoint` saves the step.
+    """On Ctrl-C or SIGTERM finish the step and stop; `LastCheckpoint` saves it. A second signal stops at once.
 
-    With several processes all of them stop at the same step, asked every `interval` steps.
+    Several processes stop at the same step: every `interval` steps they check whether one of them has a signal.
+
+    Args:
+        interval: Steps between two checks of several processes.
 
     Attributes:
         received: The signal that arrived, or None.
@@ -182,46 +285,46 @@ class GracefulStop(Callback):
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals from Lightning, which stops in the middle of a step."""
+        """Replace the signal handlers of Lightning, which stops in the middle of a step."""
         for number in self.signals:
-            self._before[number] = signal.signal(number, self._note)
+            self._previous_handlers[number] = signal.signal(number, self._receive)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
-        while self._before:
-            signal.signal(*self._before.popitem())
+        """Restore the signal handlers."""
+        while self._previous_handlers:
+            signal.signal(*self._previous_handlers.popitem())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if a signal has arrived, here or in another process."""
+        """Stop if a signal has arrived, in this or another process."""
         stop = self.received is not None
         if trainer.world_size > 1:
-            asked = trainer.global_step % self.interval == 0
-            stop = asked and trainer.strategy.reduce_boolean_decision(stop, all=False)
+            check = trainer.global_step % self.interval == 0
+            stop = check and trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             self.received = self.received or signal.SIGTERM
             trainer.should_stop = True
-            trainer.limit_val_batches = 0  # Lightning validates where it stops; whoever stops it does not wait
+            trainer.limit_val_batches = 0  # Lightning validates where it stops, but a signal does not wait
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # the second time at once
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
             raise KeyboardInterrupt
         self.received = number
 
 
 class StopOnDivergence(Callback):
-    """Stop a run whose loss or weights are no longer finite, and let nothing of it be saved.
+    """Stop a run whose loss or weights are no longer finite, before such a checkpoint is saved.
 
-    Losses are gathered on the device and looked at every `interval` steps and before anything is saved, so that no
-    other step waits for the device.
+    Whether losses are finite is accumulated on the device, and read every `interval` steps and before a checkpoint is
+    saved, so that no other step waits for the device.
 
     Args:
-        last: The checkpoint that is good so far, once it is there.
-        interval: Steps between two looks.
+        last: The last checkpoint, for the message.
+        interval: Steps between two checks.
     """
 
     def __init__(self, last: Path, interval: int = 50) -> None:
@@ -231,25 +334,26 @@ class StopOnDivergence(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note whether the loss is finite, and look at it at times."""
+        """Accumulate whether the losses are finite; check every `interval` steps and after the last step."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if loss is not None:
             diverged = ~loss.detach().isfinite().all()
             self._diverged = diverged if self._diverged is None else self._diverged | diverged
-        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if ends or trainer.global_step % self.interval == 0:
-            self._look(trainer, pl_module, ends)
+        is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if is_last or trainer.global_step % self.interval == 0:
+            self._check(trainer, pl_module, weights=is_last)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look before the validation, after which checkpoints are saved."""
+        """Check before the validation, after which checkpoints are saved."""
         if trainer.state.fn == "fit":
-            self._look(trainer, pl_module, True)
+            self._check(trainer, pl_module, weights=True)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, weights: bool) -> None:
-        found = [] if self._diverged is None else [self._diverged]
+    def _check(self, trainer: Trainer, pl_module: LightningModule, *, weights: bool) -> None:
+        """Raise a UserError if a loss or, with `weights`, a parameter was not finite in any process."""
+        flags = [] if self._diverged is None else [self._diverged]
         if weights:
-            found += [~parameter.detach().isfinite().all() for parameter in pl_module.parameters()]
-        diverged = bool(torch.stack(found).any()) if found else False
+            flags += [~parameter.detach().isfinite().all() for parameter in pl_module.parameters()]
+        diverged = bool(torch.stack(flags).any()) if flags else False
         if trainer.world_size > 1:
             diverged = trainer.strategy.reduce_boolean_decision(diverged, all=False)
         if diverged:

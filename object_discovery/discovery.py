@@ -1,4 +1,4 @@
-"""What every model returns for a batch of images."""
+"""Contracts between data, models and metrics: batches, label maps and the output of models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ further label maps and targets, see `data.readers.source.SceneSource`."""
 
 
 class Discovery(NamedTuple):
-    """The objects found in B images of H x W pixels, in K slots.
+    """Output of every model: slots and masks of B images of H x W pixels, in K slots.
 
     Example:
         >>> import torch
@@ -24,17 +24,17 @@ class Discovery(NamedTuple):
     """
 
     slots: Tensor
-    """Slot vectors, `(B, K, D)`; 0 for slots that were left out of an image, see `cluster_min_gain`."""
+    """Slots, `(B, K, D)`; zero vectors for inactive slots, see `cluster_min_gain`."""
     masks: Tensor
     """Soft masks at image size, `(B, K, H, W)`, float32; they sum to 1 over the slots."""
     image: Tensor | None = None
-    """Reconstruction, `(B, 3, H, W)`, in [0, 1] up to what the decoder overshoots."""
+    """Reconstruction, `(B, 3, H, W)`, in [0, 1] up to overshoot of the decoder."""
     slot_images: Tensor | None = None
-    """What each slot paints, `(B, K, 3, H, W)`, in the range of `image`; None where slots paint nothing."""
+    """Reconstruction of each slot, `(B, K, 3, H, W)`; None for models without one."""
     attention: Tensor | None = None
-    """Attention over the grid of features, `(B, K, h, w)`; sums to 1 over the slots."""
+    """Attention over the grid of features, `(B, K, h, w)`, which sums to 1 over the slots."""
 
     @property
     def labels(self) -> Tensor:
-        """The slot with the largest mask at each pixel, `(B, H, W)`, int64; the lowest where two are equal."""
-        return self.masks.max(1).indices  # several times as fast as argmax on the CPU
+        """Argmax of the masks over slots, `(B, H, W)`, int64; the lowest index of ties."""
+        return self.masks.max(1).indices  # several times as fast as `argmax` on the CPU

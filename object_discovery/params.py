@@ -16,6 +16,7 @@ from object_discovery.base_params import DataParams, ModelParams, SlotParams, Tr
 from object_discovery.errors import check_argument, check_at_least
 
 __all__ = [
+    "MODEL_PARAMS",
     "DINOSAURParams",
     "DataParams",
     "GNMParams",
@@ -30,46 +31,46 @@ __all__ = [
 
 @dataclass
 class SlotAttentionParams(SlotParams):
-    """The autoencoder of Slot Attention."""
+    """Slot Attention autoencoder."""
 
     num_iterations: int = 1
-    """Iterations of Slot Attention; one suffices after `cluster_init` (published: 3)."""
+    """Iterations of Slot Attention; one suffices with `cluster_init` (published: 3)."""
     cluster_init: bool = True
-    """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
+    """Clustering-based slot initialisation by colour and position, see `appearance_clusters`. Not published."""
     encoder_channels: list[int] | None = None
-    """Channels of the encoder's convolutions. None: chosen by the resolution."""
+    """Channels of the encoder convolutions. None: by resolution."""
     encoder_strides: list[int] | None = None
-    """Strides of the encoder's convolutions. None: chosen so that at most 32 x 32 features remain."""
+    """Strides of the encoder convolutions. None: by resolution, to at most 32 x 32 features."""
     encoder_kernel: int = 5
-    """Kernel size of the encoder's convolutions."""
+    """Kernel size of the encoder convolutions."""
     encoder_residual: bool = True
-    """Residual convolutions that begin as the identity, so that features begin as colours. Not published."""
+    """Residual encoder convolutions, initialised as the identity. Not published."""
     feature_size: int | None = 64
-    """Size of the encoder's features. None: the channels of its last convolution, as published."""
+    """Dimension of the encoder features. None: channels of the last convolution, as published."""
     decoder_channels: list[int] | None = None
-    """Channels of the decoder's convolutions. None: chosen by the resolution."""
+    """Channels of the transposed convolutions of the decoder. None: by resolution."""
     decoder_strides: list[int] | None = None
-    """Strides of the decoder's convolutions. None: chosen by the resolution."""
+    """Strides of the transposed convolutions of the decoder. None: by resolution."""
     decoder_kernel: int = 5
-    """Kernel size of the decoder's convolutions."""
+    """Kernel size of the transposed convolutions of the decoder."""
     decoder_final_stride: int | None = None
-    """Stride of the decoder's last layer, to colours and opacity. None: chosen by the resolution."""
+    """Stride of the last decoder layer, which outputs RGB and alpha. None: by resolution."""
     decoder_final_kernel: int | None = None
-    """Kernel size of the decoder's last layer. None: the stride plus 2."""
+    """Kernel size of the last decoder layer. None: its stride plus 2."""
     broadcast_size: int | None = None
-    """Height and width of the grid that slots are broadcast over. None: just enough to reach the resolution."""
+    """Height and width of the grid of the spatial broadcast. None: the smallest that reaches the resolution."""
     position_frequencies: int = 4
-    """Octaves of sines in the position embeddings. 0: the published linear ramps alone."""
+    """Octaves of sine and cosine position features. 0: the published linear ramps only."""
     slot_centric: bool = True
-    """Paint each slot around the place that it attends to (Biza et al. 2023), so that a shape is learned once."""
+    """Decode each slot in coordinates relative to the centre of its attention (ISA, Biza et al. 2023)."""
     image_range: Literal["unit", "signed"] = "signed"
-    """What the network sees and paints: colours in [0, 1], where black costs nothing to paint, or in [-1, 1]."""
+    """Pixel range of input and reconstruction: [0, 1], or [-1, 1]."""
     weight_init: Literal["torch", "keras", "kmeans"] = "kmeans"
-    """How weights are drawn: PyTorch's defaults (and a wide Gaussian of slots), the larger ones of the original models,
-    or these with Slot Attention beginning as soft k-means."""
+    """Weight initialisation: that of PyTorch (and standard normal Gaussian slots), that of Keras as in the original
+    implementation, or Keras with Slot Attention as soft k-means."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
+        """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
         check_at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
@@ -80,54 +81,53 @@ class SlotAttentionParams(SlotParams):
 
 @dataclass
 class SLATEParams(SlotParams):
-    """SLATE: a discrete VAE, Slot Attention on its tokens, and a transformer that writes them from the slots."""
+    """SLATE: discrete VAE, Slot Attention on token embeddings, autoregressive transformer decoder."""
 
     lr: float = 1e-3
-    """Peak learning rate of Adam, of everything but the discrete VAE."""
+    """Peak learning rate of Adam, except for the discrete VAE."""
     dvae_lr: float = 1e-3
-    """Learning rate of the discrete VAE, which has neither warm-up nor decay (but for `patience`)."""
+    """Learning rate of the discrete VAE, without warm-up or decay (but see `patience`)."""
     warmup_steps: int = 200
-    """Steps over which the learning rate rises linearly from 0, once the discrete VAE is trained."""
+    """Steps of the linear learning rate warm-up, counted after `dvae_steps`."""
     cluster_init: bool = True
-    """Start slots from clusters of pixels of like colour and near position, see `appearance_clusters`."""
+    """Clustering-based slot initialisation by colour and position, see `appearance_clusters`. Not published."""
     patience: int | None = None
-    """Halve both rates after this many validations in a row without a lower loss. None: never."""
+    """Halve both learning rates after this many validations without a lower loss. None: never."""
     codebook_size: int = 1024
-    """Words of the discrete VAE."""
+    """Number of tokens of the discrete VAE."""
     codebook_init: Literal["kmeans", "random"] = "kmeans"
-    """How words begin: as clusters of the patches of the first batch, or at random as published, when few are used."""
+    """Codebook initialisation: k-means of the patches of the first batch, or random as published."""
     dvae_norm: Literal["batch", "group"] = "batch"
-    """How the discrete VAE normalises: each channel over a batch, or each image over all channels and positions, as
-    published, which takes the brightness of an even background away."""
+    """Normalisation in the discrete VAE: batch, or group with one group as published, which removes the brightness of
+    an even background."""
     tau_start: float = 1.0
-    """Temperature of the discrete VAE at the first step."""
+    """Gumbel-softmax temperature of the discrete VAE at the first step."""
     tau_end: float = 0.1
-    """Temperature from `tau_steps` on; it falls along half a cosine."""
+    """Gumbel-softmax temperature from step `tau_steps` on."""
     tau_steps: int = 1000
-    """Steps over which the temperature falls."""
+    """Steps of the cosine decay of the temperature."""
     dvae_steps: int = 1000
-    """Steps at the start in which the discrete VAE alone is trained; it is frozen afterwards, so that slots learn from
-    words that stay as they are. Every run begins with them, also one that starts from trained weights. 0: train all at
-    once, as published."""
+    """Steps in which only the discrete VAE is trained; it is frozen afterwards. Every run starts with them, also one
+    from trained weights. 0: train everything jointly, as published."""
     model_size: int = 192
-    """Size of the vectors of tokens."""
+    """Dimension of the token embeddings."""
     slot_size: int = 192
-    """Size of a slot vector."""
+    """Dimension of the slots."""
     mlp_size: int = 192
-    """Hidden size of the residual MLP on slots."""
+    """Hidden size of the residual slot MLP."""
     decoder_blocks: int = 4
     """Blocks of the transformer decoder."""
     decoder_heads: int = 4
-    """Heads of each of its attentions."""
+    """Attention heads of the transformer decoder."""
     dropout: float = 0.1
-    """Share of embeddings and of the decoder's outputs that is dropped in training."""
+    """Dropout of embeddings and of the sublayers of the decoder."""
     attention_dropout: float = 0.0
-    """Share of the decoder's attention that is dropped in training; published 0.1, but slower than none."""
+    """Dropout of the attention weights of the decoder (published: 0.1, which is slower)."""
     mask_source: Literal["slots", "decoder"] = "slots"
-    """What the masks are: the attention of the slots, or of the decoder's last block to the slots."""
+    """Masks: the attention of Slot Attention, or the cross-attention of the last decoder block."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
+        """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "patience", "model_size", "decoder_blocks", "decoder_heads")
         check_at_least(self, 2, "codebook_size")
@@ -142,42 +142,43 @@ class SLATEParams(SlotParams):
 
 @dataclass
 class SetPredictionParams(SlotParams):
-    """Set prediction: an object with its properties from each slot."""
+    """Set prediction: properties of an object from each slot."""
 
     num_slots: int = 10
-    """Number of slots, at least the largest number of objects; some more make learning quicker."""
+    """Number of slots, at least the largest number of objects; a few more speed up learning."""
     lr: float = 1e-3
     """Peak learning rate of Adam."""
     warmup_steps: int = 300
-    """Steps over which the learning rate rises linearly from 0."""
+    """Steps of the linear learning rate warm-up."""
     num_iterations: int = 2
     """Iterations of Slot Attention (published: 3)."""
     property_loss: Literal["huber", "cross_entropy"] = "cross_entropy"
-    """Loss of all but the coordinates; huber as published, which tells objects apart after many more steps."""
+    """Loss of all properties but the coordinates: cross-entropy, or Huber as published, which learns more slowly."""
     coordinate_weight: float = 20.0
-    """What the loss of the coordinates is multiplied by; 1 as published, which places objects less exactly."""
+    """Weight of the coordinate loss (published: 1)."""
     head_size: int = 128
-    """Hidden size of the MLP that reads the properties from a slot."""
+    """Hidden size of the MLP that predicts properties from a slot."""
     gradient: Literal["full", "implicit", "bilevel"] = "full"
-    """Gradient through all iterations, at the fixed point only, or that and straight through to the queries."""
+    """Backpropagation through all iterations (full), at the fixed point (implicit), or at the fixed point and
+    straight-through to the initial slots (bilevel, BO-QSA)."""
     encoder_channels: list[int] | None = None
-    """Channels of the encoder's convolutions. None: chosen by the resolution."""
+    """Channels of the encoder convolutions. None: by resolution."""
     encoder_strides: list[int] | None = None
-    """Strides of the encoder's convolutions. None: chosen so that a quarter of the resolution remains."""
+    """Strides of the encoder convolutions. None: by resolution, to a quarter of it."""
     encoder_kernel: int = 3
-    """Kernel size of the encoder's convolutions."""
+    """Kernel size of the encoder convolutions."""
     encoder_residual: bool = True
-    """Residual convolutions with batch normalisation, see `ConvEncoder`. Not published."""
+    """Residual encoder convolutions with batch normalisation, see `ConvEncoder`. Not published."""
     feature_size: int | None = None
-    """Size of the encoder's features. None: the channels of its last convolution, as published."""
+    """Dimension of the encoder features. None: channels of the last convolution, as published."""
     position_frequencies: int = 4
-    """Octaves of sines in the position embedding. 0: the published linear ramps alone."""
+    """Octaves of sine and cosine position features. 0: the published linear ramps only."""
     weight_init: Literal["torch", "keras", "kmeans"] = "torch"
-    """How weights are drawn: PyTorch's defaults, the larger ones of the original models, or these with Slot Attention
-    beginning as soft k-means."""
+    """Weight initialisation: that of PyTorch, that of Keras as in the original implementation, or Keras with Slot
+    Attention as soft k-means."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
+        """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "head_size", "encoder_kernel", "feature_size")
         check_at_least(self, 0, "coordinate_weight", "position_frequencies")
@@ -186,72 +187,73 @@ class SetPredictionParams(SlotParams):
 
 @dataclass
 class GNMParams(ModelParams):
-    """GNM: objects in the cells of a grid and a background, all expected by a latent of the whole scene."""
+    """GNM: objects in the cells of a grid and a background, with a prior conditioned on one global latent."""
 
     num_slots: int = 17
-    """Slots that are returned: the objects that show most, and the background; never more than cells plus 1."""
+    """Number of slots returned: the most visible objects, and the background; at most the number of cells plus 1."""
     lr: float = 1e-3
-    """Peak learning rate; published 1e-4."""
+    """Peak learning rate (published: 1e-4)."""
     clip_norm: float | None = None
-    """Largest norm of the gradient; published 1. None: no clipping."""
+    """Maximum gradient norm (published: 1). None: no clipping."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """The optimiser; published with RMSprop."""
+    """Optimiser (published: RMSprop)."""
     sigma: float = 0.1
-    """Standard deviation of colours around the reconstruction; the less, the more it counts besides the latents."""
+    """Standard deviation of the Gaussian likelihood of the pixels."""
     grid: int = 4
-    """Rows and columns of cells, each of which holds at most one object."""
+    """Rows and columns of cells, each with at most one object."""
     hidden_size: int = 64
-    """Channels of the features of a cell."""
+    """Channels of the cell features."""
     glimpse_size: int | None = None
-    """Height and width that objects are painted at, a power of two. None: a quarter of the image's; published half."""
+    """Height and width of decoded glimpses, a power of two. None: a quarter of the image (published: half)."""
     what_size: int = 32
-    """Size of what an object looks like."""
+    """Dimension of z_what."""
     background_size: int = 3
-    """Size of the latent of the background."""
+    """Dimension of the background latent."""
     global_size: int = 32
-    """Size of a step of the latent of the whole scene."""
+    """Dimension of the global latent per StructDRAW step."""
     global_steps: int = 4
-    """Steps of the latent of the whole scene."""
+    """StructDRAW steps."""
     scale_prior: float = -0.6
-    """Logit of the size that objects are expected to have, as a share of the image's."""
+    """Prior mean of the scale logit of z_where; the scale is relative to the image."""
     scale_std: float = 0.4
-    """Standard deviation of that logit; published 0.1."""
+    """Prior standard deviation of the scale logit (published: 0.1)."""
     scale_start: float = -0.4
-    """Logit of the size that objects begin with; published -1."""
+    """Initial scale logit (published: -1)."""
     shortcut: bool = True
-    """Let cells also see the colours in and next to them through one linear map, see `Shortcut`. Not published."""
+    """Add a linear map of local colours to the encoder features of the cells, see `Shortcut`. Not published."""
     cluster_init: bool = True
-    """Look for objects first where clusters of pixels differ from the background, see `find_seeds`. Not published."""
+    """Initialise z_pres and z_where by clusters of pixels that differ from the background. Not published."""
     centred: bool = True
-    """Objects begin as a spot of one colour in the middle of their frame, which so has to go to them. Not published."""
+    """Initialise the alpha of glimpses as an opaque disc in the centre of the bounding box. Not published."""
     presence_bound: float = 6.0
-    """Largest log-odds that an object is there; near it the presence hardly learns any more. Published 8.8."""
+    """Bound of the z_pres logit (published: 8.8); close to it the presence has little gradient."""
     presence_reach: list[float] = field(default_factory=lambda: [0.17, 1.0, 300, 1500])
-    """Share of this bound that is reached: from, to, from step, to step, in a straight line; so for those below."""
+    """Schedule of this bound, relative: [start, end, first step, last step], linear; likewise below."""
     background_margin: float | None = 0.1
-    """Fit the background to the image on its own, at a cost that rises no more from about this difference of colours
-    on, so that it leaves objects out. None: as part of the whole, as published."""
+    """Colour difference above which the separate background loss is bounded (robust), so that the background ignores
+    objects. None: one likelihood of the whole image, as published."""
     background_steps: int = 200
-    """Steps at the start in which there is only the background. Published: none."""
+    """First steps, in which there is only the background (published: 0)."""
     covered_steps: int = 0
-    """Steps at the start in which nine tenths of the background are hidden, so that objects are used; published 500."""
+    """First steps, in which 90 % of the background is masked, so that objects are used (published: 500)."""
     latent_noise: list[float] = field(default_factory=lambda: [0.0, 1.0, 300, 1500])
-    """Amplitude of the noise of latents (but for the presence) in training; published 1 throughout."""
+    """Schedule of the noise scale of sampled latents other than the presence (published: 1 throughout)."""
     latent_weight: list[float] = field(default_factory=lambda: [0.02, 1.0, 300, 1500])
-    """Weight of all divergences but those of the presence and the background from the fixed priors; published 1."""
+    """Schedule of the weight of all KL terms but those of the presence and of the auxiliary background prior
+    (published: 1)."""
     tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 400, 1500])
-    """Temperature of the presence of objects: from, to, from step, to step."""
+    """Schedule of the temperature of the relaxed Bernoulli presence."""
     presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 400, 1500])
-    """Probability of an object in a cell that the auxiliary prior expects."""
+    """Schedule of the auxiliary prior probability of an object in a cell."""
     global_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 1500])
-    """Weight of the divergence of the latent of the whole scene."""
+    """Schedule of the weight of the KL term of the global latent."""
     where_weight: list[float] = field(default_factory=lambda: [1.0, 1.0, 0, 0])
-    """Weight of the auxiliary divergence of where objects are."""
+    """Schedule of the weight of the auxiliary KL term of z_where."""
     background_weight: list[float] = field(default_factory=lambda: [50.0, 50.0, 0, 0])
-    """Weight of the auxiliary divergence of the background."""
+    """Schedule of the weight of the auxiliary KL term of the background."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
+        """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
         check_at_least(self, 0, "covered_steps", "background_steps")
@@ -275,60 +277,69 @@ class GNMParams(ModelParams):
 
 @dataclass
 class DINOSAURParams(SlotParams):
-    """DINOSAUR: slots of the features of a frozen network, which are decoded from them."""
+    """DINOSAUR: Slot Attention on features of a frozen encoder, which are reconstructed from the slots."""
 
     resolution: int = 224
-    """Height and width of the images in pixels; a multiple of the encoder's patches."""
+    """Height and width of the images in pixels; a multiple of the patch size of the encoder."""
     lr: float = 4e-4
     """Peak learning rate of Adam."""
     warmup_steps: int = 1000
-    """Steps over which the learning rate rises linearly from 0."""
+    """Steps of the linear learning rate warm-up."""
     slot_size: int = 256
-    """Size of a slot vector."""
+    """Dimension of the slots."""
     mlp_size: int = 1024
-    """Hidden size of the residual MLP on slots."""
+    """Hidden size of the residual slot MLP."""
     encoder: str = "dinov2_s14"
-    """The frozen network: dino_s8, dino_s16, dino_b8, dino_b16, dinov2_s14, dinov2_b14 (also with `_reg`), dinov3_s16,
-    dinov3_b16, or any name of timm's."""
+    """Frozen encoder: dino_s8, dino_s16, dino_b8, dino_b16, dinov2_s14, dinov2_b14 (also with `_reg`), dinov3_s16,
+    dinov3_b16, or the name of any timm model."""
     encoder_weights: str = "hub"
-    """Where its weights come from: `hub` (fetched once), a file, or `none` (random, for tests)."""
+    """Encoder weights: `hub` (downloaded once), a file, or `none` (random, for tests)."""
     encoder_block: int | None = None
-    """Its block (of a convolutional network its stage) whose output is taken, from 1. None: the last."""
+    """Transformer block (convolutional networks: stage) whose output is used, from 1. None: the last."""
     encoder_norm: bool = False
-    """Normalise that output by the encoder's last layer; published: not."""
+    """Apply the final normalisation of the encoder to that output (published: no)."""
     feature_norm: bool = False
-    """Bring each feature vector to mean 0 and deviation 1; for networks whose features are large. Published: not."""
+    """Normalise each feature vector to mean 0 and standard deviation 1 (published: no)."""
     position_scale: float = 0.0
-    """Add a learned embedding of the position, multiplied by this, to normalised features before slots see them: for
-    convolutional networks, whose features do not tell where they are. 0: none, as published for transformers."""
+    """Scale of a learned position embedding that is added to normalised features before Slot Attention, for
+    convolutional encoders, whose features lack positions. 0: none, as published for transformers."""
     weight_init: Literal["torch", "keras", "kmeans"] = "torch"
-    """How weights up to the slots are drawn: PyTorch's defaults, as published, the larger ones of the original Slot
-    Attention, or these with Slot Attention beginning as soft k-means."""
+    """Weight initialisation of everything up to the slots: that of PyTorch as published, that of Keras, or Keras with
+    Slot Attention as soft k-means."""
     encoder_seed: int = 0
-    """Seed of random weights."""
+    """Seed of random encoder weights."""
     encoder_scaling: bool = True
-    """Give the encoder colours of the mean and deviation that it was trained on, not colours in [0, 1]."""
+    """Normalise images by the mean and standard deviation of the pretraining. False: keep [0, 1]."""
     decoder: Literal["mlp", "transformer", "broadcast"] = "mlp"
-    """What features are decoded by: an MLP for each patch and slot, or a transformer patch after patch; or, in their
-    place, the pixels by broadcasting each slot."""
+    """Decoder: patch-wise MLP, autoregressive transformer, or spatial broadcast decoder of pixels."""
     painted_size: int = 128
-    """Height and width of the images that broadcast slots paint."""
+    """Height and width of the images that the broadcast decoder reconstructs."""
     decoder_size: int = 2048
-    """Hidden size of the MLP."""
+    """Hidden size of the MLP decoder."""
     decoder_top_k: int | None = 3
-    """Slots that the MLP decodes at a patch, those that attend to it most. None: all, as published, but slower."""
+    """Slots per patch that the MLP decodes, those with the most attention. None: all, as published, but slower."""
     decoder_blocks: int = 4
-    """Blocks of the transformer."""
+    """Blocks of the transformer decoder."""
     decoder_heads: int = 4
-    """Heads of each of its attentions."""
+    """Attention heads of the transformer decoder."""
     patch_order: Literal["raster", "permuted"] = "raster"
-    """Order in which the transformer is trained to predict patches: as one reads, or one of nine at random (SPOT)."""
+    """Order of the patches in training the transformer: raster, or one of nine permutations at random (SPOT)."""
     mask_source: Literal["slots", "decoder"] = "decoder"
-    """What the masks are: the MLP's opacities or the transformer's attention to the slots; or the slots' attention."""
+    """Masks: the attention of Slot Attention, or those of the decoder."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
+        """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
         check_at_least(self, 1, "painted_size")
         check_at_least(self, 0, "encoder_seed", "position_scale")
+
+
+MODEL_PARAMS: dict[str, type[ModelParams]] = {
+    "sa": SlotAttentionParams,
+    "slate": SLATEParams,
+    "gnm": GNMParams,
+    "dinosaur": DINOSAURParams,
+    "set_prediction": SetPredictionParams,
+}
+"""The hyperparameters of each model, by the name that the command line knows it by."""

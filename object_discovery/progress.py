@@ -29,7 +29,7 @@ def progress_bar(*columns: ProgressColumn, enabled: bool = True) -> Progress:
         BarColumn(),
         *columns,
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, quiet=not shown),  # before rich 14.1 a disabled bar ends with an empty line
         transient=True,
         disable=not shown,
     )

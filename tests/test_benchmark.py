@@ -71,7 +71,7 @@ def test_all_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.Capture
 def test_help_lists_benchmarks_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     printed = capsys.readouterr().out
-    assert printed.startswith("usage: object-discovery benchmark NAME")
+    assert printed.startswith("usage: object-discovery benchmark COMMAND ...")
     assert all(name in printed and entry.description in printed for name, entry in BENCHMARKS.items())
     with pytest.raises(SystemExit) as caught:
         main(["data", "--help"])

@@ -1,4 +1,4 @@
-"""A run that diverges says so and keeps what is good."""
+"""Runs whose loss or weights are no longer finite."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,8 @@ pytestmark = [
 ]
 
 
-def stand_in(**settings: Any) -> Any:
+def fake_trainer(**settings: Any) -> Any:
+    """Return the attributes of a trainer in the middle of a run."""
     values = {"global_step": 1, "should_stop": False, "max_steps": 100, "world_size": 1}
     return SimpleNamespace(**{**values, "state": SimpleNamespace(fn="fit"), **settings})
 
@@ -32,55 +33,57 @@ def end_step(callback: StopOnDivergence, trainer: Any, loss: float, module: nn.M
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_losses_are_looked_at_in_intervals(loss: float, tmp_path: Path) -> None:
+def test_losses_are_checked_at_intervals(loss: float, tmp_path: Path) -> None:
     callback = StopOnDivergence(tmp_path / "last.ckpt", interval=3)
-    end_step(callback, stand_in(global_step=1), loss)
-    end_step(callback, stand_in(global_step=2), 1.0)  # what was seen is not forgotten
+    end_step(callback, fake_trainer(global_step=1), loss)
+    end_step(callback, fake_trainer(global_step=2), 1.0)  # the loss of step 1 counts
     with pytest.raises(UserError, match=r"diverged by step 3: .* a lower --lr.*there is no checkpoint yet$"):
-        end_step(callback, stand_in(global_step=3), 1.0)
+        end_step(callback, fake_trainer(global_step=3), 1.0)
 
 
 @pytest.mark.parametrize("settings", [{"should_stop": True}, {"max_steps": 1}])
-def test_and_before_the_last_step_is_saved(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_losses_and_weights_are_checked_before_the_last_step_is_saved(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="diverged"):
-        end_step(StopOnDivergence(tmp_path / "last.ckpt"), stand_in(**settings), float("nan"))
+        end_step(StopOnDivergence(tmp_path / "last.ckpt"), fake_trainer(**settings), float("nan"))
     broken = nn.Linear(1, 1)
-    nn.init.constant_(broken.bias, float("nan"))  # the gradient was no number, the loss was one
+    nn.init.constant_(broken.bias, float("nan"))  # the gradient was not finite, the loss was
     with pytest.raises(UserError, match="diverged"):
-        end_step(StopOnDivergence(tmp_path / "last.ckpt"), stand_in(**settings), 1.0, broken)
+        end_step(StopOnDivergence(tmp_path / "last.ckpt"), fake_trainer(**settings), 1.0, broken)
 
 
-def test_a_validation_alone_is_left_alone(tmp_path: Path) -> None:
+def test_validation_outside_training_is_not_checked(tmp_path: Path) -> None:
     callback, broken = StopOnDivergence(tmp_path / "last.ckpt"), nn.Linear(1, 1)
     nn.init.constant_(broken.weight, float("inf"))
-    callback.on_validation_start(stand_in(state=SimpleNamespace(fn="validate")), broken)  # type: ignore[arg-type]
+    callback.on_validation_start(fake_trainer(state=SimpleNamespace(fn="validate")), broken)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="diverged"):
-        callback.on_validation_start(stand_in(), broken)  # type: ignore[arg-type]
+        callback.on_validation_start(fake_trainer(), broken)  # type: ignore[arg-type]
 
 
-def test_one_process_stops_all(tmp_path: Path) -> None:
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda found, all: True)
+def test_divergence_in_one_process_stops_all(tmp_path: Path) -> None:
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: True)
     with pytest.raises(UserError, match="diverged"):
-        end_step(StopOnDivergence(tmp_path / "last.ckpt"), stand_in(world_size=2, strategy=strategy, max_steps=1), 1.0)
+        end_step(
+            StopOnDivergence(tmp_path / "last.ckpt"), fake_trainer(world_size=2, strategy=strategy, max_steps=1), 1.0
+        )
 
 
-def test_the_last_good_checkpoint_is_kept(
+def test_the_last_good_checkpoint_is_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cls = MODELS["gnm"]
     losses = cls.losses
 
     def diverging(self: Any, batch: Batch) -> dict[str, Tensor]:
-        found = losses(self, batch)
-        return {**found, "loss": found["loss"] * (float("nan") if self.global_step >= 3 else 1.0)}
+        values = losses(self, batch)
+        return {**values, "loss": values["loss"] * (float("nan") if self.global_step >= 3 else 1.0)}
 
     monkeypatch.setattr(cls, "losses", diverging)
     settings = {**TINY["gnm"], "model_type": "gnm", "out": tmp_path / "run", "accelerator": "cpu", "devices": 1}
     settings |= {"batch_size": 2, "val_size": 2, "num_workers": 0, "max_steps": 8, "val_interval": 2, "log_interval": 1}
     settings |= {"dataset": "tetrominoes", "precision": "32-true", "num_pictures": 0, "train_size": 16}
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as error:
         main([f"--{name}={value}" for name, value in settings.items()])
-    assert caught.value.code == 2
+    assert error.value.code == 2
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     message = capsys.readouterr().err
     assert message.count("\n") == 1

@@ -147,10 +147,10 @@ def _decoder_step(decode: Callable[[Tensor], Tensor], slots: Tensor, features: T
 
 def _decoder(model: DINOSAUR, attention: Tensor, features: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a model's decoder as a function of the slots."""
-    inputs = (attention,) if isinstance(model.decoder, PatchMLPDecoder) else (features, False)
 
     def decode(slots: Tensor) -> Tensor:
-        prediction: Tensor = model.decoder(slots, *inputs)[0]
+        decoded = model.decoder(slots, attention=attention, features=features, with_masks=False)
+        prediction: Tensor = decoded.prediction
         return prediction
 
     return decode

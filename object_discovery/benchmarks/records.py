@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from object_discovery.data.conversion.tfrecord import masked_crc32c
-from object_discovery.data.datasets.scenes import draw_scenes
+from object_discovery.data.datasets.scenes import render_scenes
 
 HEIGHT, WIDTH, ENTITIES = 240, 320, 11
 """Size of an image of CLEVR with masks, and its number of masks."""
@@ -36,7 +36,7 @@ def generate_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[An
     """
     top = (WIDTH - HEIGHT) // 2
     for start in range(0, size, _BATCH_SIZE):
-        scenes = draw_scenes(np.arange(start, min(size, start + _BATCH_SIZE)), seed, resolution=WIDTH)
+        scenes = render_scenes(np.arange(start, min(size, start + _BATCH_SIZE)), seed, resolution=WIDTH)
         for image, labels in zip(scenes.image.numpy(), scenes.mask.numpy(), strict=True):
             masks = entity_masks(labels[top : top + HEIGHT])
             yield {

@@ -8,7 +8,7 @@ from typing import NamedTuple, ParamSpec
 import torch
 from torch import Tensor, nn
 
-from object_discovery.train import precision as choose_precision
+from object_discovery.training.trainer import choose_precision
 
 P = ParamSpec("P")
 

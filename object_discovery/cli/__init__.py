@@ -1,1 +1,1 @@
-"""Flags from dataclasses, and the command with its subcommands."""
+"""The command `object-discovery`: its subcommands, and flags from dataclasses."""

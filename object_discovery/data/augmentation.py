@@ -1,4 +1,4 @@
-"""Augment a batch where it is: images and label maps alike, on the device."""
+"""Data augmentation of batches on the device, images and label maps alike."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from object_discovery.discovery import Batch
 def augment(
     batch: Batch, *, flip: bool = False, crop: float | None = None, generator: torch.Generator | None = None
 ) -> Batch:
-    """Mirror and crop each image of a batch at random, and its label maps in the same way.
+    """Flip and crop each image of a batch at random, and its label maps in the same way.
 
-    `objects` are dropped where pixels move: their coordinates no longer fit. Anything else is left as it is. Random
-    numbers come from the CPU: a seed gives the same crops on every device.
+    `objects` are dropped, as their coordinates would be wrong; other entries are unchanged. Random numbers are sampled
+    on the CPU, so that a seed gives the same crops on every device.
 
     Args:
         batch: Images uint8 `(B, 3, H, W)` under `image`, and any label maps uint8 `(B, H, W)`.
-        flip: Mirror every other image left to right.
-        crop: Smallest share of its area that a crop of the same proportions keeps, in (0, 1]; shares are uniform from
-            there to 1, places uniform. They are resized back, label maps to the nearest pixel. None: no crop.
-        generator: Source of random numbers on the CPU. None: PyTorch's own.
+        flip: Flip images horizontally with probability 1/2.
+        crop: Smallest relative area of crops of the same aspect ratio, in (0, 1]; area and position are uniform. Crops
+            are resized to the image size, label maps to the nearest pixel. None: no crop.
+        generator: Random number generator on the CPU. None: the global one.
 
     Returns:
-        A batch of the same shapes and types; the given one is not changed.
+        A new batch of the same shapes and types.
 
     Raises:
         ValueError: If `crop` is not in (0, 1].
@@ -46,8 +46,8 @@ def augment(
         grid = _crop_grid(numbers, crop, image.shape[-2], image.shape[-1])
         pixels = {key: _sample(value, grid) for key, value in pixels.items()}
     if flip:
-        mirrored = numbers[3] < 0.5
-        pixels = {key: _mirror(value, mirrored) for key, value in pixels.items()}
+        flipped = numbers[3] < 0.5
+        pixels = {key: _flip(value, flipped) for key, value in pixels.items()}
     moved = flip or (crop is not None and crop < 1)
     return {key: value for key, value in {**batch, **pixels}.items() if not (moved and key == "objects")}
 
@@ -57,7 +57,7 @@ def _is_label_map(value: Tensor, image: Tensor) -> bool:
 
 
 def _crop_grid(numbers: Tensor, crop: float, height: int, width: int) -> Tensor:
-    """Return where the pixels of random crops lie in their images, `(B, H, W, 2)`; images reach from -1 to 1."""
+    """Return the sampling grid of random crops for `grid_sample`, `(B, H, W, 2)`."""
     side = (crop + (1 - crop) * numbers[0]).sqrt()
     centres = (1 - side) * (2 * numbers[1:3] - 1)
     ys, xs = (
@@ -68,12 +68,12 @@ def _crop_grid(numbers: Tensor, crop: float, height: int, width: int) -> Tensor:
 
 
 def _sample(pixels: Tensor, grid: Tensor) -> Tensor:
-    """Look up pixels `(B, C, H, W)` bilinearly, label maps `(B, H, W)` at the nearest pixel."""
+    """Sample images `(B, C, H, W)` bilinearly, label maps `(B, H, W)` at the nearest pixel."""
     mode = "bilinear" if pixels.ndim == 4 else "nearest"
     planes = (pixels if pixels.ndim == 4 else pixels[:, None]).float()
     sampled = F.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)
     return sampled.round_().clamp_(0, 255).byte().reshape(pixels.shape)
 
 
-def _mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
-    return torch.where(mirrored.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)
+def _flip(pixels: Tensor, flipped: Tensor) -> Tensor:
+    return torch.where(flipped.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)

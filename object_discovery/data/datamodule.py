@@ -1,4 +1,4 @@
-"""The LightningDataModule of every dataset of scenes: splits, filters and loaders."""
+"""Base LightningDataModule of all datasets: splits, filters and loaders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from object_discovery.data.augmentation import augment
-from object_discovery.data.dataset import Draw, GeneratedScenes, SceneDataset, StoredScenes
+from object_discovery.data.dataset import GeneratedScenes, SceneDataset, SceneGenerator, StoredScenes
 from object_discovery.data.geometry import Crop, inner_square
 from object_discovery.data.loaders import make_loader
 from object_discovery.data.readers.multi_object_datasets import DATASET_SCHEMAS
@@ -25,51 +25,50 @@ from object_discovery.discovery import Batch
 from object_discovery.errors import DatasetNotFoundError, UserError
 from object_discovery.params import DataParams
 
-_DRAWN_SIZE = {"train": 1_000_000, "val": 10_000, "test": 320}
+_GENERATED_SIZE = {"train": 1_000_000, "val": 10_000, "test": 320}
 _FIELDS = {field.name for field in dataclasses.fields(DataParams)}
 
 
 class SceneDataModule(LightningDataModule):
-    """Images with label maps, in batches of `image` uint8 `(B, 3, H, W)` and `mask` uint8 `(B, H, W)`.
+    """LightningDataModule of scenes: batches of `image` uint8 `(B, 3, H, W)` and `mask` uint8 `(B, H, W)`.
 
-    Construct it with one :class:`DataParams`, or with its fields as keywords; keywords not given take the dataset's
-    `recommended` value.
+    Constructed from one :class:`DataParams`, or from its fields as keywords; other fields then have the `recommended`
+    value of the dataset.
 
-    *Source.* `data_root` is an HDF5 file, or a folder that holds some; without it the scenes are drawn, where the
-    dataset can be drawn. The splits of a drawn dataset are disjoint and as long as `train_size`, `val_size` and
-    `test_size` say (None: 1,000,000, 10,000 and 320 scenes).
+    *Source.* `data_root` is an HDF5 file, or a folder of HDF5 files. Without it, scenes are generated on the fly, where
+    the dataset allows it; the generated splits are disjoint and of `train_size`, `val_size` and `test_size` scenes
+    (None: 1,000,000, 10,000 and 320).
 
-    *Splits of files.* Files named `train*`, `val*` and `test*` are taken at their word; without `val*` the last 15 %
-    of the training file validate, without `test*` there is no test split. One file that holds more than the published
-    training and test scenes is split as published: the first to train, the next 320 to test, the rest to validate. A
-    smaller one is split 70 / 15 / 15 % in file order. The sizes cap each split after the filters.
+    *Splits of files.* Files named `train*`, `val*` and `test*` are used as named; without `val*` the last 15 % of the
+    training file are for validation, without `test*` there is no test split. A single file with more than the published
+    training and test scenes is split as published: the first for training, the next 320 for testing, the rest for
+    validation. A smaller one is split 70 / 15 / 15 % in file order. The sizes limit each split after the filters.
 
-    *Filters.* `min_objects` holds for all splits, `max_objects` for training and `eval_max_objects` (None: as
-    `max_objects`; 0: no limit) for validation and test. Objects are counted without the background, after the crop.
-    A drawn dataset draws only scenes with such numbers of objects.
+    *Filters.* `min_objects` applies to all splits, `max_objects` to training, and `eval_max_objects` (None: as
+    `max_objects`; 0: no limit) to validation and test. Objects are counted without the background, after the crop.
 
-    *Many processes.* Each loads its own share: training scenes shuffled, validation and test scenes exactly once
-    over all processes, so that the scores are those of one process.
+    *Distributed.* Each process loads its share: training scenes shuffled, validation and test scenes exactly once over
+    all processes, so that the scores equal those of one process.
 
     Args:
         params: The settings.
         **settings: Fields of `DataParams`, in place of `params`.
 
     Raises:
-        TypeError: If a keyword is no field of `DataParams`, or both `params` and keywords are given.
+        TypeError: If a keyword is not a field of `DataParams`, or both `params` and keywords are given.
         UserError: If the variant does not exist.
     """
 
     name: str
     """Key of the dataset in `DATASETS`."""
     recommended: ClassVar[dict[str, Any]]
-    """Defaults that the command line takes for this dataset; a key is a field of any of the parameter classes."""
+    """Recommended values of hyperparameters for this dataset, fields of any params class."""
     published: ClassVar[PublishedSplit]
-    """How the published experiments split the published file."""
+    """Split of the published file in the published experiments."""
     antialias: ClassVar[bool] = False
-    """Whether images of files are resized with antialiasing, as published."""
-    how_to_get: ClassVar[str] = "`python data_scripts/download.py --list` says where to get them"
-    """What a user without the files can do, as the end of a sentence."""
+    """Whether stored images are resized with antialiasing, as published."""
+    how_to_get: ClassVar[str] = "`object-discovery download --list` lists where to get them"
+    """How to get the dataset, as the end of a sentence."""
     variants: ClassVar[tuple[str, ...]] = ()
     """Names of the variants; the first is the default."""
 
@@ -92,45 +91,45 @@ class SceneDataModule(LightningDataModule):
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """The splits of the dataset at `data_root` before filters; none of a dataset that is drawn."""
+        """The splits at `data_root` before filters; empty for generated scenes."""
         return self._find_splits(self.params.data_root) if self.params.data_root else {}
 
     @property
     def variant(self) -> str | None:
-        """The variant asked for, else that of the file, else the dataset's first."""
-        held = {split.source.variant for split in self.splits.values()}
-        return self.params.variant or next(iter(held), None) or next(iter(self.variants), None)
+        """The variant of the settings, otherwise that of the file, otherwise the first of the dataset."""
+        variants = {split.source.variant for split in self.splits.values()}
+        return self.params.variant or next(iter(variants), None) or next(iter(self.variants), None)
 
     @property
     def has_masks(self) -> bool:
-        """Whether the scenes have label maps, without which only the reconstruction can be scored."""
+        """Whether the scenes have label maps, which segmentation scores need."""
         source = next((split.source for split in self.splits.values()), None)
         return source is None or "mask" in source.maps(0)
 
     @property
     def train_set(self) -> SceneDataset:
-        """The training split; opened or made when first asked for."""
+        """The training split, opened lazily."""
         return self._split("train")
 
     @property
     def val_set(self) -> SceneDataset:
-        """The validation split; opened or made when first asked for."""
+        """The validation split, opened lazily."""
         return self._split("val")
 
     @property
     def test_set(self) -> SceneDataset:
-        """The test split; opened or made when first asked for."""
+        """The test split, opened lazily."""
         return self._split("test")
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits that `stage` needs, so that whatever is wrong with them shows before anything starts.
+        """Open the splits of a stage, so that errors in the data are raised before training starts.
 
         Args:
-            stage: fit, validate or test. None: training and validation; the test split opens when it is used.
+            stage: fit, validate or test. None: training and validation; the test split is opened when it is used.
 
         Raises:
-            DatasetNotFoundError: If there is no data, or no such split of it.
-            UserError: If the data are of another dataset, or the filters leave nothing.
+            DatasetNotFoundError: If there are no data, or no such split.
+            UserError: If the data are of another dataset, or no scene passes the filters.
         """
         needed = {"validate": ("val",), "test": ("test",)}
         for split in needed.get(stage or "fit", ("train", "val")):
@@ -149,10 +148,10 @@ class SceneDataModule(LightningDataModule):
         return self._loader("test")
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Bring a batch to the device; in training mirror and crop it there, as the settings say.
+        """Move a batch to the device; in training, flip and crop it there.
 
-        The random numbers follow from the seed, the process and the number of the batch, so that a resumed run goes
-        on as it would have.
+        The random numbers are a function of the seed, the rank and the index of the batch, so that a resumed run
+        continues identically.
         """
         batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         flip, crop, trainer = self.params.random_flip, self.params.random_crop, self.trainer
@@ -163,10 +162,10 @@ class SceneDataModule(LightningDataModule):
         return augment(batch, flip=flip, crop=crop, generator=torch.Generator().manual_seed(seed))
 
     def describe(self) -> str:
-        """Say in a few lines where the scenes come from and how they were split and filtered."""
+        """Return a few lines of text: source, splits, sizes and filters."""
         root, seed = self.params.data_root, self.params.data_seed
         layout = next((split.source.layout for split in self.splits.values()), None)
-        source = f"{root}, {layout}" if layout else f"drawn by the library, seed {seed}"
+        source = f"{root}, {layout}" if layout else f"generated, seed {seed}"
         lines = [f"{self.name}{f' ({self.variant})' if self.variant else ''}: {source}"]
         for split, scenes in self._sets.items():
             low, high = self._limits(split)
@@ -174,29 +173,31 @@ class SceneDataModule(LightningDataModule):
             limits = (
                 least if high == sys.maxsize else f", {low} to {high} objects" if low else f", at most {high} objects"
             )
-            rule = self.splits[split].rule if self.splits else "drawn when asked for"
+            rule = self.splits[split].rule if self.splits else "generated on the fly"
             size = scenes.resolution
             lines.append(f"  {split}: {len(scenes):,} scenes of {size} x {size} pixels ({rule}{limits})")
         return "\n".join(lines)
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
-        """Return what draws scenes with `counts` objects (least, most), or None if there are no such scenes.
+    def _scene_generator(
+        cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int
+    ) -> SceneGenerator | None:
+        """Return the generator of scenes with `counts` objects (least, most), or None if there are no such scenes.
 
-        Scenes drawn at another size than `resolution` are resized.
+        Scenes of another size than `resolution` are resized.
 
         Raises:
-            DatasetNotFoundError: If the dataset cannot be drawn, with what to do instead; so unless overridden.
+            DatasetNotFoundError: If the dataset cannot be generated; the default.
         """
         raise DatasetNotFoundError(
-            f"Expected argument `data_root` to be the place of {cls.name}, but got None: these scenes cannot be drawn; "
-            f"{cls.how_to_get}"
+            f"Expected argument `data_root` to be the place of {cls.name}, but got None: "
+            f"this dataset cannot be generated; {cls.how_to_get}"
         )
 
     def _crop(self, frame: tuple[int, ...]) -> Crop | None:
-        """Return what to keep of images of this height and width, as `fit` says. None: keep the whole frame.
+        """Return the crop of images of this height and width by `fit`. None: the whole frame.
 
-        As published is the published crop or, where there is none, the whole frame.
+        By default the published crop or, where there is none, the whole frame.
         """
         published = (known.crop for known in DATASET_SCHEMAS if (known.name, known.image[:2]) == (self.name, frame))
         crop = next(published, None)
@@ -205,12 +206,12 @@ class SceneDataModule(LightningDataModule):
         return None if self.params.fit == "squash" else crop
 
     def _find_splits(self, root: str) -> dict[str, Split]:
-        """Find the splits of the dataset at `data_root`; those of HDF5 files unless overridden."""
+        """Find the splits at `data_root`; by default those of HDF5 files."""
         default = next(iter(self.variants), None)
         return find_splits(root, self.name, self.params.variant, self.published, default)
 
     def _limits(self, split: str) -> tuple[int, int]:
-        """Return the least and the largest number of objects of a split."""
+        """Return the minimum and maximum number of objects of a split."""
         high = self.params.max_objects
         if split != "train" and self.params.eval_max_objects is not None:
             high = self.params.eval_max_objects or None
@@ -225,21 +226,23 @@ class SceneDataModule(LightningDataModule):
 
     def _split(self, split: str) -> SceneDataset:
         if split not in self._sets:
-            self._sets[split] = self._read(split) if self.params.data_root else self._draw(split)
+            self._sets[split] = self._read(split) if self.params.data_root else self._generate(split)
         return self._sets[split]
 
-    def _draw(self, split: str) -> SceneDataset:
-        draw = self._drawing(self.params.data_seed, self.variant, self._limits(split), self.params.resolution)
+    def _generate(self, split: str) -> SceneDataset:
+        draw = self._scene_generator(self.params.data_seed, self.variant, self._limits(split), self.params.resolution)
         if draw is None:
             raise self._nothing_left(split)
-        wanted: int | None = getattr(self.params, f"{split}_size")
+        size: int | None = getattr(self.params, f"{split}_size")
         start = SPLITS.index(split) << 32
-        return GeneratedScenes(draw, start, wanted or _DRAWN_SIZE[split], self.params.resolution)
+        return GeneratedScenes(draw, start, size or _GENERATED_SIZE[split], self.params.resolution)
 
     def _read(self, split: str) -> SceneDataset:
         if split not in self.splits:
-            held = ", ".join(self.splits)
-            raise DatasetNotFoundError(f"Expected a {split} split in {self.params.data_root}, but it has {held} only")
+            existing = ", ".join(self.splits)
+            raise DatasetNotFoundError(
+                f"Expected a {split} split in {self.params.data_root}, but it has {existing} only"
+            )
         source, indices, _ = self.splits[split]
         if not len(indices):
             raise self._nothing_left(split)
@@ -254,7 +257,7 @@ class SceneDataModule(LightningDataModule):
         return StoredScenes(source, indices, crop, self.params.resolution, self.antialias)
 
     def _object_counts(self, source: SceneSource, crop: Crop | None) -> NDArray[np.int64]:
-        """Return the objects of every scene of a source; the splits of one file share them."""
+        """Return the number of objects of every scene of a source, shared by the splits of a file."""
         key = (id(source), crop)
         if key not in self._counts:
             self._counts[key] = np.asarray(source.object_counts(crop))

@@ -1,4 +1,4 @@
-"""The datasets of one split: scenes drawn by the library, and scenes read from the disk."""
+"""Datasets of one split: generated scenes, and scenes stored on disk."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from object_discovery.discovery import Batch
 
 Arrays: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Images `(B, H, W, 3)` and label maps `(B, H, W)`."""
-Draw: TypeAlias = Callable[
+SceneGenerator: TypeAlias = Callable[
     [npt.NDArray[np.int64]], Arrays | tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], dict[str, npt.NDArray[Any]]]
 ]
-"""Draws the scenes of these numbers; besides images and label maps may come targets as `SceneSource` has."""
+"""Function that generates scenes by index: images, label maps, and optionally targets as of `SceneSource`."""
 
 
 def resize_batch(batch: Batch, resolution: int, antialias: bool = False) -> Batch:
-    """Bring images and label maps to one size.
+    """Resize images and label maps.
 
     Args:
         batch: Images uint8 `(B, C, H, W)` and label maps uint8 `(B, H, W)`.
-        resolution: Height and width to bring them to; other shapes become square.
-        antialias: Average over all pixels that a smaller image's pixel covers, as PIL does.
+        resolution: Height and width of the result.
+        antialias: Resize images with antialiasing, as PIL does.
 
     Returns:
-        The batch with images resized bilinearly, to within one grey level, and maps to the nearest pixel; unchanged
-        if they have the size.
+        The batch, images resized bilinearly (to within one grey level), label maps to the nearest pixel.
 
     Example:
         >>> resize_batch({"mask": torch.tensor([[[0, 1], [2, 3]]]).byte()}, 4)["mask"][0, 0].tolist()
@@ -48,24 +47,25 @@ def resize_batch(batch: Batch, resolution: int, antialias: bool = False) -> Batc
         elif values.ndim == 3:
             resized[key] = F.interpolate(values[:, None], size, mode="nearest-exact")[:, 0]
         else:
-            # On bytes: within one grey level of the floating-point result, in a fraction of the time.
+            # On bytes: within one grey level of the floating-point result, and much faster.
             resized[key] = F.interpolate(values, size, mode="bilinear", align_corners=False, antialias=antialias)
     return resized
 
 
 class SceneDataset(Dataset[Batch]):
-    """Scenes at one resolution, fetched one by one or a whole batch at a time.
+    """Map-style dataset of scenes at one resolution, indexed by one index or by a batch of indices.
 
     `scenes[3]` is one scene, `image` `(3, H, W)` and `mask` `(H, W)`; `scenes[[3, 5]]` is a batch of two. A
-    `DataLoader` asks for whole batches, so its `collate_fn` must hand them on as they are.
+    `DataLoader` fetches whole batches, so that its `collate_fn` must be the identity.
 
     Args:
         size: Number of scenes.
-        resolution: Height and width of the images in pixels. Scenes of another size are resized, see `resize`.
+        resolution: Height and width of the images in pixels. Scenes of another size are resized, see `resize_batch`.
     """
 
     views: int = 1
-    """Views of each scene; training takes one at random. Index `n + v * len(scenes)` is view v of scene n."""
+    """Number of views of each scene, of which training samples one. Index `n + v * len(scenes)` is view v of scene
+    n."""
 
     def __init__(self, size: int, resolution: int) -> None:
         self.size = size
@@ -86,46 +86,46 @@ class SceneDataset(Dataset[Batch]):
 
     @abstractmethod
     def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
-        """Draw or read these scenes of the split."""
+        """Generate or read scenes of the split by index."""
 
 
 def _tensors(images: npt.NDArray[np.uint8], maps: dict[str, npt.NDArray[np.uint8]]) -> Batch:
-    """Turn images `(B, H, W, 3)` and maps `(B, H, W)` into a batch."""
+    """Convert images `(B, H, W, 3)` and maps `(B, H, W)` to a batch."""
     image = torch.from_numpy(images).permute(0, 3, 1, 2)
     return {"image": image, **{key: torch.from_numpy(values) for key, values in maps.items()}}
 
 
 class GeneratedScenes(SceneDataset):
-    """Scenes drawn when they are asked for.
+    """Scenes that are generated on the fly.
 
     Args:
-        draw: Draws a batch; must be picklable, so that loading processes can be spawned.
-        start: Number of the first scene.
+        generate: Generates a batch; picklable, so that loading processes can be spawned.
+        start: Index of the first scene.
         size: Number of scenes.
         resolution: Height and width of the images in pixels.
     """
 
-    def __init__(self, draw: Draw, start: int, size: int, resolution: int) -> None:
+    def __init__(self, generate: SceneGenerator, start: int, size: int, resolution: int) -> None:
         super().__init__(size, resolution)
-        self.draw = draw
+        self.generate = generate
         self.start = start
 
     def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
-        images, masks, *targets = self.draw(self.start + indices)
+        images, masks, *targets = self.generate(self.start + indices)
         batch = resize_batch(_tensors(images, {"mask": masks}), self.resolution)
-        known = {key: torch.from_numpy(values) for held in targets for key, values in held.items()}
-        return {**batch, "image": batch["image"].contiguous(), **known}
+        tensors = {key: torch.from_numpy(values) for arrays in targets for key, values in arrays.items()}
+        return {**batch, "image": batch["image"].contiguous(), **tensors}
 
 
 class StoredScenes(SceneDataset):
-    """Scenes on the disk, cropped and resized when they are asked for.
+    """Scenes that are stored on disk, cropped and resized when they are read.
 
     Args:
         source: The scenes.
-        indices: Numbers of the scenes in the source, `(N,)`.
-        crop: What to keep of each image and label map. None: all.
+        indices: Indices of the scenes in the source, `(N,)`.
+        crop: Crop of images and label maps. None: none.
         resolution: Height and width of the images in pixels.
-        antialias: How images are resized, see `resize`.
+        antialias: Resize images with antialiasing, see `resize_batch`.
     """
 
     def __init__(
@@ -146,16 +146,16 @@ class StoredScenes(SceneDataset):
         numbers = [int(number) for number in self.indices[indices]]
         scenes = [self.cropped(number) for number in numbers]
         if len({image.shape for image, _ in scenes}) == 1:
-            maps = {key: np.stack([held[key] for _, held in scenes]) for key in scenes[0][1]}
-            batch = self._resized(np.stack([image for image, _ in scenes]), maps)
-        else:  # each size by itself
-            single = [self._resized(image[None], {key: m[None] for key, m in held.items()}) for image, held in scenes]
+            stacked = {key: np.stack([maps[key] for _, maps in scenes]) for key in scenes[0][1]}
+            batch = self._resized(np.stack([image for image, _ in scenes]), stacked)
+        else:  # images of several sizes are resized one by one
+            single = [self._resized(image[None], {key: m[None] for key, m in maps.items()}) for image, maps in scenes]
             batch = {key: torch.cat([scene[key] for scene in single]) for key in single[0]}
         batch["image"] = batch["image"].contiguous()
         return {**batch, **default_collate([self.source.targets(number) for number in numbers])}
 
     def cropped(self, number: int) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.uint8]]]:
-        """Read the image and the label maps of a scene of the source, and crop them."""
+        """Read and crop the image and the label maps of a scene of the source."""
         return self.source.scene(number, self.crop)
 
     def _resized(self, images: npt.NDArray[np.uint8], maps: dict[str, npt.NDArray[np.uint8]]) -> Batch:

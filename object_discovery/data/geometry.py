@@ -12,7 +12,7 @@ Crop = tuple[int, int, int, int]
 
 
 def cut(frame: NDArray[Any], crop: Crop | None) -> NDArray[Any]:
-    """Return a part of a frame `(H, W, ...)`; None is all of it.
+    """Crop an array `(H, W, ...)`; None: no crop.
 
     Example:
         >>> cut(np.arange(6).reshape(2, 3), (1, 1, 1, 2)).tolist()
@@ -25,13 +25,13 @@ def cut(frame: NDArray[Any], crop: Crop | None) -> NDArray[Any]:
 
 
 def inner_square(crop: Crop) -> Crop:
-    """Return the central square of a part of the frame.
+    """Return the central square of a crop.
 
     Args:
-        crop: The part.
+        crop: Top, left, height and width.
 
     Returns:
-        The largest square in its middle.
+        The largest square in its centre.
 
     Example:
         >>> inner_square((0, 70, 480, 500))
@@ -43,7 +43,7 @@ def inner_square(crop: Crop) -> Crop:
 
 
 def central_square(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Cut the central square out of an image.
+    """Crop the central square of an image.
 
     Args:
         pixels: An image or label map, `(H, W, ...)`.

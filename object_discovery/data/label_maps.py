@@ -62,3 +62,38 @@ def count_labels(labels: NDArray[np.uint8]) -> int:
         2
     """
     return int(np.count_nonzero(np.bincount(labels.ravel(), minlength=256)[1:IGNORED]))
+
+
+def compact_labels(ids: NDArray[Any], *, ignore: int | None = None) -> NDArray[np.uint8]:
+    """Relabel the objects of an image 1, 2, 3, ... in the order of their ids.
+
+    Args:
+        ids: Integer ids `(H, W)`, where 0 is the background; or RGB colours `(H, W, 3)`, where black is.
+        ignore: Id of the pixels to ignore; of colours `red * 65536 + green * 256 + blue`. None: there are none.
+
+    Returns:
+        Labels, uint8 `(H, W)`: 0 background, 1 to 254 objects, 255 ignored.
+
+    Raises:
+        ValueError: If there are more than 254 objects, negative ids, or the shape is another.
+
+    Example:
+        >>> compact_labels(np.array([[0, 26001, 26002], [24000, 65535, 0]]), ignore=65535).tolist()
+        [[0, 2, 3], [1, 255, 0]]
+        >>> compact_labels(np.array([[[0, 0, 0], [255, 0, 0], [0, 255, 0]]], np.uint8)).tolist()
+        [[0, 2, 1]]
+    """
+    if ids.ndim == 3 and ids.shape[2] == 3:
+        ids = ids.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    if ids.ndim != 2:
+        raise ValueError(f"Expected argument `ids` to be (H, W) or (H, W, 3), but got {ids.shape}")
+    values, inverse = np.unique(ids, return_inverse=True)
+    if len(values) and values[0] < 0:
+        raise ValueError(f"expected labels of at least 0, but got {values[0]}")
+    is_object = (values != 0) if ignore is None else (values != 0) & (values != ignore)
+    if is_object.sum() >= IGNORED:
+        raise ValueError(f"expected at most {IGNORED - 1} objects in an image, but got {is_object.sum()}")
+    labels = np.where(is_object, np.cumsum(is_object), 0)
+    if ignore is not None:
+        labels[values == ignore] = IGNORED
+    return labels.astype(np.uint8)[inverse].reshape(ids.shape)

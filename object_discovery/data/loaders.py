@@ -1,4 +1,4 @@
-"""One loader for every split, on one process or many."""
+"""Data loaders of all splits, for one process or several."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from object_discovery.errors import UserError
 
 
 class EvalBatches(DistributedSampler[list[int]]):
-    """Batches that score each scene exactly once, whatever the number of processes.
+    """Distributed batch sampler that yields each scene exactly once.
 
-    Process `r` of `W` takes scenes r, r + W, r + 2W, ... None is repeated to fill up, as `DistributedSampler` does,
-    so the scores of many processes are those of one. Each process has the same number of batches, at most one
-    scene apart in size, so collective operations within a batch stay in step. Lightning leaves the order of a loader
-    alone whose sampler is a `DistributedSampler`.
+    Process `r` of `W` takes scenes r, r + W, r + 2W, ... No scene is repeated as padding, unlike in
+    `DistributedSampler`, so that the scores equal those of one process. All processes have the same number of batches,
+    which differ by at most one scene, so that collective operations within a batch stay synchronised. Lightning does
+    not replace a `DistributedSampler`.
 
     Args:
         scenes: The split.
-        batch_size: Largest size of a batch; where it is 1, some processes may need a batch of 2 to stay in step.
-        rank: Number of this process.
+        batch_size: Maximum batch size; with 1, some processes may have a batch of 2 to stay synchronised.
+        rank: Rank of this process.
         world: Number of processes.
 
     Raises:
@@ -36,8 +36,8 @@ class EvalBatches(DistributedSampler[list[int]]):
 
     Example:
         >>> from object_discovery.data.dataset import GeneratedScenes
-        >>> from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
-        >>> scenes = GeneratedScenes(draw_tetrominoes, start=0, size=7, resolution=35)
+        >>> from object_discovery.data.datasets.tetrominoes import generate_tetrominoes
+        >>> scenes = GeneratedScenes(generate_tetrominoes, start=0, size=7, resolution=35)
         >>> list(EvalBatches(scenes, batch_size=3, rank=0, world=2))
         [[0, 2], [4, 6]]
         >>> list(EvalBatches(scenes, batch_size=3, rank=1, world=2))
@@ -51,24 +51,24 @@ class EvalBatches(DistributedSampler[list[int]]):
                 f"Expected at least one scene for each of {world} processes, but got {len(scenes)} in all: "
                 "use more scenes (`val_size`, `test_size`) or fewer `devices`"
             )
-        self._mine = range(rank, len(scenes), world)
+        self._indices = range(rank, len(scenes), world)
         largest = -(-len(scenes) // world)
         self._batches = min(-(-largest // batch_size), len(scenes) // world)
 
     def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
-        return (batch.tolist() for batch in np.array_split(np.array(self._mine), self._batches))
+        return (batch.tolist() for batch in np.array_split(np.array(self._indices), self._batches))
 
     def __len__(self) -> int:
         return self._batches
 
 
 class TrainScenes(DistributedSampler[int]):
-    """The shuffled scenes of an epoch, of which a resumed run leaves out those that it has seen.
+    """Shuffling distributed sampler that a resumed run continues within an epoch.
 
-    Of scenes with several views one is taken at random, by the seed, the epoch and the process.
+    Of scenes with several views it samples one, by seed, epoch and rank.
 
     Attributes:
-        start: Scenes of this process to leave out of the next epoch that is begun.
+        start: Number of scenes of this process to skip in the next epoch.
     """
 
     start = 0
@@ -86,12 +86,12 @@ class TrainScenes(DistributedSampler[int]):
 
 
 class SceneLoader(DataLoader[Batch]):
-    """A loader that knows how far into the epoch it is; Lightning keeps its state in checkpoints.
+    """Stateful data loader: Lightning saves its position within the epoch in checkpoints.
 
     Example:
         >>> from object_discovery.data.dataset import GeneratedScenes
-        >>> from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
-        >>> scenes = GeneratedScenes(draw_tetrominoes, start=0, size=8, resolution=35)
+        >>> from object_discovery.data.datasets.tetrominoes import generate_tetrominoes
+        >>> scenes = GeneratedScenes(generate_tetrominoes, start=0, size=8, resolution=35)
         >>> loader = make_loader(scenes, train=True, batch_size=2, num_workers=0)
         >>> batches = iter(loader)
         >>> _ = next(batches)
@@ -113,11 +113,11 @@ class SceneLoader(DataLoader[Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the epoch are done."""
+        """Return the number of batches done in this epoch."""
         return {"batches": self._done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next epoch where another loader was, or at its beginning if that one was at the end."""
+        """Continue at the position of another loader; at its end, start a new epoch."""
         self._start = self._done = state["batches"] % len(self)
 
 
@@ -133,16 +133,16 @@ def default_num_workers() -> int:
 
 
 def make_loader(scenes: SceneDataset, *, train: bool, batch_size: int, num_workers: int | None = None) -> SceneLoader:
-    """Load a split in batches; every process of a distributed run gets its own share.
+    """Build the data loader of a split; every process of a distributed run loads its share.
 
-    Training scenes are shuffled anew each epoch by the seed of Lightning's `seed_everything`, and what does not fill
-    a batch is left out. Lightning sets the epoch; in a loop of your own call `loader.sampler.set_epoch(epoch)`.
-    The other splits come in order, each scene once (see `EvalBatches`).
+    Training scenes are shuffled in each epoch by the seed of Lightning's `seed_everything`, and the last incomplete
+    batch is dropped. Lightning sets the epoch; in your own loop call `loader.sampler.set_epoch(epoch)`. The other
+    splits are loaded in order, each scene once, see `EvalBatches`.
 
     Args:
         scenes: The split.
-        train: Shuffle, and leave out what does not fill a batch (unless nothing else is there).
-        batch_size: Scenes in a batch of one process.
+        train: Shuffle, and drop the last incomplete batch (unless it is the only one).
+        batch_size: Scenes per batch and process.
         num_workers: Loading processes. None: see `default_num_workers`.
 
     Returns:
@@ -150,8 +150,8 @@ def make_loader(scenes: SceneDataset, *, train: bool, batch_size: int, num_worke
 
     Example:
         >>> from object_discovery.data.dataset import GeneratedScenes
-        >>> from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
-        >>> scenes = GeneratedScenes(draw_tetrominoes, start=0, size=10, resolution=35)
+        >>> from object_discovery.data.datasets.tetrominoes import generate_tetrominoes
+        >>> scenes = GeneratedScenes(generate_tetrominoes, start=0, size=10, resolution=35)
         >>> [len(batch["image"]) for batch in make_loader(scenes, train=True, batch_size=4, num_workers=0)]
         [4, 4]
         >>> [len(batch["image"]) for batch in make_loader(scenes, train=False, batch_size=4, num_workers=0)]
@@ -173,12 +173,12 @@ def make_loader(scenes: SceneDataset, *, train: bool, batch_size: int, num_worke
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=_as_it_is,  # type: ignore[arg-type]
-        generator=torch.Generator().manual_seed(0),  # leaves the global random numbers to the model
+        collate_fn=_identity,  # type: ignore[arg-type]
+        generator=torch.Generator().manual_seed(0),  # leaves the global random state to the model
         **batching,
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    """Hand on a batch that the dataset has already put together; a named function, so that it can be pickled."""
+def _identity(batch: Batch) -> Batch:
+    """Return a batch that the dataset has collated already; a module-level function, so that it can be pickled."""
     return batch

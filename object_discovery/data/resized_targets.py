@@ -25,8 +25,8 @@ class ResizedTargetDataset(SceneDataset):
 
     Example:
         >>> from object_discovery.data.dataset import GeneratedScenes
-        >>> from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
-        >>> scenes = ResizedTargetDataset(GeneratedScenes(draw_tetrominoes, start=0, size=7, resolution=35), 70)
+        >>> from object_discovery.data.datasets.tetrominoes import generate_tetrominoes
+        >>> scenes = ResizedTargetDataset(GeneratedScenes(generate_tetrominoes, start=0, size=7, resolution=35), 70)
         >>> {key: tuple(value.shape) for key, value in scenes[0].items()}
         {'image': (3, 35, 35), 'mask': (70, 70)}
     """

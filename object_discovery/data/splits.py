@@ -1,4 +1,4 @@
-"""Which file, and which scenes of it, make up the training, validation and test splits."""
+"""Training, validation and test splits of files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from object_discovery.data.readers.source import SceneSource
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 
 SPLITS = ("train", "val", "test")
-"""The names of the splits."""
+"""Names of the splits."""
 _SUFFIXES = (".h5", ".hdf5")
 
 
 class PublishedSplit(NamedTuple):
-    """The split of the published experiments: the first `train` scenes, the next `test`, and the rest to validate."""
+    """Split of the published experiments: the first `train` scenes, the next `test`, the rest for validation."""
 
     train: int
     test: int
 
 
 class Split(NamedTuple):
-    """One split: scenes `indices` of `source`, chosen by `rule` (a sentence for the user)."""
+    """One split: scenes `indices` of `source`, selected by `rule` (text for the user)."""
 
     source: SceneSource
     indices: npt.NDArray[np.int64]
@@ -35,16 +35,15 @@ class Split(NamedTuple):
 def split_indices(size: int, published: PublishedSplit) -> tuple[dict[str, npt.NDArray[np.int64]], str]:
     """Split the scenes of one file, in file order.
 
-    A file with at least the published training and test scenes is split as published; if it holds no more than these,
-    the last of the training scenes validate. A smaller one
-    is split 70 / 15 / 15 %: training, validation, test.
+    A file with at least the published training and test scenes is split as published; if it has no more than these, the
+    last training scenes are for validation. A smaller file is split 70 / 15 / 15 % into training, validation and test.
 
     Args:
         size: Number of scenes, at least 3.
         published: The published split.
 
     Returns:
-        The scenes of each split, disjoint and complete, and the rule in words.
+        Scenes of each split, disjoint and complete, and the rule as text.
 
     Raises:
         UserError: If there are fewer than 3 scenes.
@@ -59,9 +58,9 @@ def split_indices(size: int, published: PublishedSplit) -> tuple[dict[str, npt.N
     if size < 3:
         raise UserError(f"Expected at least 3 scenes to split into training, validation and test, but got {size}")
     scenes = np.arange(size)
-    held = published.train + published.test
-    if size >= held:
-        train, test, val = np.split(scenes, [published.train, held])
+    num_published = published.train + published.test
+    if size >= num_published:
+        train, test, val = np.split(scenes, [published.train, num_published])
         rule = f"as published: the first {published.train:,} scenes to train, the next {published.test:,} to test, "
         if len(val):
             return {"train": train, "val": val, "test": test}, rule + "the rest to validate"
@@ -78,20 +77,20 @@ def find_splits(
 ) -> dict[str, Split]:
     """Find the splits of a dataset in a file or a folder.
 
-    A file is split by `split_indices`. In a folder, files whose names begin with `train`, `val` and `test` are taken
-    at their word; without one for validation, the last 15 % of the training file validate. Else the only
-    file of the folder is used, or the only one whose name, or failing that its content, is of the variant, or whose
-    name holds that of the dataset.
+    A file is split by `split_indices`. In a folder, files whose names begin with `train`, `val` and `test` are
+    used as named; without a validation file, the last 15 % of the training file are for validation. Otherwise the only
+    file of the folder is used, or the only one of the variant by its name or content, or the only one whose name
+    contains that of the dataset.
 
     Args:
-        root: An HDF5 file, or a folder that holds some (`.h5`, `.hdf5`).
+        root: An HDF5 file, or a folder with HDF5 files (`.h5`, `.hdf5`).
         name: Name of the dataset.
         variant: Variant of the dataset.
         published: The published split.
-        default: Variant to take if there are files of several and none is asked for.
+        default: Variant to use if there are files of several and `variant` is None.
 
     Returns:
-        The splits there are: a folder with a training file and no test file has no `test`.
+        The splits found: a folder with a training file and no test file has no `test`.
 
     Raises:
         DatasetNotFoundError: If there is no such file or folder, or no HDF5 file in it.
@@ -110,22 +109,22 @@ def find_splits(
 
 
 def _of_variant(files: list[Path], name: str, variant: str | None) -> list[Path]:
-    """Choose among several files those of a variant by their names, else by what they hold; else those of the name."""
+    """Select the files of a variant by their names, or by their contents; otherwise those of the dataset by name."""
     if len(files) < 2:
         return files
     named = [file for file in files if name in file.stem] or files
     if len(named) < 2 or variant is None:
         return named
     same = [file for file in files if variant in file.stem]
-    return same or [file for file in named if _holds(file, variant)] or named
+    return same or [file for file in named if _has_variant(file, variant)] or named
 
 
-def _holds(path: Path, variant: str) -> bool:
-    """Whether a file says that it is of a variant."""
+def _has_variant(path: Path, variant: str) -> bool:
+    """Return whether the attributes of a file state a variant."""
     file = SceneFile(path)
     try:
         return file.variant == variant
-    except (CorruptFileError, DatasetNotFoundError):  # said when it is used
+    except (CorruptFileError, DatasetNotFoundError):  # reported when it is used
         return False
     finally:
         file.close()
@@ -147,7 +146,7 @@ def _split_by_name(files: dict[str, SceneFile]) -> dict[str, Split]:
 
 
 def _hdf5_files(root: Path, name: str) -> list[Path]:
-    """List the HDF5 files at `root`, or say how to get some."""
+    """List the HDF5 files at `root`."""
     if not root.exists():
         raise DatasetNotFoundError(
             f"Expected argument `data_root` to be an HDF5 file or a folder of {name}, but {root} does not exist"
@@ -158,7 +157,7 @@ def _hdf5_files(root: Path, name: str) -> list[Path]:
     if not found and records:
         raise DatasetNotFoundError(
             f"Expected HDF5 files of {name}, but {root} holds TFRecord files: convert them once by "
-            f"`python data_scripts/convert_tfrecords.py {records[0]} {records[0].with_suffix('.h5')}`"
+            f"`object-discovery convert records {records[0]} {records[0].with_suffix('.h5')}`"
         )
     if not found:
         raise DatasetNotFoundError(

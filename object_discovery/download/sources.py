@@ -240,8 +240,11 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
-def describe() -> str:
-    """List all datasets with their choices, files, sizes and hosts, one file a line.
+def describe(name: str | None = None) -> str:
+    """List datasets with their choices, files, sizes and hosts, one file a line.
+
+    Args:
+        name: Name of a dataset. None: all.
 
     Example:
         >>> print(describe().splitlines()[0])
@@ -250,7 +253,7 @@ def describe() -> str:
           CLEVR_v1.0.zip                                   19.0 GB  dl.fbaipublicfiles.com
     """
     lines: list[str] = []
-    for source in SOURCES.values():
+    for source in SOURCES.values() if name is None else [SOURCES[name]]:
         choices = "|".join((*source.pieces, ALL))
         lines.append(
             source.name + (f"  --{source.option} {choices} (default {source.default})" if source.option else "")

@@ -1,1 +1,1 @@
-"""Evaluation protocols and baselines."""
+"""Evaluation: named protocols, baselines, scoring and its report."""

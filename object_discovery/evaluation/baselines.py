@@ -1,4 +1,4 @@
-"""What every method must beat: a grid of blocks, k-means, and one slot for everything."""
+"""Trivial baselines: a grid of blocks, k-means, and one slot for the whole image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import UserError
-from object_discovery.feature_cache import FeatureEncoder
+from object_discovery.layers.frozen_encoder import FrozenEncoder
 from object_discovery.layers.kmeans import kmeans
 from object_discovery.models.base import ObjectDiscoveryModel
 from object_discovery.params import ModelParams
@@ -19,15 +19,15 @@ from object_discovery.params import ModelParams
 BaselineName = Literal["grid", "kmeans", "one"]
 """Name of a baseline."""
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
-"""Every baseline, in the order in which they are shown."""
-_SIDE = 56  # k-means of pixels looks at so many rows and columns
+"""Every baseline, in the order of the report."""
+_MAX_SIDE = 56  # k-means of pixels runs on images of at most this height and width
 
 
 def block_masks(num_blocks: int, height: int, width: int) -> Tensor:
     """Divide an image into a regular grid of blocks.
 
-    There are about as many rows as columns. Where the number of blocks allows no full rectangle, the lower rows have
-    one block more than the upper ones: 7 blocks are rows of 2, 2 and 3.
+    The grid has round(sqrt(K)) rows. If K is not a multiple of that, the lower rows have one block more than the upper
+    ones: 7 blocks are rows of 2, 2 and 3.
 
     Args:
         num_blocks: Number of blocks, K.
@@ -35,7 +35,7 @@ def block_masks(num_blocks: int, height: int, width: int) -> Tensor:
         width: Width of the image, W.
 
     Returns:
-        Masks `(K, H, W)`, float32, 0 or 1.
+        Masks, `(K, H, W)`, float32, 0 or 1.
 
     Example:
         >>> block_masks(4, 2, 4).argmax(0).tolist()
@@ -49,44 +49,46 @@ def block_masks(num_blocks: int, height: int, width: int) -> Tensor:
     return F.one_hot(starts[row][:, None] + column, num_blocks).movedim(-1, 0).float()
 
 
-def pixel_points(images: Tensor, side: int) -> Tensor:
-    """Describe the pixels of smaller images by colour and position, for k-means.
+def pixel_features(images: Tensor, side: int) -> Tensor:
+    """Compute the features of pixels for k-means: colour and position, at a reduced resolution.
 
     Args:
-        images: `(B, 3, H, W)`.
-        side: Height and width h of the smaller images.
+        images: Images, `(B, 3, H, W)`.
+        side: Height and width to which the images are resized, h.
 
     Returns:
-        `(B, h * h, 5)`: colours, and row and column; both kinds have a variance of 1, summed over their channels.
+        Features, `(B, h * h, 5)`: three colours, then row and column. The colours have a total variance of 1, and so
+        have the positions.
 
     Example:
-        >>> pixel_points(torch.rand(2, 3, 8, 8), 4).shape
+        >>> pixel_features(torch.rand(2, 3, 8, 8), 4).shape
         torch.Size([2, 16, 5])
     """
     small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False)
     colours = small.flatten(2).transpose(1, 2)
-    steps = torch.linspace(-1, 1, side, device=images.device)
-    places = torch.cartesian_prod(steps, steps).expand(len(images), -1, -1)
-    return torch.cat([_unit_variance(colours), _unit_variance(places)], dim=2)
+    axis = torch.linspace(-1, 1, side, device=images.device)
+    positions = torch.cartesian_prod(axis, axis).expand(len(images), -1, -1)
+    return torch.cat([_standardize(colours), _standardize(positions)], dim=2)
 
 
-def _unit_variance(values: Tensor) -> Tensor:
+def _standardize(values: Tensor) -> Tensor:
+    """Centre features `(B, N, F)` and scale them to a variance of 1, summed over F."""
     centred = values - values.mean(1, keepdim=True)
     return centred / centred.square().sum(2).mean(1).sqrt().clamp_min(1e-6)[:, None, None]
 
 
 class Baseline(ObjectDiscoveryModel[ModelParams]):
-    """Finds segments without learning anything, in the place of a model.
+    """Segmentation baseline without parameters, with the interface of a model.
 
     Args:
-        baseline: `grid`, blocks of equal size; `kmeans`, clusters of the encoder's features or, without one, of pixels
-            by colour and position; `one`, the whole image in one slot.
-        num_slots: Number of segments, K; 1 for `one`.
+        baseline: `grid`, blocks of equal size; `kmeans`, clusters of the encoder's features or, without an encoder, of
+            the colours and positions of pixels; `one`, the whole image in one slot.
+        num_slots: Number of segments, K; ignored by `one`.
         resolution: Height and width of the images in pixels.
-        encoder: The encoder of the model to compare with. None: k-means of pixels.
+        encoder: Frozen encoder whose features are clustered. None: k-means of pixels.
 
     Raises:
-        ValueError: If there is no such baseline, or k-means has fewer points than slots.
+        ValueError: If `baseline` is unknown, or `num_slots` exceeds the number of points of k-means.
 
     Example:
         >>> Baseline("grid", num_slots=4, resolution=32)(torch.rand(1, 3, 32, 32)).labels[0, ::16, ::16].tolist()
@@ -97,47 +99,47 @@ class Baseline(ObjectDiscoveryModel[ModelParams]):
     params_class: ClassVar[type[ModelParams]] = ModelParams
 
     def __init__(
-        self, baseline: BaselineName, num_slots: int, resolution: int, encoder: FeatureEncoder | None = None
+        self, baseline: BaselineName, num_slots: int, resolution: int, encoder: FrozenEncoder | None = None
     ) -> None:
         if baseline not in BASELINES:
             raise ValueError(f"Expected argument `baseline` to be one of {', '.join(BASELINES)}, but got {baseline!r}")
         super().__init__(num_slots=1 if baseline == "one" else num_slots, resolution=resolution)
         self.baseline: BaselineName = baseline
         self.encoder = cast(nn.Module | None, encoder)
-        height, width = encoder.grid if encoder else [min(_SIDE, resolution)] * 2
+        height, width = encoder.grid if encoder else [min(_MAX_SIDE, resolution)] * 2
         if baseline == "kmeans" and num_slots > height * width:
             raise UserError(
                 f"Expected argument `num_slots` to be at most {height * width} for kmeans, but got {num_slots}"
             )
 
     def forward(self, images: Tensor, **options: Any) -> Discovery:
-        """Divide images `(B, 3, H, W)`, floats in [0, 1], as the baseline does."""
-        return self._divide(images, None)
+        """Segment images `(B, 3, H, W)`, floats in [0, 1]."""
+        return self._segment(images, None)
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        """Divide the images of a batch, by its `features` where it has some."""
-        return self._divide(batch["image"], batch.get("features")), {}
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Segment the images of a batch, by its cached `features` if it has them; there are no further metrics."""
+        return self._segment(batch["image"], batch.get("features")), {}
 
     def networks(self) -> Iterator[nn.Module]:
-        """Go through the parts that can be compiled: none."""
+        """Return an iterator over the networks that can be compiled: none."""
         return iter(())
 
-    def _divide(self, images: Tensor, features: Tensor | None) -> Discovery:
+    def _segment(self, images: Tensor, features: Tensor | None) -> Discovery:
         self.check_images(images)
         if self.baseline == "kmeans":
             return self._cluster(images, features)
         masks = block_masks(self.params.num_slots, *images.shape[-2:]).to(images.device)
-        slots = F.adaptive_avg_pool2d(masks, 8).flatten(1)  # where each block lies
+        slots = F.adaptive_avg_pool2d(masks, 8).flatten(1)  # the position of each block
         return Discovery(slots.expand(len(images), -1, -1), masks.expand(len(images), -1, -1, -1))
 
     def _cluster(self, images: Tensor, features: Tensor | None) -> Discovery:
         with torch.autocast(images.device.type, enabled=False):
             if self.encoder is None:
-                side = min(_SIDE, *images.shape[-2:])
-                grid, points = (side, side), pixel_points(images, side)
+                side = min(_MAX_SIDE, *images.shape[-2:])
+                grid, features = (side, side), pixel_features(images, side)
             else:
-                encoder = cast(FeatureEncoder, self.encoder)
-                grid, points = encoder.grid, encoder(images.float()) if features is None else features
-            labels, centres = kmeans(points, self.params.num_slots)
+                encoder = cast(FrozenEncoder, self.encoder)
+                grid, features = encoder.grid, encoder(images.float()) if features is None else features
+            labels, centres = kmeans(features, self.params.num_slots)
         masks = F.one_hot(labels, self.params.num_slots).transpose(1, 2).float().reshape(len(images), -1, *grid)
         return Discovery(centres, F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=False))

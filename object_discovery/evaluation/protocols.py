@@ -1,8 +1,8 @@
-"""Named ways to score a model, so that numbers can be compared with published ones."""
+"""Evaluation protocols: the conventions under which published scores are computed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -19,65 +19,65 @@ from object_discovery.metrics import (
     labels_from_masks,
     reconstruction_error,
 )
-from object_discovery.models.scores import MeanScore, SplitScores
+from object_discovery.models.scores import MeanScore, MetricInputs, SplitScores
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which images are scored, and how."""
+    """Evaluation protocol: which images are scored, and how."""
 
     name: str
-    """Its name on the command line."""
+    """Name on the command line."""
     description: str
-    """A line about it."""
+    """Description in one line."""
     split: Literal["train", "val", "test"] = "test"
-    """The split, unless the command line names another."""
+    """Split to score, unless the command line names another."""
     num_scenes: int | None = None
-    """Score the first scenes of the split only. None: all."""
+    """Number of scenes to score, the first of the split. None: all."""
     unscorable: Literal["skip", "one"] = "skip"
-    """What images without objects count as: left out and counted in `n_skipped`, or 1."""
+    """ARI and FG-ARI of images without pixels to score: excluded and counted in `n_skipped`, or 1."""
     clevrtex: bool = False
-    """Add ClevrTex's mIoU, and the squared error as a sum over the image."""
+    """Add the mIoU of the ClevrTex benchmark, and the squared error summed over each image."""
     mask_size: int | None = None
-    """Score at this height and width: soft masks are resized bilinearly, true ones come at the size (see
-    `ResizedTargetDataset`); adds mBO-c and CorLoc, and the scores of the attention. None: at the model's resolution."""
+    """Height and width at which masks are scored: soft masks are resized bilinearly, true label maps by
+    `ResizedTargetDataset`; adds mBO-c, CorLoc, and the scores of the attention maps. None: the model's resolution."""
     fit: Literal["crop", "squash"] | None = None
-    """How images that are not square become so. None: as the data's settings say."""
+    """Centre crop or squash images that are not square. None: as in the settings of the data."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("default", "every scene of the test split"),
+        Protocol("default", "all scenes of the test split"),
         Protocol("slot-attention", "the first 320 test scenes, at the model's resolution", num_scenes=320),
-        Protocol("clevrtex", "every test scene, scored as the ClevrTex benchmark does", clevrtex=True),
+        Protocol("clevrtex", "all test scenes, scored as by the ClevrTex benchmark", clevrtex=True),
         Protocol(
             "dinosaur-320",
-            "central squares, masks at 320 pixels; images without objects count as 1 in FG-ARI, as in DINOSAUR's code",
+            "centre crops, masks at 320 pixels; images without objects score 1 in FG-ARI, as in DINOSAUR's code",
             unscorable="one",
             mask_size=320,
             fit="crop",
         ),
         Protocol(
             "covloss-coco",
-            "images squashed to squares, masks at 128 pixels, as for the covariance loss",
+            "images squashed to squares, masks at 128 pixels, as with the covariance loss (Stange et al. 2023)",
             mask_size=128,
             fit="squash",
         ),
     )
 }
-"""Every protocol by its name."""
+"""All protocols by name."""
 
 
 def resize_masks(masks: Tensor, size: int) -> Tensor:
-    """Resize soft masks bilinearly, to be compared afterwards.
+    """Resize soft masks bilinearly; the argmax is taken afterwards.
 
     Args:
-        masks: `(B, K, h, w)`.
-        size: Height and width to bring them to.
+        masks: Soft masks, `(B, K, h, w)`.
+        size: Height and width of the result.
 
     Returns:
-        `(B, K, size, size)`, float32; unchanged if they have the size.
+        Soft masks, `(B, K, size, size)`, float32; not interpolated if they have this size already.
 
     Example:
         >>> resize_masks(Tensor([[1, 0], [0, 1]]).view(1, 2, 1, 2), 4)[0, 0, 0].tolist()
@@ -88,80 +88,77 @@ def resize_masks(masks: Tensor, size: int) -> Tensor:
     return F.interpolate(masks.float(), (size, size), mode="bilinear", align_corners=False)
 
 
-_FIRST = ("fg_ari", "ari", "mbo_i", "mbo_c", "miou", "corloc")
+_SEGMENTATION = ("fg_ari", "ari", "mbo_i", "mbo_c", "miou", "corloc")
 
 
 class AttentionScores(SegmentationScores):
-    """The scores of the masks that are the attention of the slots; takes the arguments of `SegmentationScores`."""
+    """Segmentation scores of the attention maps of the slots; takes the arguments of `SegmentationScores`."""
 
     def compute(self) -> dict[str, Tensor]:
-        """Average over the images, under names that begin with `attention_`."""
+        """Compute the means over images, with names that begin with `attention_`."""
         scores = super().compute()
         return {f"attention_{name}": value for name, value in scores.items() if name != "n_skipped"}
 
 
 class ProtocolScores(SplitScores):
-    """The scores of a test, with the conventions of a protocol.
+    """Metrics of a test split under a protocol.
 
     Args:
         protocol: The protocol.
-        own: Names of scores that only this model has.
+        extra: Further metrics of the model by name, see `ObjectDiscoveryModel.extra_metrics`.
 
     Example:
-        >>> "clevrtex_miou" in ProtocolScores(PROTOCOLS["clevrtex"]).means
+        >>> "clevrtex_miou" in ProtocolScores(PROTOCOLS["clevrtex"]).metrics
         True
     """
 
-    def __init__(self, protocol: Protocol, own: Sequence[str] = ()) -> None:
-        super().__init__(own)
+    def __init__(self, protocol: Protocol, extra: Mapping[str, Metric] | None = None) -> None:
+        super().__init__(extra)
         self.protocol = protocol
-        self.segmentation = SegmentationScores(unscorable=protocol.unscorable)
+        self.metrics["segmentation"] = SegmentationScores(unscorable=protocol.unscorable)
         if protocol.clevrtex:
-            self.means.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
+            self.metrics.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
         if protocol.mask_size is not None:
-            self.sets["attention"] = AttentionScores(unscorable=protocol.unscorable)
+            self.metrics["attention_segmentation"] = AttentionScores(unscorable=protocol.unscorable)
             for prefix in ("", "attention_"):
-                self.sets.update({f"{prefix}mbo_c": MeanBestOverlap(), f"{prefix}corloc": CorLoc()})
+                self.metrics.update({f"{prefix}mbo_c": MeanBestOverlap(), f"{prefix}corloc": CorLoc()})
 
     def update(
         self,
-        found: Discovery,
+        discovery: Discovery,
         images: Tensor,
         masks: Tensor | None,
-        own: Mapping[str, Tensor] | None = None,
+        extra: MetricInputs | None = None,
         classes: Tensor | None = None,
     ) -> None:
-        """Add a batch, see `SplitScores.update`; a protocol with a `mask_size` takes label maps of that size."""
+        """Add a batch, see `SplitScores.update`; with a `mask_size` the label maps must have that size."""
         if self.protocol.mask_size is not None:
-            super().update(found, images, None, own)
+            super().update(discovery, images, None, extra)
             if masks is not None:
-                self._add_sized("segmentation", "", found.masks, masks, classes)
-                if found.attention is not None:
-                    self._add_sized("attention", "attention_", found.attention, masks, classes)
+                self._update_resized("", discovery.masks, masks, classes)
+                if discovery.attention is not None:
+                    self._update_resized("attention_", discovery.attention, masks, classes)
             return
-        super().update(found, images, masks, own)
+        super().update(discovery, images, masks, extra)
         if not self.protocol.clevrtex:
             return
-        if found.image is not None:
-            self._add("mse_sum", reconstruction_error(found.image, images, reduction="sum"))
+        if discovery.image is not None:
+            self.update_metrics({"mse_sum": reconstruction_error(discovery.image, images, reduction="sum")})
         if masks is not None:
-            self._add("clevrtex_miou", clevrtex_miou(found.labels, masks, num_slots=found.masks.shape[1]))
+            num_slots = discovery.masks.shape[1]
+            self.update_metrics({"clevrtex_miou": clevrtex_miou(discovery.labels, masks, num_slots=num_slots)})
 
     def compute(self) -> dict[str, Tensor]:
-        """Average over all images, of all processes; the scores of masks come first."""
+        """Compute every metric that has been updated; the segmentation scores come first."""
         scores = super().compute()
-        first = [f"{prefix}{name}" for prefix in ("", "attention_") for name in _FIRST]
+        first = [f"{prefix}{name}" for prefix in ("", "attention_") for name in _SEGMENTATION]
         return {**{name: scores[name] for name in first if name in scores}, **scores}
 
-    def _add_sized(self, name: str, prefix: str, soft: Tensor, masks: Tensor, classes: Tensor | None) -> None:
-        """Score soft masks `(B, K, h, w)` by label maps `(B, H, W)` of another size."""
-        labels = labels_from_masks(resize_masks(soft, masks.shape[-1]))
-        scored = [(self.segmentation if name == "segmentation" else self.sets[name], masks)]
-        scored += [(self.sets[f"{prefix}corloc"], masks)]
-        scored += [] if classes is None else [(self.sets[f"{prefix}mbo_c"], classes)]
-        for metric, target in scored:
-            cast(Any, metric).num_slots = soft.shape[1]
-            cast(Metric, metric).update(labels, target)
-
-    def _add(self, name: str, scores: Tensor) -> None:
-        cast(MeanScore, self.means[name]).update(scores)
+    def _update_resized(self, prefix: str, soft_masks: Tensor, masks: Tensor, classes: Tensor | None) -> None:
+        """Score soft masks `(B, K, h, w)` at the size of the label maps `(B, H, W)`."""
+        labels = labels_from_masks(resize_masks(soft_masks, masks.shape[-1]))
+        targets = {"segmentation": masks, "corloc": masks, "mbo_c": classes}
+        for name, target in targets.items():
+            if target is not None:
+                cast(Any, self.metrics[f"{prefix}{name}"]).num_slots = soft_masks.shape[1]
+                self.update_metrics({f"{prefix}{name}": (labels, target)})

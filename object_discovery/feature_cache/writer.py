@@ -47,7 +47,7 @@ def every_image(scenes: SceneDataset, shard_size: int) -> SceneDataset:
     """Return all images that a split is chosen from; drawn ones up to the end of a shard."""
     if isinstance(scenes, GeneratedScenes):
         size = -(-len(scenes) // shard_size) * shard_size
-        return GeneratedScenes(scenes.draw, scenes.start, size, scenes.resolution)
+        return GeneratedScenes(scenes.generate, scenes.start, size, scenes.resolution)
     assert isinstance(scenes, StoredScenes)
     return WholeSource(scenes)
 

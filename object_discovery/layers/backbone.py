@@ -1,4 +1,4 @@
-"""Backbones of timm: their names, and their weights from a hub, from a file or at random."""
+"""timm backbones with weights from the hub, from a file, or random."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ALIASES = {
     "dinov3_s16": "vit_small_patch16_dinov3.lvd1689m",
     "dinov3_b16": "vit_base_patch16_dinov3.lvd1689m",
 }
-"""Short names of backbones trained without labels, and what timm calls them."""
-_RESAMPLED = ("pos_embed", "relative_position", "attn_mask")  # depend on the resolution
+"""Short names of self-supervised backbones, and their timm names."""
+_RESAMPLED = ("pos_embed", "relative_position", "attn_mask")  # names of tensors that depend on the resolution
 
 
 def backbone_name(name: str) -> str:
-    """Return what timm calls a backbone.
+    """Return the timm name of a backbone.
 
     Args:
-        name: A key of `ALIASES`, or a name of timm's.
+        name: A key of `ALIASES`, or a timm name.
 
     Raises:
         UserError: If it is neither.
@@ -46,7 +46,7 @@ def backbone_name(name: str) -> str:
         >>> backbone_name("dino_b16")
         'vit_base_patch16_224.dino'
     """
-    import timm  # not above: it is slow to import, and only this model needs it
+    import timm  # here, since it is slow to import and only DINOSAUR needs it
 
     if name in ALIASES:
         return ALIASES[name]
@@ -66,20 +66,20 @@ def build_backbone(
     """Build a backbone with its weights.
 
     Args:
-        name: A name of timm's.
-        resolution: Height and width of its images; position embeddings are interpolated to it, as timm does.
-        weights: `hub`: those of the name's tag, fetched once and kept by huggingface_hub. `none`: random ones. `meta`:
-            none at all, on the meta device. Else a file, see `read_weights`.
-        seed: Seed of the random weights; they leave PyTorch's random numbers as they are.
-        block: Leave out what comes after this block of a transformer, or stage of a convolutional network; from 1.
-            None: keep everything.
-        norm: Keep the last normalisation all the same.
+        name: A timm name.
+        resolution: Height and width of the images; timm interpolates position embeddings to it.
+        weights: `hub`: pretrained weights, downloaded once into the cache of huggingface_hub. `none`: random weights.
+            `meta`: no weights, on the meta device. Otherwise a file, see `read_weights`.
+        seed: Seed of random weights; the global random state is unchanged.
+        block: Prune what follows this transformer block (convolutional networks: stage), from 1. None: prune nothing.
+        norm: Keep the final normalisation when pruning.
 
     Returns:
         The backbone, in evaluation mode, without gradients.
 
     Raises:
-        UserError: If the weights cannot be got, or do not fit; CorruptFileError if the file cannot be read.
+        UserError: If the weights are not available, or do not fit the backbone.
+        CorruptFileError: If the file cannot be read.
 
     Example:
         >>> sum(p.numel() for p in build_backbone("test_efficientnet", 64, "none").parameters())
@@ -94,7 +94,7 @@ def build_backbone(
         try:
             settings.update(_from_hub(cfg.hf_hub_id) if weights == "hub" else {})
             network: nn.Module = timm.create_model(name, num_classes=0, **settings)
-        except Exception as error:  # the hub's client and timm raise whatever they met
+        except Exception as error:  # timm and huggingface_hub raise many types
             if weights != "hub":
                 raise UserError(f"timm cannot build {name} at resolution {resolution}: {_line(error)}") from error
             raise UserError(
@@ -118,7 +118,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         path: A `.safetensors` file, or one written by `torch.save`.
 
     Returns:
-        Every tensor in it; names in nested dictionaries are joined by dots.
+        All tensors by name; the names of nested dictionaries are joined by dots.
 
     Raises:
         UserError: If there is no such file.
@@ -135,18 +135,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
             return load_file(path)
         return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True)))
-    except Exception as error:  # both raise whatever they met
+    except Exception as error:  # both raise many types
         raise CorruptFileError(f"{path} is no file of weights that can be read: damaged or of another kind") from error
 
 
 def find_prefix(names: Mapping[str, Any], wanted: list[str]) -> str:
-    """Find what precedes the wanted names in a file, such as `teacher.backbone.`.
+    """Find the common prefix of the names of a network in a checkpoint, such as `teacher.backbone.`.
 
-    Of several the teacher's is taken, else that with the most names of the wanted.
+    Of several prefixes, one of a teacher is preferred, then the one with the most matching names.
 
     Args:
-        names: The names in the file.
-        wanted: The names that a network has.
+        names: Names in the checkpoint.
+        wanted: Names in the network.
 
     Example:
         >>> find_prefix({"student.a.weight": 0, "teacher.a.weight": 0, "teacher.head.weight": 0}, ["a.weight"])
@@ -160,7 +160,7 @@ def find_prefix(names: Mapping[str, Any], wanted: list[str]) -> str:
 
 
 def weights_hash(network: nn.Module) -> str:
-    """Hash the weights of a network, but for what depends on the resolution of its images.
+    """Hash the weights of a network, except for those that depend on the resolution.
 
     Returns:
         A SHA-256 in hexadecimal digits.
@@ -174,14 +174,14 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def _from_hub(hub_id: str | None) -> dict[str, Any]:
-    """Tell timm where the weights are: in the cache, where no connection is needed, or on the hub."""
+    """Return the timm arguments for pretrained weights: from the cache, without a connection, or from the hub."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     for file in ("model.safetensors", "pytorch_model.bin") if hub_id else ():
         cached = try_to_load_from_cache(str(hub_id).split("@")[0], file)
         if isinstance(cached, str):
             return {"pretrained": True, "pretrained_cfg_overlay": {"file": cached}}
-    with contextlib.suppress(urllib.error.HTTPError):  # there is somebody; else its client would try for a minute
+    with contextlib.suppress(urllib.error.HTTPError):  # the hub answers; without it the client would retry for a minute
         urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
     return {"pretrained": True}
 
@@ -195,13 +195,13 @@ def _flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _convert(found: dict[str, Tensor], network: nn.Module, misfit: str) -> dict[str, Tensor]:
-    """Give weights the names and shapes of the network's, as timm would: it knows the authors' files."""
+    """Convert weights to the names and shapes of the network, by the filter of timm for the authors' checkpoints."""
     prefix = find_prefix(found, list(network.state_dict()))
     found = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     try:
         return convert(found, network) if convert else found
-    except Exception as error:  # it raises whatever it met
+    except Exception as error:  # it raises many types
         raise UserError(f"{misfit}: {_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""The spatial broadcast decoder: each slot paints an image and an opacity, and opacities compete."""
+"""Spatial broadcast decoder (Watters et al. 2019)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.compositing import blend_slots
+from object_discovery.layers.compositing import alpha_composite
 from object_discovery.layers.position import PositionEmbedding
-from object_discovery.layers.slot_centric import FrameLayer
+from object_discovery.layers.slot_centric import SlotCentricBroadcast
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution with the padding 'SAME' of the original models: `size * stride` outputs.
+    """Transposed convolution with TensorFlow's padding 'SAME': `size * stride` outputs.
 
     Example:
         >>> SameConvTranspose2d(8, 4, 5, stride=2)(torch.zeros(1, 8, 16, 16)).shape
@@ -28,7 +28,7 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample `(B, C, h, w)` to `(B, C', h * stride, w * stride)`."""
         stride, kernel = self.stride[0], self.kernel_size[0]
-        if stride == 1 and kernel % 2:  # the same sum as a convolution, which runs faster
+        if stride == 1 and kernel % 2:  # equal to a convolution, which is faster
             return F.conv2d(input, self.weight.flip(2, 3).transpose(0, 1), self.bias, padding=(kernel - 1) // 2)
         padding = (kernel - stride) // 2 if kernel > stride else 0
         # The full output is (size - 1) * stride + kernel long; SAME drops (kernel - stride) // 2 entries before it.
@@ -37,16 +37,15 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 
 
 class BroadcastLayer(nn.Module):
-    """The first layer of a broadcast decoder, without the broadcast.
+    """Spatial broadcast and first transposed convolution in one.
 
-    A slot repeated at every position, plus a position embedding, then convolved: since the convolution is linear,
-    that is a linear map of the slot for each position (the sum of the kernel's taps that fall inside the image),
-    plus the convolution of the embedding, which all slots share. The result is exact and takes a fraction of the
-    time.
+    The broadcast slot plus position embedding is convolved. As the convolution is linear, this equals a linear map of
+    the slot for each position (the sum of the kernel taps that fall inside the grid) plus the convolution of the
+    position embedding, which all slots share. Exact, at a fraction of the cost.
 
     Args:
-        size: Height and width of the broadcast, h.
-        convolution: The layer.
+        size: Height and width of the grid, h.
+        convolution: The transposed convolution.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
 
     Example:
@@ -62,12 +61,12 @@ class BroadcastLayer(nn.Module):
         stride, kernel = convolution.stride[0], convolution.kernel_size[0]
         padding = max(0, kernel - stride) // 2
         outputs, taps = torch.arange(size * stride)[:, None], torch.arange(kernel)
-        source = outputs + padding - taps  # stride times the input that a tap brings to an output
+        source = outputs + padding - taps  # stride times the index of the input of a tap
         inside = (source % stride == 0) & (source >= 0) & (source < size * stride)
         self.register_buffer("inside", inside.float(), persistent=False)
 
     def forward(self, slots: Tensor) -> Tensor:
-        """Decode slots `(M, D)` into features `(M, C, h * stride, w * stride)`."""
+        """Broadcast and convolve slots `(M, D)` to features `(M, C, h * stride, h * stride)`."""
         inside = self.get_buffer("inside")
         weight = torch.einsum("dcuv,yu,xv->dyxc", self.convolution.weight, inside, inside)
         constant = (slots @ weight.flatten(1)).view(-1, *weight.shape[1:])  # (M, y, x, C)
@@ -77,20 +76,20 @@ class BroadcastLayer(nn.Module):
 
 
 class BroadcastDecoder(nn.Module):
-    """Broadcast each slot over a grid, decode it into colours and an opacity, and blend the slots.
+    """Spatial broadcast decoder: decodes RGB and alpha logits of each slot, and composites the slots.
 
     Args:
-        resolution: Height and width of the images; what the strides reach beyond it is cut off at the far border.
+        resolution: Height and width of the images; larger outputs are cropped at the far border.
         slot_size: D.
-        broadcast_size: Height and width of the grid that slots are broadcast over.
+        broadcast_size: Height and width of the grid of the spatial broadcast.
         channels: Output channels of each transposed convolution.
         strides: Stride of each transposed convolution.
-        kernel_size: Height and width of their kernels.
-        final_kernel_size: Height and width of the kernel of the last layer, to colours and opacity.
+        kernel_size: Their kernel size.
+        final_kernel_size: Kernel size of the last layer, which outputs RGB and alpha.
         final_stride: Stride of the last layer.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
-        frames: Give positions relative to the centre of each slot. The first layer is then a `FrameLayer`, without a
-            convolution; its stride makes the grid finer.
+        slot_centric: Use positions relative to the centre of each slot. The first layer is then a
+            `SlotCentricBroadcast` without convolution, on a grid finer by its stride.
 
     Raises:
         ValueError: If the strides do not reach the resolution.
@@ -117,23 +116,23 @@ class BroadcastDecoder(nn.Module):
         final_kernel_size: int = 3,
         final_stride: int = 1,
         frequencies: int = 0,
-        frames: bool = False,
+        slot_centric: bool = False,
     ) -> None:
         super().__init__()
-        reached = broadcast_size * final_stride
+        output_size = broadcast_size * final_stride
         for stride in strides:
-            reached *= stride
-        if reached < resolution:
+            output_size *= stride
+        if output_size < resolution:
             raise ValueError(
                 f"Expected arguments `broadcast_size` and `strides` to reach the resolution {resolution}, "
-                f"but they reach {reached}"
+                f"but they reach {output_size}"
             )
         self.resolution = resolution
         first, *rest = zip([slot_size, *channels[:-1]], channels, strides, strict=True)
-        self.broadcast: BroadcastLayer | FrameLayer
-        if frames:
-            self.broadcast = FrameLayer(
-                broadcast_size * first[2], slot_size, first[1], frequencies, reached / resolution
+        self.broadcast: BroadcastLayer | SlotCentricBroadcast
+        if slot_centric:
+            self.broadcast = SlotCentricBroadcast(
+                broadcast_size * first[2], slot_size, first[1], frequencies, output_size / resolution
             )
         else:
             layer = SameConvTranspose2d(first[0], first[1], kernel_size, first[2])
@@ -145,22 +144,23 @@ class BroadcastDecoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(
-        self, slots: Tensor, centres: Tensor | None = None, present: Tensor | None = None
+        self, slots: Tensor, centres: Tensor | None = None, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode slots.
 
         Args:
             slots: `(B, K, D)`.
-            centres: Where slots are, `(B, K, 2)`, see `slot_centres`; used with `frames`. None: in the middle.
-            present: Which slots have a mask, `(B, K)`, bool; at least one of each image. None: all.
+            centres: Centres of the slots, `(B, K, 2)`, see `slot_centres`; used with `slot_centric`. None: the image
+                centre.
+            active: Which slots are active, bool `(B, K)`; at least one of each image. None: all.
 
         Returns:
-            The image `(B, 3, H, W)`, the slots' own images `(B, K, 3, H, W)` and their masks `(B, K, H, W)`, which sum
-            to 1 over the slots. All float32.
+            Image `(B, 3, H, W)`, slot images `(B, K, 3, H, W)` and masks `(B, K, H, W)`, which sum to 1 over the slots.
+            All float32.
         """
-        if isinstance(self.broadcast, FrameLayer):
+        if isinstance(self.broadcast, SlotCentricBroadcast):
             features = self.broadcast(slots, slots.new_zeros(*slots.shape[:2], 2) if centres is None else centres)
         else:
             features = self.broadcast(slots.flatten(0, 1))
-        painted = self.layers(features)[..., : self.resolution, : self.resolution]
-        return blend_slots(rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots)), present)
+        decoded = self.layers(features)[..., : self.resolution, : self.resolution]
+        return alpha_composite(rearrange(decoded, "(b k) c h w -> b k c h w", b=len(slots)), active)

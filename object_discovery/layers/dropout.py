@@ -1,4 +1,4 @@
-"""Dropout whose random numbers cost little on the CPU."""
+"""Dropout with fast random numbers on the CPU."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from torch import Tensor, nn
 _LEVELS = 1 << 16
 
 
-def dropout(inputs: Tensor, share: float, training: bool = True) -> Tensor:
-    """Set a share of the entries to 0, and scale the others so that the mean stays.
+def dropout(inputs: Tensor, probability: float, training: bool = True) -> Tensor:
+    """Apply dropout.
 
-    On the CPU each entry takes 16 random bits, where torch draws from a Bernoulli distribution: about a fifth of the
-    time. The share is met to within 1 / 131072, and is at most 65535 / 65536. On other devices it is torch's own.
+    On the CPU each entry takes 16 random bits, about five times as fast as the Bernoulli samples of torch; the
+    probability is exact to 1 / 131072, and at most 65535 / 65536. On other devices this is torch's own dropout.
 
     Args:
-        inputs: Of any shape.
-        share: Share of the entries to drop, in [0, 1).
-        training: Return the inputs as they are if not.
+        inputs: Any shape.
+        probability: Probability of an entry to be zeroed, in [0, 1).
+        training: Apply it. False: return the inputs.
 
     Example:
         >>> sorted(set(dropout(torch.ones(1000), 0.5).tolist()))
         [0.0, 2.0]
     """
-    dropped = min(round(share * _LEVELS), _LEVELS - 1)
+    dropped = min(round(probability * _LEVELS), _LEVELS - 1)
     if not training or not dropped:
         return inputs
     if inputs.device.type != "cpu":
-        return F.dropout(inputs, share)
+        return F.dropout(inputs, probability)
     count = inputs.numel()
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
-    kept = bits.ge_(dropped - _LEVELS // 2).to(inputs.dtype).mul_(_LEVELS / (_LEVELS - dropped))
-    return inputs * kept.view(inputs.shape)
+    mask = bits.ge_(dropped - _LEVELS // 2).to(inputs.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    return inputs * mask.view(inputs.shape)
 
 
 class Dropout(nn.Dropout):
-    """Drop entries in training, see `dropout`.
+    """Dropout layer, see `dropout`.
 
     Example:
         >>> Dropout(0.1).eval()(torch.ones(2))
@@ -44,5 +44,5 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Drop entries of inputs of any shape."""
+        """Apply dropout to inputs of any shape."""
         return dropout(inputs, self.p, self.training)

@@ -1,4 +1,4 @@
-"""A convolutional encoder: an image becomes one feature vector for each position of a grid."""
+"""Convolutional encoder of Slot Attention."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from object_discovery.layers.position import PositionEmbedding
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with the padding 'SAME' of the original models: ceil(size / stride) outputs.
+    """Convolution with TensorFlow's padding 'SAME': ceil(size / stride) outputs.
 
-    Where the padding is odd the extra row and column go after the image, unlike `padding=kernel // 2`.
+    Odd padding adds the extra row and column after the image, unlike `padding=kernel // 2`.
 
     Example:
         >>> import torch
@@ -37,11 +37,11 @@ class SameConv2d(nn.Conv2d):
 
 
 class Residual(nn.Module):
-    """A convolution whose output is added to its input, `x + convolution(relu(norm(x)))`.
+    """Residual convolution, `x + convolution(relu(norm(x)))`.
 
     Args:
-        convolution: Keeps the shape.
-        batch_norm: Normalise the input of the ReLU over the batch. False: there is no norm.
+        convolution: A convolution that keeps the shape.
+        batch_norm: Apply batch normalisation before the ReLU.
 
     Example:
         >>> import torch
@@ -55,24 +55,23 @@ class Residual(nn.Module):
         self.convolution = convolution
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return `(B, C, H, W)` in the same shape."""
+        """Transform features `(B, C, H, W)`."""
         return features + self.convolution(self.norm(features).relu())  # type: ignore[no-any-return]
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions with ReLU, a position embedding, and an MLP for each position.
+    """Convolutions with ReLU, a position embedding, and an MLP on each position (Locatello et al. 2020).
 
     Args:
         resolution: Height and width of the images.
         channels: Output channels of each convolution.
         strides: Stride of each convolution.
-        feature_size: Size of the features, and of the hidden layer of their MLP. None: the last of `channels`.
-        kernel_size: Height and width of the kernels.
+        feature_size: Dimension of the features and of the hidden layer of the MLP. None: the last of `channels`.
+        kernel_size: Kernel size.
         frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
-        residual: Add the output of each convolution of stride 1 after the first to its input, beginning at 0, and
-            begin with a weak position embedding. Features then begin as colours at their place, and learn their
-            surroundings. The first and the strided convolutions have a kernel of 3 then.
-        batch_norm: Normalise what the residual convolutions see over the batch.
+        residual: Make every convolution of stride 1 but the first residual, see `init_as_identity`; the others then
+            have kernel size 3. Not published.
+        batch_norm: Apply batch normalisation in the residual convolutions.
         norm_eps: Epsilon of the layer normalisation.
 
     Reference:
@@ -119,8 +118,8 @@ class ConvEncoder(nn.Module):
             nn.Linear(self.feature_size, self.feature_size),
         )
 
-    def start_as_colours(self) -> None:
-        """Let residual convolutions begin at 0 and the position embedding weak."""
+    def init_as_identity(self) -> None:
+        """Initialise residual convolutions as the identity, and the position embedding with small weights."""
         for layer in self.convolutions:
             if isinstance(layer, Residual):
                 nn.init.zeros_(layer.convolution.weight)
@@ -129,6 +128,6 @@ class ConvEncoder(nn.Module):
             self.position.projection.weight *= 0.3
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images `(B, 3, H, W)` into features `(B, h * w, feature_size)`, row by row."""
+        """Encode images `(B, 3, H, W)` as features `(B, h * w, feature_size)`, in row-major order."""
         features = self.convolutions(images) + self.position()
         return self.head(features.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Features of images from a frozen, pretrained backbone."""
+"""Frozen, pretrained encoder."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from object_discovery.layers.backbone import backbone_name, build_backbone, weig
 
 
 class FeatureShape(NamedTuple):
-    """What comes out of a backbone, and what is to go in."""
+    """Feature shape and image normalisation of a backbone."""
 
     block: int
-    """The block of a transformer, or the stage of a convolutional network; from 1."""
+    """Transformer block, or stage of a convolutional network, from 1."""
     feature_size: int
-    """Size of a feature vector, F."""
+    """Dimension of the features, F."""
     grid: tuple[int, int]
     """Rows and columns of the grid of features."""
     mean: tuple[float, float, float]
-    """Mean that is subtracted from the colours."""
+    """Mean that images are normalised by."""
     std: tuple[float, float, float]
-    """What they are divided by."""
+    """Standard deviation that images are normalised by."""
 
 
 @lru_cache
 def feature_shape(name: str, resolution: int, block: int | None = None) -> FeatureShape:
-    """Find the shape of a backbone's features; this needs no weights.
+    """Infer the shape of the features of a backbone, without its weights.
 
     Args:
-        name: A name of timm's.
+        name: A timm name.
         resolution: Height and width of the images.
         block: See `FeatureShape`. None: the last.
 
@@ -58,7 +58,7 @@ def feature_shape(name: str, resolution: int, block: int | None = None) -> Featu
         _, size, height, width = features.shape
         if height != width or resolution % height:
             raise ValueError(f"{height} x {width} features do not fill the image")
-    except Exception as error:  # timm and PyTorch raise whatever they met
+    except Exception as error:  # timm and PyTorch raise many types
         reason = " ".join(str(error).split())
         raise UserError(
             f"Expected argument `resolution` to be a multiple of the patches of {name}, but got {resolution}: {reason}"
@@ -68,32 +68,31 @@ def feature_shape(name: str, resolution: int, block: int | None = None) -> Featu
 
 
 class FrozenEncoder(nn.Module):
-    """Turn images into features by a pretrained backbone that is never trained.
+    """Frozen, pretrained encoder: image features of a timm backbone.
 
-    Its weights are loaded when they are first needed: training from stored features needs none. They are no
-    parameters of this module, and neither stored in checkpoints nor changed by `train()`; `key` tells them apart.
+    The weights are loaded at first use, so that training on cached features needs none. They are not parameters of this
+    module: they are not saved in checkpoints, and `train()` does not change them; `key` identifies them by a hash.
 
-    Letters: B images, R pixels of height and width, N features of size F.
+    Shapes: B images of R x R pixels, N features of size F.
 
     Args:
-        name: A key of `ALIASES` such as `dinov2_s14`, or any name of timm's, convolutional networks included.
+        name: A key of `ALIASES` such as `dinov2_s14`, or any timm name, convolutional networks included.
         weights: `hub`, `none` or a file, see `build_backbone`.
-        block: Block of a transformer, or stage of a convolutional network, whose output is taken; from 1. None: the
-            last.
-        norm: Normalise the features by the backbone's last layer, where it has one; published for DINOSAUR: not.
+        block: Transformer block, or stage of a convolutional network, whose output is used, from 1. None: the last.
+        norm: Apply the final normalisation of the backbone (DINOSAUR as published: no).
         resolution: R.
         seed: Seed of random weights.
-        scaling: Bring colours to the mean and deviation that the backbone was trained on. False: leave them in [0, 1],
-            as in the experiments with the covariance loss.
+        scaling: Normalise images by the mean and standard deviation of the pretraining. False: keep [0, 1], as in the
+            experiments with the covariance loss.
 
     Attributes:
         feature_size: F.
-        grid: Rows and columns of the features, whose product is N.
-        expected: Hash that the weights must have when they are loaded, and that of loaded ones. None: not yet known.
-        beside: Another folder to look for the file of weights in. None: no other.
+        grid: Rows and columns of the features; their product is N.
+        expected: Hash of the weights, checked when they are loaded. None: not yet known.
+        beside: Folder in which to look for a file of weights that has moved. None: nowhere.
 
     Raises:
-        UserError: If there is no such backbone or block, or the resolution is no multiple of its patches.
+        UserError: If there is no such backbone or block, or the resolution is not a multiple of its patch size.
 
     Example:
         >>> encoder = FrozenEncoder("test_efficientnet", weights="none", block=2, resolution=32)
@@ -126,29 +125,29 @@ class FrozenEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(self._std).view(3, 1, 1), persistent=False)
         self.beside: Path | None = None
         self.expected: str | None = None
-        self._held: list[nn.Module] = []  # in a list, so that it is no part of this module
+        self._loaded: list[nn.Module] = []  # in a list, so that it is not a submodule
 
     @property
     def is_loaded(self) -> bool:
         """Whether the weights have been loaded."""
-        return bool(self._held)
+        return bool(self._loaded)
 
     @property
     def network(self) -> nn.Module:
-        """The backbone, in evaluation mode; it is loaded now if it was not yet.
+        """The backbone, in evaluation mode; loaded at first use.
 
         Raises:
-            UserError: If the weights cannot be got, or are not those that are expected.
+            UserError: If the weights are not available, or have another hash than expected.
         """
         self._load()
-        return self._held[0]
+        return self._loaded[0]
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features `(B, N, F)` of images `(B, 3, R, R)`, floats in [0, 1]."""
         network: Any = self.network
         as_tokens = hasattr(network, "num_prefix_tokens")  # without class and register tokens
-        found: Tensor = network.forward_intermediates(
+        features: Tensor = network.forward_intermediates(
             (images - self.mean) / self.std,
             indices=[self.block - 1],
             norm=self.norm,
@@ -156,19 +155,19 @@ class FrozenEncoder(nn.Module):
             output_fmt="NLC" if as_tokens else "NCHW",
             intermediates_only=True,
         )[0]
-        return (found if as_tokens else found.flatten(2).transpose(1, 2)).to(images.dtype)
+        return (features if as_tokens else features.flatten(2).transpose(1, 2)).to(images.dtype)
 
     def key(self) -> dict[str, Any]:
-        """Return plain values that tell exactly which features these are; loads the weights.
+        """Return plain values that identify the features, hash of the weights included; loads the weights.
 
         Raises:
-            UserError: If the weights cannot be got, or are not those that are expected.
+            UserError: If the weights are not available, or have another hash than expected.
         """
         self._load()
         return {**self.description(), "weights": self.expected}
 
     def description(self) -> dict[str, Any]:
-        """Return what of `key` is known without the weights."""
+        """Return the part of `key` that is known without the weights."""
         return {
             "encoder": self.name,
             "block": self.block,
@@ -179,18 +178,18 @@ class FrozenEncoder(nn.Module):
         }
 
     def expect(self, weights: str | None) -> None:
-        """Refuse other weights than those with a hash; None: take any.
+        """Expect weights with a hash; None: any.
 
         Raises:
-            UserError: If others are loaded or expected already.
+            UserError: If other weights are loaded or expected already.
         """
         if weights is not None:
             self._check(weights, self.expected or weights)
             self.expected = weights
 
     def release(self) -> None:
-        """Let go of the weights, which are loaded again when they are next needed."""
-        self._held.clear()
+        """Free the weights; they are loaded again at next use."""
+        self._loaded.clear()
 
     def _check(self, expected: str | None, found: str | None) -> None:
         if expected not in (None, found):
@@ -201,7 +200,7 @@ class FrozenEncoder(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _load(self) -> None:
-        if self._held:
+        if self._loaded:
             return
         source, norm = self._source(), self.norm
         network = build_backbone(self.name, self.resolution, source, self.seed, block=self.block, norm=norm)
@@ -210,18 +209,18 @@ class FrozenEncoder(nn.Module):
         found = weights_hash(network)
         self._check(self.expected, found)
         self.expected = found
-        self._held.append(network.to(self.mean.device, self.mean.dtype))
+        self._loaded.append(network.to(self.mean.device, self.mean.dtype))
 
     def _source(self) -> str:
-        """Return where the weights are: a file may have moved along with a checkpoint."""
+        """Return the source of the weights; a file may have moved together with a checkpoint."""
         if self.beside and self.weights not in ("hub", "none") and not Path(self.weights).expanduser().is_file():
             moved = self.beside / Path(self.weights).name
             return str(moved) if moved.is_file() else self.weights
         return self.weights
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenEncoder:
-        """Bring the backbone to the device and type that the module is brought to."""
+        """Move the backbone to the device and type of the module."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for network in self._held:
+        for network in self._loaded:
             network._apply(fn)  # type: ignore[no-untyped-call]
         return self

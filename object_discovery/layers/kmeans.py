@@ -1,4 +1,4 @@
-"""K-means of a few points, for many images at once."""
+"""Batched k-means."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 @torch.no_grad()
 def kmeans(points: Tensor, num_clusters: int, *, iterations: int = 50, restarts: int = 4) -> tuple[Tensor, Tensor]:
-    """Cluster the points of each image by Lloyd's algorithm from k-means++, and keep the best of several starts.
+    """Cluster the points of each image by Lloyd's algorithm with k-means++ and several restarts.
 
-    Random numbers come from PyTorch's generator on the CPU: a seed gives the same clusters on every device.
+    Random numbers are sampled on the CPU, so that a seed gives the same clusters on every device.
 
     Args:
         points: `(B, N, F)`, floats.
@@ -37,9 +37,9 @@ def kmeans(points: Tensor, num_clusters: int, *, iterations: int = 50, restarts:
         raise ValueError(f"Expected argument `num_clusters` to be from 1 to {points.shape[1]}, but got {num_clusters}")
     points = points.float()
     points = points - points.mean(1, keepdim=True)  # distances far from the origin are inexact
-    best_labels, best_centres, best = _lloyd(points, _seeds(points, num_clusters), iterations)
+    best_labels, best_centres, best = _lloyd(points, _plus_plus(points, num_clusters), iterations)
     for _ in range(restarts - 1):
-        labels, centres, error = _lloyd(points, _seeds(points, num_clusters), iterations)
+        labels, centres, error = _lloyd(points, _plus_plus(points, num_clusters), iterations)
         better = error < best
         best_labels = torch.where(better[:, None], labels, best_labels)
         best_centres = torch.where(better[:, None, None], centres, best_centres)
@@ -47,15 +47,15 @@ def kmeans(points: Tensor, num_clusters: int, *, iterations: int = 50, restarts:
     return best_labels, best_centres
 
 
-def _seeds(points: Tensor, num_clusters: int) -> Tensor:
-    """Choose points as centres `(B, K, F)`, by chances in proportion to the squared distance from those chosen."""
+def _plus_plus(points: Tensor, num_clusters: int) -> Tensor:
+    """Sample centres `(B, K, F)` by k-means++: with probability proportional to the squared distance to the nearest."""
     rows = torch.arange(len(points), device=points.device)
     nearest = torch.ones(points.shape[:2], device=points.device)
     centres = []
     for _ in range(num_clusters):
-        chances = nearest.cpu().double().cumsum(1)  # on the CPU, since Apple's GPUs have no double precision
-        drawn = torch.rand(len(points), 1, dtype=torch.float64) * chances[:, -1:]
-        index = torch.searchsorted(chances, drawn, right=True).clamp(max=points.shape[1] - 1)[:, 0].to(rows.device)
+        cumulative = nearest.cpu().double().cumsum(1)  # on the CPU, since Apple's GPUs have no double precision
+        sample = torch.rand(len(points), 1, dtype=torch.float64) * cumulative[:, -1:]
+        index = torch.searchsorted(cumulative, sample, right=True).clamp(max=points.shape[1] - 1)[:, 0].to(rows.device)
         centres.append(points[rows, index])
         distance = (points - centres[-1][:, None]).square().sum(2)
         nearest = distance if len(centres) == 1 else torch.minimum(nearest, distance)
@@ -63,7 +63,7 @@ def _seeds(points: Tensor, num_clusters: int) -> Tensor:
 
 
 def _lloyd(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Move centres to the means of their points until they rest; also return the sums of squared distances, `(B,)`."""
+    """Run Lloyd's algorithm until convergence; return labels, centres, and sums of squared distances `(B,)`."""
     labels, error = _assign(points, centres)
     for _ in range(iterations):
         member = torch.nn.functional.one_hot(labels, centres.shape[1]).to(points.dtype)  # (B, N, K)

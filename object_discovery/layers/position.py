@@ -1,4 +1,4 @@
-"""Positions of pixels, added to their features."""
+"""Position embeddings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def position_grid(height: int, width: int) -> Tensor:
-    """Give each pixel its distances to the four borders, in [0, 1].
+    """Compute linear position features: the distances of each pixel to the four borders, in [0, 1].
 
     Returns:
         `(4, H, W)`: y, x, 1 - y, 1 - x; the corners are exactly 0 and 1.
@@ -22,15 +22,15 @@ def position_grid(height: int, width: int) -> Tensor:
 
 
 class PositionEmbedding(nn.Module):
-    """A learned linear map of the position, the same for every image.
+    """Position embedding: a learned linear map of position features (Locatello et al. 2020).
 
     Args:
         height: H in pixels.
         width: W in pixels.
-        channels: C, the size of the features it is added to.
-        frequencies: Besides `position_grid`, give the map sines and cosines of y and x at this many octaves,
-            from half a period over the image upwards. 0: the grid alone, as published. Sines let a decoder paint sharp
-            shapes at any place after far fewer steps.
+        channels: C, the dimension of the features that it is added to.
+        frequencies: Octaves of sines and cosines of y and x in addition to `position_grid`,
+            the lowest with half a period over the image. 0: `position_grid` alone, as published. With sines, decoders
+            learn sharp shapes in far fewer steps.
 
     Reference:
         Locatello et al. 2020, appendix E.2 (soft position embedding); Tancik et al., Fourier Features Let Networks

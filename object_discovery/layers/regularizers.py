@@ -1,7 +1,7 @@
-"""Losses that keep slots apart: decorrelated features, decorrelated slots, or slots of different directions.
+"""Covariance, variance and cosine losses on slots (Stange et al. 2023).
 
-Letters used below: B images, K slots, D slot size, P size of the vectors that are compared, M rows: B K, without the
-slots that were left out of their image, which are all 0 and count nowhere.
+Shapes: B images, K slots, D slot size, P size of the projected slots. Inactive slots, which are zero vectors, are
+excluded from all statistics.
 
 Reference:
     Stange et al., Exploring the Role of the Bottleneck in Slot-Based Models Through Covariance Regularization, 2023,
@@ -17,19 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from object_discovery.layers.compositing import present_slots
+from object_discovery.layers.compositing import active_mask
 
 CovarianceOf = Literal["features", "slots"]
 Term = Literal["covariance", "variance", "cosine"]
 Norm = Literal["batch", "layer"]
 
 MARGIN = 0.2
-"""Cosine up to which two slots are no longer pushed apart."""
-_EPSILON = 1e-4  # added to variances before their root, whose gradient is infinite at 0
+"""Cosine similarity of two slots up to which the cosine loss is 0."""
+_EPSILON = 1e-4  # added to variances before the square root, whose gradient is infinite at 0
 
 
 def covariance_loss(slots: Tensor, *, divide_by_square: bool = False) -> Tensor:
-    """Sum up how the features of slots vary together: the squares of their covariances, over all slots of all images.
+    """Compute the VICReg covariance loss of features over all slots of all images: squared off-diagonal covariances.
 
     Args:
         slots: `(B, K, P)`.
@@ -45,12 +45,12 @@ def covariance_loss(slots: Tensor, *, divide_by_square: bool = False) -> Tensor:
         >>> covariance_loss(torch.tensor([[[1.0, 1.0], [-1.0, -1.0]]]))  # twice the covariance 2, squared, over 2
         tensor(4.)
     """
-    rows, count = _centred(_in_full(slots))
-    return _off_diagonal(_gram(rows.T, (count - 1).clamp_min(1))) / _divisor(slots, divide_by_square)
+    rows, count = _center_active(_as_float32(slots))
+    return _off_diagonal(_covariance(rows.T, (count - 1).clamp_min(1))) / _divisor(slots, divide_by_square)
 
 
 def slot_covariance_loss(slots: Tensor, *, divide_by_square: bool = False) -> Tensor:
-    """Sum up how the slots of an image vary together over their features, averaged over images.
+    """Compute the covariance loss between the slots of an image over their features, averaged over images.
 
     Args:
         slots: `(B, K, P)`.
@@ -66,18 +66,20 @@ def slot_covariance_loss(slots: Tensor, *, divide_by_square: bool = False) -> Te
         >>> slot_covariance_loss(torch.tensor([[[1.0, -1.0], [1.0, -1.0]]]))  # twice the covariance 2, squared, over 2
         tensor(4.)
     """
-    full = _in_full(slots)
-    full = full - full.mean(2, keepdim=True)
-    return _off_diagonal(_gram(full, max(full.shape[2] - 1, 1))) / len(full) / _divisor(slots, divide_by_square)
+    slots = _as_float32(slots)
+    slots = slots - slots.mean(2, keepdim=True)
+    return (
+        _off_diagonal(_covariance(slots, max(slots.shape[2] - 1, 1))) / len(slots) / _divisor(slots, divide_by_square)
+    )
 
 
 def variance_loss(slots: Tensor, *, target: float = 1.0, of: CovarianceOf = "features") -> Tensor:
-    """Measure by how much standard deviations fall short of a target, on average.
+    """Compute the VICReg variance loss: the mean hinge of standard deviations below a target.
 
     Args:
         slots: `(B, K, P)`.
-        target: Standard deviation that is asked for.
-        of: `features`: each feature varies over all slots of all images. `slots`: each slot varies over its features.
+        target: Standard deviation above which the hinge is 0.
+        of: `features`: variance of each feature over all slots of all images. `slots`: of each slot over its features.
 
     Returns:
         The loss, a scalar, float32, from 0 to `target`.
@@ -89,26 +91,25 @@ def variance_loss(slots: Tensor, *, target: float = 1.0, of: CovarianceOf = "fea
         >>> variance_loss(torch.zeros(2, 3, 4))  # the square root is taken of the variance plus 1e-4
         tensor(0.9900)
     """
-    full = _in_full(slots)
+    slots = _as_float32(slots)
     if of == "features":
-        rows, count = _centred(full)
-        variance, there = rows.square().sum(0) / (count - 1).clamp_min(1), full.new_ones(())
+        rows, count = _center_active(slots)
+        variance, active = rows.square().sum(0) / (count - 1).clamp_min(1), slots.new_ones(())
     else:
-        variance, there = full.var(-1, correction=1 if full.shape[-1] > 1 else 0), _there(full)
-    short = F.relu(target - (variance + _EPSILON).sqrt()) * there
-    return short.sum() / there.expand_as(short).sum().clamp_min(1)
+        variance, active = slots.var(-1, correction=1 if slots.shape[-1] > 1 else 0), _active(slots)
+    hinge = F.relu(target - (variance + _EPSILON).sqrt()) * active
+    return hinge.sum() / active.expand_as(hinge).sum().clamp_min(1)
 
 
 def cosine_loss(slots: Tensor, *, margin: float = MARGIN) -> Tensor:
-    """Push apart the slots of an image whose cosine exceeds a margin.
+    """Compute the cosine loss: the mean excess of the cosine similarities of the slots of an image over a margin.
 
     Args:
         slots: `(B, K, P)`.
-        margin: Cosine that is allowed.
+        margin: Cosine similarity without loss.
 
     Returns:
-        The mean over all K squared pairs of the excess, in which a slot paired with itself, or with one that was left
-        out, counts as 0; float32.
+        Mean over all K * K ordered pairs, float32; a slot paired with itself or with an inactive slot counts as 0.
 
     Raises:
         ValueError: If `slots` is not of three dimensions.
@@ -117,27 +118,27 @@ def cosine_loss(slots: Tensor, *, margin: float = MARGIN) -> Tensor:
         >>> cosine_loss(torch.ones(1, 2, 4))  # two of four pairs exceed the margin, by 0.8
         tensor(0.4000)
     """
-    directions = F.normalize(_in_full(slots), dim=2)
+    directions = F.normalize(_as_float32(slots), dim=2)
     with torch.autocast(slots.device.type, enabled=False):
         excess = F.relu(directions @ directions.transpose(1, 2) - margin)
     return _without_diagonal(excess).mean()
 
 
 class SlotRegularizer(nn.Module):
-    """The terms that keep slots apart, and the head that slots may be projected by before they are compared.
+    """Covariance, variance and cosine losses on slots, with an optional projection head.
 
-    Weights and warm-ups are the caller's.
+    The losses are returned without weights.
 
     Args:
-        num_slots: K, the channels of the head's batch normalisation.
+        num_slots: K, the number of channels of the batch normalisation in the head.
         slot_size: D.
-        terms: Which terms to compute.
-        covariance_of: What `covariance` and `variance` are of: the features over all slots, or the slots of an image.
-        projection_size: P, the head's width. None: no head, the slots themselves are compared (P is D).
-        projection_norm: How the head normalises: each slot over images and features, with K as the channels, as
-            published by default; or each vector over its features.
+        terms: The losses to compute.
+        covariance_of: Variables of `covariance` and `variance`: features over all slots, or the slots of an image.
+        projection_size: P, the width of the projection head. None: no head, P = D.
+        projection_norm: Normalisation in the head: batch normalisation with one channel per slot, the published
+            default; or layer normalisation.
         divide_by_square: Divide covariances by P squared instead of by P.
-        variance_target: Standard deviation below which the variance term acts.
+        variance_target: Standard deviation above which the variance loss is 0.
 
     Raises:
         ValueError: If a choice is not one of those named.
@@ -180,10 +181,10 @@ class SlotRegularizer(nn.Module):
             self.head = nn.Sequential(*layers, nn.Linear(projection_size, projection_size))
 
     def forward(self, slots: Tensor) -> dict[str, Tensor]:
-        """Compute the terms of slots `(B, K, D)`, each a scalar without its weight, by their names."""
+        """Compute the losses of slots `(B, K, D)`, scalars by their names."""
         projected = self.head(slots)
         if not isinstance(self.head, nn.Identity):
-            projected = projected * _there(slots)[..., None].to(projected.dtype)
+            projected = projected * _active(slots)[..., None].to(projected.dtype)
         losses: dict[str, Tensor] = {}
         if "covariance" in self.terms:
             of = covariance_loss if self.covariance_of == "features" else slot_covariance_loss
@@ -195,7 +196,7 @@ class SlotRegularizer(nn.Module):
         return losses
 
 
-def _in_full(slots: Tensor) -> Tensor:
+def _as_float32(slots: Tensor) -> Tensor:
     if slots.ndim != 3:
         raise ValueError(f"Expected argument `slots` to be of shape (B, K, P), but got {tuple(slots.shape)}")
     return slots.to(torch.promote_types(slots.dtype, torch.float32))
@@ -205,20 +206,20 @@ def _divisor(slots: Tensor, squared: bool) -> int:
     return int(slots.shape[2] ** (2 if squared else 1))
 
 
-def _there(slots: Tensor) -> Tensor:
-    """Tell the slots `(B, K, P)` that were not left out: 1 or 0, `(B, K)`."""
-    return present_slots(slots).to(slots.dtype)
+def _active(slots: Tensor) -> Tensor:
+    """Return which slots `(B, K, P)` are active: 1 or 0, `(B, K)`."""
+    return active_mask(slots).to(slots.dtype)
 
 
-def _centred(slots: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the vectors of all slots less their mean, `(B K, P)`, 0 where left out, and how many are not."""
-    there = _there(slots).flatten()[:, None]
-    rows, count = slots.flatten(0, 1), there.sum()
-    return (rows - rows.sum(0) / count.clamp_min(1)) * there, count
+def _center_active(slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centred active slots, `(B K, P)`, 0 where inactive, and their number."""
+    active = _active(slots).flatten()[:, None]
+    rows, count = slots.flatten(0, 1), active.sum()
+    return (rows - rows.sum(0) / count.clamp_min(1)) * active, count
 
 
-def _gram(centred: Tensor, degrees: Tensor | int) -> Tensor:
-    """Compute the covariance of variables `(..., V, observations)` with so many degrees of freedom."""
+def _covariance(centred: Tensor, degrees: Tensor | int) -> Tensor:
+    """Compute the covariance of centred variables `(..., V, observations)` with given degrees of freedom."""
     with torch.autocast(centred.device.type, enabled=False):
         return centred @ centred.transpose(-1, -2) / degrees
 

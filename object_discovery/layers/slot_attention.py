@@ -1,7 +1,7 @@
-"""Slot Attention: slots compete for the inputs and settle, one on each object.
+"""Slot Attention: iterative attention that is normalised over the slots.
 
-The whole algorithm is in this file. `step` is one iteration of Locatello et al. (2020); `forward` repeats it and
-decides through which of the iterations the gradient flows.
+The whole algorithm is in this file. `step` is one iteration of Locatello et al. (2020), `forward` iterates it, and
+`solve` decides through which iterations the gradient is backpropagated.
 
 References:
     [1] Locatello et al., Object-Centric Learning with Slot Attention, NeurIPS 2020, arXiv 2006.15055.
@@ -31,33 +31,33 @@ Aggregation = Literal["mean", "sum", "batch"]
 
 
 class SlotAttention(nn.Module):
-    """Bind N inputs to K slots by iterated attention that is normalised over the slots.
+    """Slot Attention layer (Locatello et al. 2020).
 
-    Letters used below: B images, N inputs, K slots, D slot size.
+    Shapes: B images, N inputs, K slots, D slot size.
 
     Args:
-        num_slots: K, unless a call says otherwise.
+        num_slots: Default K.
         slot_size: D.
-        input_size: Size of an input vector. None: D.
+        input_size: Dimension of the inputs. None: D.
         mlp_size: Hidden size of the residual MLP.
-        num_iterations: T, unless a call says otherwise; at least 1.
-        num_heads: Heads; the softmax runs over heads and slots together, as in SLATE [4]. Must divide D.
-        slot_init: Initial slots. `gaussian` [1]: samples of one learned Gaussian, so that any number of slots can be
-            asked for and slots are exchangeable. `learned` [3]: one learned query for each slot; at most
-            `num_slots` slots; breaks the symmetry, which makes training quicker and steadier.
-        gradient: `full` [1]: back-propagate through all T iterations. `implicit` [2]: run T iterations without a
-            gradient, then `neumann_terms` more with one; memory does not grow with T, but a Gaussian start gets no
-            gradient and stays as it was initialised. `bilevel` [3]: as `implicit`, with T iterations in all for one
-            term, and the gradient at the settled slots is copied straight through to the start.
-        neumann_terms: Terms of the series `(I - J)^-1 = I + J + J^2 + ...` that the implicit gradient keeps, J the
-            Jacobian of an iteration at the fixed point. 1 is the first-order gradient of [2]. At the fixed point
-            differentiating m more iterations gives exactly m terms, which is how it is done here.
-        aggregation: How a slot sums up its inputs. `mean` [1]: weighted mean. `sum` [5]: weighted sum divided by N.
-            `batch` [5]: batch normalisation of the weighted sum. The latter two keep the share of the image that
-            a slot attends to, and carry over better to more slots than were trained.
-        tolerance: In evaluation mode stop once no entry of the slots moves by more than this (costs a
-            synchronisation with the device in each iteration). 0: always run T iterations.
-        epsilon: Added to the attention before it is normalised over the inputs.
+        num_iterations: Default number of iterations T, at least 1.
+        num_heads: Attention heads, a divisor of D; the softmax is over heads and slots jointly, as in SLATE [4].
+        slot_init: Initial slots. `gaussian` [1]: samples of one learned Gaussian; slots are exchangeable and their
+            number is free. `learned` [3]: one learned query for each slot, at most `num_slots`; it breaks the symmetry,
+            which makes training faster and more stable.
+        gradient: `full` [1]: backpropagate through all T iterations. `implicit` [2]: T iterations without gradient,
+            then `neumann_terms` more with gradient; memory does not grow with T, and the parameters of the initial
+            slots get no gradient. `bilevel` [3]: as `implicit`, with T iterations in total for one term, and a
+            straight-through gradient from the fixed point to the initial slots.
+        neumann_terms: Terms of the Neumann series `(I - J)^-1 = I + J + J^2 + ...` in the implicit gradient, J the
+            Jacobian of an iteration at the fixed point; 1 is the first-order gradient of [2]. Computed by
+            differentiating as many more iterations, which gives exactly these terms at the fixed point.
+        aggregation: Aggregation of the values by a slot. `mean` [1]: weighted mean. `sum` [5]: weighted sum divided by
+            N. `batch` [5]: batch-normalised weighted sum. The latter two preserve how much a slot attends to, and
+            generalise better to more slots than in training.
+        tolerance: In evaluation mode, stop iterating once no entry of the slots changes by more than this (costs a
+            device synchronisation per iteration). 0: always T iterations.
+        epsilon: Added to the attention before its normalisation over the inputs.
         norm_eps: Epsilon of the layer normalisations.
 
     Raises:
@@ -128,18 +128,19 @@ class SlotAttention(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(slot_size, mlp_size), nn.ReLU(), nn.Linear(mlp_size, slot_size))
         self.norm_updates = nn.BatchNorm1d(slot_size) if aggregation == "batch" else None
         self.reset_slots()
-        if gradient == "implicit":  # no gradient would reach the start; distributed training wants to know
-            for start in (self.mu, self.log_sigma) if slot_init == "gaussian" else (self.queries,):
-                start.requires_grad_(False)
+        if gradient == "implicit":  # they get no gradient, which distributed training needs to know
+            for parameter in (self.mu, self.log_sigma) if slot_init == "gaussian" else (self.queries,):
+                parameter.requires_grad_(False)
 
     @torch.no_grad()
-    def reset_slots(self, *, wide: bool = False) -> None:
-        """Draw the parameters of the initial slots anew.
+    def reset_slots(self, *, standard_normal: bool = False) -> None:
+        """Initialise the parameters of the initial slots.
 
         Args:
-            wide: Draw those of the Gaussian from N(0, 1), the mean, and U(0, 1), the logarithm of the deviation.
+            standard_normal: Sample the mean of the Gaussian from N(0, 1) and its log standard deviation from U(0, 1)
+                (Stange et al. 2023), in place of Glorot uniform.
         """
-        if wide and self.slot_init == "gaussian":
+        if standard_normal and self.slot_init == "gaussian":
             nn.init.normal_(self.mu)
             nn.init.uniform_(self.log_sigma)
         elif self.slot_init == "gaussian":
@@ -150,15 +151,15 @@ class SlotAttention(nn.Module):
             nn.init.xavier_uniform_(self.queries)
 
     @torch.no_grad()
-    def start_as_kmeans(self, sharpness: float = 2.0) -> None:
-        """Draw the weights such that the iterations begin as soft k-means on the inputs.
+    def init_as_kmeans(self, sharpness: float = 2.0) -> None:
+        """Initialise the weights such that the iterations are soft k-means on the inputs.
 
-        Slot Attention generalises soft k-means [1]. Here queries, keys and values share one orthogonal projection, the
-        GRU hands on what was gathered, and the residual MLP adds little, so that a slot is the mean of its inputs and
-        attends to inputs like itself. Training starts from clusters instead of from chance.
+        Slot Attention generalises soft k-means [1]. Queries, keys and values share one orthogonal projection, the GRU
+        passes its input on, and the residual MLP is small, so that a slot is the mean of the inputs that it attends to,
+        and attends to inputs that are similar to it.
 
         Args:
-            sharpness: Factor on the keys; the inverse temperature of the clusters.
+            sharpness: Scale of the keys, the inverse temperature of soft k-means.
         """
         size, inputs = self.to_value.weight.shape
         nn.init.orthogonal_(self.to_value.weight, gain=max(inputs / size, 1) ** 0.5)
@@ -171,25 +172,25 @@ class SlotAttention(nn.Module):
         nn.init.eye_(self.gru.weight_ih[candidate])
         for bias in (self.gru.bias_ih, self.gru.bias_hh):
             nn.init.zeros_(bias)
-        self.gru.bias_ih[size : 2 * size] = -2  # the gate that keeps the old slot is nearly shut
+        self.gru.bias_ih[size : 2 * size] = -2  # the update gate that keeps the previous slot is nearly 0
         last = self.mlp[-1]
         assert isinstance(last, nn.Linear)
         last.weight *= 0.1
 
     def initial_slots(self, batch_size: int, num_slots: int | None = None, noise: float = 0.0) -> Tensor:
-        """Make the slots that the first iteration starts from.
+        """Compute the initial slots.
 
         Args:
             batch_size: B.
-            num_slots: K; None: as constructed.
-            noise: Scale of the noise on learned queries, relative to their value; [3] lowers it from 1 to 0 along a
-                cosine over the first 30,000 steps of training.
+            num_slots: K. None: the default.
+            noise: Standard deviation of Gaussian noise on learned queries, relative to their values; [3] anneals it
+                from 1 to 0 along a cosine over the first 30,000 training steps.
 
         Returns:
             Slots, `(B, K, D)`.
 
         Raises:
-            ValueError: If there are fewer than 1 slots, or more slots than learned queries.
+            ValueError: If `num_slots` is below 1, or above the number of learned queries.
         """
         num_slots = self.num_slots if num_slots is None else num_slots
         if num_slots < 1:
@@ -215,25 +216,25 @@ class SlotAttention(nn.Module):
         noise: float = 0.0,
         clusters: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Find the slots of a batch.
+        """Compute the slots of a batch.
 
         Args:
-            inputs: Feature vectors with their positions already added, `(B, N, input_size)`.
-            slots: Slots to start from, `(B, K, D)`. None: `initial_slots`.
-            num_slots: K for this call. None: as constructed.
-            num_iterations: T for this call. None: as constructed.
-            noise: Scale of the noise on learned queries, see `initial_slots`.
-            clusters: Shares of the inputs `(B, K, N)`, at least 0, from which the slots to start from are updated once
-                before the first iteration, as if they were its attention [6]. A slot whose shares are all 0 is left
-                out: it attends to nothing. At least one slot of each image must stay. None: no such update.
+            inputs: Features with position embeddings added, `(B, N, input_size)`.
+            slots: Initial slots, `(B, K, D)`. None: `initial_slots`.
+            num_slots: K. None: the default.
+            num_iterations: T. None: the default.
+            noise: Relative noise on learned queries, see `initial_slots`.
+            clusters: Soft assignments of the inputs `(B, K, N)`, at least 0, for clustering-based slot initialisation
+                [6]: the initial slots are updated once with them as the attention. A slot whose assignments are all 0
+                is inactive: it is masked in all iterations. At least one slot of each image must be active. None: no
+                such update.
 
         Returns:
-            The slots `(B, K, D)` and the attention of the last iteration `(B, K, N)`, float32, which sums to 1 over
-            the slots (it is summed over heads, and taken before it is normalised over the inputs). Both are 0 for
-            slots that are left out.
+            Slots `(B, K, D)`, and the attention of the last iteration `(B, K, N)`, float32, summed over heads, before
+            its normalisation over the inputs; it sums to 1 over the slots. Both are 0 for inactive slots.
 
         Raises:
-            ValueError: If there are fewer than 1 iterations, or too many slots (`initial_slots`).
+            ValueError: If `num_iterations` is below 1, or `num_slots` out of range, see `initial_slots`.
         """
         iterations = self.num_iterations if num_iterations is None else num_iterations
         if iterations < 1:
@@ -241,76 +242,76 @@ class SlotAttention(nn.Module):
         start = self.initial_slots(len(inputs), num_slots, noise) if slots is None else slots
         keys, values = self.project(inputs)
         if clusters is None:
-            return self.settle(start, keys, values, iterations)
-        shares = clusters[:, None].expand(-1, self.num_heads, -1, -1)
-        start = self.update(start, self.aggregate(shares, values))
-        present = clusters.amax(2) > 0
-        slots, attention = self.settle(start, keys, values, iterations, present)
-        return slots * present[..., None], attention
+            return self.solve(start, keys, values, iterations)
+        assignments = clusters[:, None].expand(-1, self.num_heads, -1, -1)
+        start = self.update(start, self.aggregate(assignments, values))
+        active = clusters.amax(2) > 0
+        slots, attention = self.solve(start, keys, values, iterations, active)
+        return slots * active[..., None], attention
 
-    def settle(
-        self, start: Tensor, keys: Tensor, values: Tensor, iterations: int, present: Tensor | None = None
+    def solve(
+        self, start: Tensor, keys: Tensor, values: Tensor, iterations: int, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Iterate from slots `(B, K, D)`, with the gradient that was chosen; for the other arguments see `step`."""
+        """Iterate from initial slots `(B, K, D)` with the chosen gradient; for the other arguments see `step`."""
         if self.gradient == "full":
-            return self.iterate(start, keys, values, iterations, present)
-        free = iterations if self.gradient == "implicit" else iterations - 1
-        settled = start.detach()
-        if free:
+            return self.iterate(start, keys, values, iterations, active)
+        without_gradient = iterations if self.gradient == "implicit" else iterations - 1
+        fixed_point = start.detach()
+        if without_gradient:
             # Autocast caches the bfloat16 copies of weights; copies made under no_grad would later block gradients.
-            kind = keys.device.type
-            cast = torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False)
+            device = keys.device.type
+            cast = torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
             with torch.no_grad(), cast:
-                settled, _ = self.iterate(settled, keys, values, free, present)
+                fixed_point, _ = self.iterate(fixed_point, keys, values, without_gradient, active)
         if self.gradient == "bilevel":
-            settled = settled + (start - start.detach())  # the value of the settled slots, the gradient of the start
-        return self.iterate(settled, keys, values, self.neumann_terms, present)
+            fixed_point = fixed_point + (start - start.detach())  # straight-through gradient to the initial slots
+        return self.iterate(fixed_point, keys, values, self.neumann_terms, active)
 
     def project(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn inputs `(B, N, input_size)` into keys and values, both `(B, heads, N, D / heads)`."""
+        """Project inputs `(B, N, input_size)` to scaled keys and values, both `(B, heads, N, D / heads)`."""
         inputs = self.norm_inputs(inputs)
         keys = rearrange(self.to_key(inputs), "b n (h d) -> b h n d", h=self.num_heads)
         values = rearrange(self.to_value(inputs), "b n (h d) -> b h n d", h=self.num_heads)
         return keys * (self.slot_size // self.num_heads) ** -0.5, values
 
     def iterate(
-        self, slots: Tensor, keys: Tensor, values: Tensor, iterations: int, present: Tensor | None = None
+        self, slots: Tensor, keys: Tensor, values: Tensor, iterations: int, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Repeat `step`; in evaluation mode stop early where the slots have settled to within `tolerance`."""
+        """Iterate `step`; in evaluation mode stop at convergence to within `tolerance`."""
         for _ in range(iterations):
             previous = slots
-            slots, attention = self.step(slots, keys, values, present)
+            slots, attention = self.step(slots, keys, values, active)
             if self.tolerance and not self.training and (slots - previous).abs().max() <= self.tolerance:
                 break
         return slots, attention
 
-    def step(self, slots: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Do one iteration: the map whose fixed point the slots are.
+    def step(self, slots: Tensor, keys: Tensor, values: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Do one iteration, the map whose fixed point the slots are.
 
         Args:
             slots: `(B, K, D)`.
             keys: Scaled keys, `(B, heads, N, D / heads)`.
             values: `(B, heads, N, D / heads)`.
-            present: Which slots compete, `(B, K)`, bool. None: all.
+            active: Which slots are active, bool `(B, K)`. None: all.
 
         Returns:
             The next slots `(B, K, D)` and the attention `(B, K, N)`.
         """
         queries = rearrange(self.to_query(self.norm_slots(slots)), "b k (h d) -> b h k d", h=self.num_heads)
         logits = queries @ keys.transpose(-1, -2)  # (B, heads, K, N)
-        # Slots, not inputs, share out each input; in float32, since sums over thousands of inputs follow.
-        competing = None if present is None else present.repeat(1, self.num_heads)[..., None]
-        attention = slot_softmax(logits.flatten(1, 2), 1, competing).view(logits.shape)
+        # Softmax over the slots, in float32, since sums over thousands of inputs follow.
+        mask = None if active is None else active.repeat(1, self.num_heads)[..., None]
+        attention = slot_softmax(logits.flatten(1, 2), 1, mask).view(logits.shape)
         return self.update(slots, self.aggregate(attention, values)), attention.sum(1)
 
     def update(self, slots: Tensor, updates: Tensor) -> Tensor:
-        """Bring what slots `(B, K, D)` have gathered, `(B, heads, K, D / heads)`, into them."""
+        """Update slots `(B, K, D)` by aggregated values `(B, heads, K, D / heads)`: GRU and residual MLP."""
         updates = rearrange(updates, "b h k d -> b k (h d)").to(self.gru.weight_ih.dtype)
         updated: Tensor = self.gru(updates.flatten(0, 1), slots.flatten(0, 1).to(updates.dtype)).view_as(updates)
         return updated + self.mlp(self.norm_mlp(updated))  # type: ignore[no-any-return]
 
     def aggregate(self, attention: Tensor, values: Tensor) -> Tensor:
-        """Sum up the values `(B, heads, N, d)` that each slot attends to, into `(B, heads, K, d)`."""
+        """Aggregate values `(B, heads, N, d)` by attention `(B, heads, K, N)` to `(B, heads, K, d)`."""
         if values.dtype == torch.float16:
             values = values.float()  # a sum over thousands of inputs would overflow
         if self.aggregation == "mean":

@@ -1,22 +1,22 @@
-"""Slot-centric reference frames: a slot is painted around the place that it attends to."""
+"""Slot-centric reference frames (Invariant Slot Attention, Biza et al. 2023) for the decoder."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-_REACH = 0.3  # how far, in half images, a slot's own correction of its centre goes for an output of 1
+_CORRECTION = 0.3  # scale of the predicted correction of the centre, in half image sizes
 
 
 def slot_centres(attention: Tensor, size: int) -> Tensor:
-    """Average the positions that each slot attends to.
+    """Compute the centre of mass of the attention of each slot.
 
     Args:
         attention: `(B, K, h * w)`, at least 0.
         size: h and w.
 
     Returns:
-        Centres `(B, K, 2)`, y and x in [-1, 1]; 0 is the middle of the image.
+        Centres `(B, K, 2)`, y and x in [-1, 1] over the image.
 
     Reference:
         Biza et al., Invariant Slot Attention: Object Discovery with Slot-Centric Reference Frames, ICML 2023,
@@ -30,12 +30,12 @@ def slot_centres(attention: Tensor, size: int) -> Tensor:
     """
     maps = attention.float().view(*attention.shape[:2], size, size)
     maps = maps / maps.sum((2, 3), keepdim=True).clamp_min(1e-6)
-    places = cell_centres(size, maps.device).to(maps)
-    return torch.stack([maps.sum(3) @ places, maps.sum(2) @ places], dim=-1)
+    positions = cell_centres(size, maps.device).to(maps)
+    return torch.stack([maps.sum(3) @ positions, maps.sum(2) @ positions], dim=-1)
 
 
 def cell_centres(size: int, device: torch.device | None = None) -> Tensor:
-    """Place the middles of `size` cells of one length, in [-1, 1].
+    """Return the centres of `size` equal cells of [-1, 1].
 
     Example:
         >>> cell_centres(4)
@@ -44,25 +44,25 @@ def cell_centres(size: int, device: torch.device | None = None) -> Tensor:
     return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
 
 
-class FrameLayer(nn.Module):
-    """The first layer of a broadcast decoder whose positions are relative to the centre of each slot.
+class SlotCentricBroadcast(nn.Module):
+    """Spatial broadcast with positions relative to the centre of each slot.
 
-    Every position gets `a(slot) + (1 + b(slot)) * c(position - centre)` with linear maps a, b and c, where the position
-    is given with its sines and cosines, and the centre is that of the slot's attention plus a linear correction. What a
-    shape looks like is learned once for all places.
+    Computes `a(slot) + (1 + b(slot)) * c(position - centre)` with linear maps a, b and c, where the position comes with
+    its sines and cosines, and the centre is that of the attention plus a linear correction by the slot. Shapes are
+    therefore decoded independently of their position.
 
     Args:
         size: Height and width h of the broadcast.
         slot_size: D.
         channels: C.
-        frequencies: Octaves of sines and cosines, from a quarter of a period over the image upwards.
-        extent: What the broadcast spans, relative to the image; above 1 where the decoder's output is cut.
+        frequencies: Octaves of sines and cosines; the lowest has half a period over the image.
+        extent: Extent of the grid relative to the image; above 1 where the output of the decoder is cropped.
 
     Reference:
         Biza et al. 2023, arXiv 2302.04973, here for the decoder alone and without scale.
 
     Example:
-        >>> layer = FrameLayer(8, slot_size=16, channels=32, frequencies=4)
+        >>> layer = SlotCentricBroadcast(8, slot_size=16, channels=32, frequencies=4)
         >>> layer(torch.zeros(2, 3, 16), torch.zeros(2, 3, 2)).shape
         torch.Size([6, 32, 8, 8])
     """
@@ -73,20 +73,20 @@ class FrameLayer(nn.Module):
         self.gain = nn.Linear(slot_size, channels)
         self.correction = nn.Linear(slot_size, 2)
         self.position = nn.Linear(2 + 4 * frequencies, channels, bias=False)
-        # cut at the far border: the broadcast begins where the image does
+        # cropped at the far border: the grid begins where the image does
         self.register_buffer("places", (cell_centres(size) + 1) * extent - 1, persistent=False)
         self.register_buffer("waves", torch.pi / 2 * 2.0 ** torch.arange(frequencies), persistent=False)
 
     def forward(self, slots: Tensor, centres: Tensor) -> Tensor:
-        """Decode slots `(B, K, D)` around centres `(B, K, 2)` into features `(B * K, C, h, h)`."""
-        centres = centres + _REACH * self.correction(slots).float()
+        """Broadcast slots `(B, K, D)` around centres `(B, K, 2)` to features `(B * K, C, h, h)`."""
+        centres = centres + _CORRECTION * self.correction(slots).float()
         relative = self.get_buffer("places") - centres[..., None]  # (B, K, 2, h)
         phases = relative[..., None] * self.get_buffer("waves")
         features = torch.cat([relative[..., None], phases.sin(), phases.cos()], dim=-1)  # (B, K, 2, h, 1 + 2 F)
         features = features.to(self.position.weight.dtype)
-        # The map of a sum over y and x is the sum of two maps, which need no grid.
+        # The map is linear in the features of y and x, so that it is computed for rows and columns apart.
         rows, columns = self.position.weight.chunk(2, dim=1)
         y, x = features[:, :, 0] @ rows.T, features[:, :, 1] @ columns.T  # (B, K, h, C)
         position = y[:, :, :, None] + x[:, :, None]
-        painted: Tensor = self.content(slots)[:, :, None, None] + position * (1 + self.gain(slots))[:, :, None, None]
-        return painted.flatten(0, 1).permute(0, 3, 1, 2)
+        result: Tensor = self.content(slots)[:, :, None, None] + position * (1 + self.gain(slots))[:, :, None, None]
+        return result.flatten(0, 1).permute(0, 3, 1, 2)

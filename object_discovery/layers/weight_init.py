@@ -1,4 +1,4 @@
-"""How weights are drawn at the start."""
+"""Weight initialisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from object_discovery.layers.slot_attention import SlotAttention
 
 
 def keras_init(module: nn.Module) -> None:
-    """Draw weights as Keras does by default: for use with `Module.apply`.
+    """Initialise weights as Keras does by default; for use with `Module.apply`.
 
     Linear layers and convolutions: Glorot uniform, bias 0. GRU cells: Glorot uniform for the inputs, orthogonal for
     the state, biases 0. Other modules are left as they are.
@@ -35,12 +35,12 @@ def keras_init(module: nn.Module) -> None:
 def init_weights(
     kind: Literal["torch", "keras", "kmeans"], parts: Iterable[nn.Module | None], slot_attention: SlotAttention
 ) -> None:
-    """Draw the weights of a model anew.
+    """Initialise the weights of a model.
 
     Args:
-        kind: `torch` leaves them as they are, `keras` draws them by `keras_init`, and `kmeans` lets Slot
-            Attention begin as soft k-means besides.
-        parts: What to draw, in this order, Slot Attention among them; None is passed over.
+        kind: `torch`: keep the initialisation of PyTorch. `keras`: `keras_init`. `kmeans`: `keras_init`, and Slot
+            Attention as soft k-means, see `SlotAttention.init_as_kmeans`.
+        parts: Modules to initialise, in this order, Slot Attention among them; None is skipped.
         slot_attention: The Slot Attention of the model.
 
     Example:
@@ -54,4 +54,4 @@ def init_weights(
             if part is not None:
                 part.apply(keras_init)
     if kind == "kmeans":
-        slot_attention.start_as_kmeans()
+        slot_attention.init_as_kmeans()

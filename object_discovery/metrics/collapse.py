@@ -1,4 +1,4 @@
-"""Signs that a model has not bound objects to slots: idle slots, duplicated slots, undecided masks."""
+"""Diagnostics of slot collapse: active slots, duplicated slots, and the entropy of the masks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from object_discovery.metrics.contingency import labels_from_masks
 
 
 def active_slots(masks: Tensor, *, min_share: float = 0.001) -> Tensor:
-    """Count the slots that hold a part of the image.
+    """Count the slots that own a part of the image.
 
-    A slot is active if its mask is the largest at more than `min_share` of the pixels (ties go to the lowest slot).
+    A slot is active if its mask is the largest at more than `min_share` of the pixels; ties go to the lowest slot.
 
     Args:
         masks: Soft masks, `(B, K, H, W)`.
-        min_share: Share of the pixels that must be exceeded, from 0 to 1.
+        min_share: Share of the pixels that must be exceeded, in [0, 1).
 
     Returns:
-        Numbers from 0 to K, `(B,)`, int64.
+        Number of active slots, 0 to K, `(B,)`, int64.
 
     Raises:
-        ValueError: If `masks` has another number of dimensions, or `min_share` is out of range.
+        ValueError: If `masks` is not four-dimensional, or `min_share` is out of range.
 
     Example:
         >>> active_slots(torch.tensor([[[[0.9, 0.8]], [[0.1, 0.2]]]])).tolist()
@@ -39,9 +39,9 @@ def active_slots(masks: Tensor, *, min_share: float = 0.001) -> Tensor:
 
 
 def duplicated_slots(slots: Tensor, *, threshold: float = 0.95) -> Tensor:
-    """Count the slots that repeat another slot.
+    """Count the slots that duplicate another slot.
 
-    A slot is a duplicate if its cosine similarity to some slot of lower index exceeds `threshold`; of K equal slots,
+    A slot is a duplicate if its cosine similarity to any slot of lower index exceeds `threshold`. Of K equal slots,
     K - 1 are duplicates.
 
     Args:
@@ -49,10 +49,10 @@ def duplicated_slots(slots: Tensor, *, threshold: float = 0.95) -> Tensor:
         threshold: Cosine similarity that must be exceeded.
 
     Returns:
-        Numbers from 0 to K - 1, `(B,)`, int64.
+        Number of duplicates, 0 to K - 1, `(B,)`, int64.
 
     Raises:
-        ValueError: If `slots` is not of three dimensions.
+        ValueError: If `slots` is not three-dimensional.
 
     Example:
         >>> duplicated_slots(torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]])).tolist()
@@ -66,19 +66,19 @@ def duplicated_slots(slots: Tensor, *, threshold: float = 0.95) -> Tensor:
 
 
 def mask_entropy(masks: Tensor) -> Tensor:
-    """Measure how undecided the masks are.
+    """Compute the normalised entropy of the masks over slots, averaged over pixels.
 
-    The entropy of each pixel's distribution over slots, divided by its largest value log K, averaged over pixels. 0:
-    every pixel belongs to one slot; 1: all slots share all pixels evenly, nothing is bound.
+    The entropy of each pixel is divided by its maximum, log K. 0: each pixel is assigned to one slot; 1: every pixel is
+    shared equally by all slots.
 
     Args:
-        masks: Soft masks, `(B, K, H, W)`, which sum to 1 over K.
+        masks: Soft masks, `(B, K, H, W)`, that sum to 1 over K.
 
     Returns:
-        Values from 0 to 1, `(B,)`, float32; 0 for a single slot.
+        Entropy in [0, 1], `(B,)`, float32; 0 for a single slot.
 
     Raises:
-        ValueError: If `masks` has another number of dimensions.
+        ValueError: If `masks` is not four-dimensional.
 
     Example:
         >>> mask_entropy(torch.full((1, 4, 2, 2), 0.25)).tolist()

@@ -1,4 +1,4 @@
-"""Count how the pixels of two label maps meet: the table that every segmentation score is computed from."""
+"""Contingency table of two label maps, from which all segmentation metrics are computed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from object_discovery.discovery import IGNORED
 
 
 def labels_from_masks(masks: Tensor) -> Tensor:
-    """Give each pixel the slot with the largest mask; ties go to the lowest slot.
+    """Convert masks to a label map by the argmax over slots; ties go to the lowest slot.
 
     Args:
         masks: Soft or hard masks, `(B, K, H, W)`, with at most 255 slots.
 
     Returns:
-        A label map, `(B, H, W)`, uint8.
+        Label maps, `(B, H, W)`, uint8.
 
     Raises:
-        ValueError: If `masks` has another number of dimensions or too many slots.
+        ValueError: If `masks` is not four-dimensional or has more than 255 slots.
 
     Example:
         >>> labels_from_masks(torch.tensor([[[[0.9, 0.5, 0.2]], [[0.1, 0.5, 0.8]]]])).tolist()
@@ -27,22 +27,22 @@ def labels_from_masks(masks: Tensor) -> Tensor:
     if masks.ndim != 4 or masks.shape[1] > IGNORED:
         expected = "to be of shape (B, K, H, W) with K <= 255"
         raise ValueError(f"Expected argument `masks` {expected}, but got {tuple(masks.shape)}")
-    return masks.max(dim=1).indices.to(torch.uint8)  # on the CPU five times as fast as argmax, with the same ties
+    return masks.max(dim=1).indices.to(torch.uint8)  # on the CPU five times as fast as argmax, with equal results
 
 
 def contingency_table(pred: Tensor, target: Tensor, *, num_slots: int | None = None) -> Tensor:
-    """Count, for each image, the pixels of every predicted label that have each true label.
+    """Count the pixels of each pair of a predicted and a true label, for each image.
 
-    Nothing is read back from the device when `num_slots` is given. A label out of range is an index error on the CPU
+    There is no device synchronisation if `num_slots` is given. A label out of range raises an index error on the CPU
     and a device-side assertion on a GPU.
 
     Args:
         pred: Predicted labels, `(B, ...)`, integers from 0 to P - 1.
         target: True labels, `(B, ...)`, integers from 0 to 255, in any order and with gaps; 255 is ignored.
-        num_slots: Number P of predicted labels. None: the largest of `pred` plus one, which waits for the device.
+        num_slots: Number of predicted labels, P. None: the maximum of `pred` plus one (synchronises with the device).
 
     Returns:
-        Numbers of pixels, `(B, P, 255)`, int64; column t counts the true label t.
+        Pixel counts, `(B, P, 255)`, int64; column t counts the pixels of true label t.
 
     Raises:
         ValueError: If the shapes differ, a label map is not of integers, or `num_slots` is below 1.
@@ -57,14 +57,14 @@ def contingency_table(pred: Tensor, target: Tensor, *, num_slots: int | None = N
     if num_slots is None:
         num_slots = int(pred.max()) + 1 if pred.numel() else 1
     columns = IGNORED + 1
-    index = pred.to(torch.int32).mul_(columns).add_(target).to(torch.int64)  # int32 halves the traffic of one step
+    index = pred.to(torch.int32).mul_(columns).add_(target).to(torch.int64)  # int32 halves the memory traffic
     table = torch.zeros(len(pred), num_slots * columns, dtype=torch.int32, device=pred.device)
     table.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int32))
-    return off_mps(table).view(len(pred), num_slots, columns)[:, :, :IGNORED].to(torch.int64)
+    return move_off_mps(table).view(len(pred), num_slots, columns)[:, :, :IGNORED].to(torch.int64)
 
 
-def off_mps(tensor: Tensor) -> Tensor:
-    """Move a tensor from Apple's MPS, which has no float64, to the CPU; leave it where it is on other devices."""
+def move_off_mps(tensor: Tensor) -> Tensor:
+    """Move a tensor from Apple's MPS, which has no float64, to the CPU; return tensors of other devices as they are."""
     return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
@@ -74,17 +74,17 @@ def _check_labels(pred: Tensor, target: Tensor, num_slots: int | None) -> None:
         raise ValueError(f"Expected arguments `pred` and `target` {expected}")
     for name, labels in (("pred", pred), ("target", target)):
         if labels.is_floating_point() or labels.is_complex():
-            hint = "turn soft masks into labels with `labels_from_masks`"
+            hint = "convert soft masks by `labels_from_masks`"
             raise ValueError(f"Expected argument `{name}` to be integer labels, but got {labels.dtype}; {hint}")
     if num_slots is not None and num_slots < 1:
         raise ValueError(f"Expected argument `num_slots` to be at least 1, but got {num_slots}")
 
 
-def iou_of_table(table: Tensor) -> Tensor:
-    """Compute the IoU of every predicted mask with every true mask.
+def iou_from_table(table: Tensor) -> Tensor:
+    """Compute the IoU of each predicted mask with each true mask.
 
     Args:
-        table: Numbers of pixels, `(B, P, T)`, int64, as `contingency_table` counts them.
+        table: Output of `contingency_table`, `(B, P, T)`, int64.
 
     Returns:
         IoUs, `(B, P, T)`, float64; 0 where a mask is empty.

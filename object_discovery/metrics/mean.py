@@ -1,4 +1,4 @@
-"""Average a score over images: the state that every metric of the library keeps."""
+"""Base classes of the metrics: means over images, with a state of fixed dtype."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from object_discovery.metrics.contingency import off_mps
+from object_discovery.metrics.contingency import move_off_mps
 
 
-class FullPrecision(Metric):
-    """A metric whose state follows it to a device but never changes its type: half-precision training leaves it alone.
+class FixedDtypeMetric(Metric):
+    """Metric whose state moves between devices but keeps its dtype, also when the model is cast to half precision.
 
-    Apple's MPS has no float64: there the state stays on the CPU.
+    On Apple's MPS, which has no float64, the state stays on the CPU.
     """
 
     full_state_update = False
@@ -24,18 +24,18 @@ class FullPrecision(Metric):
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
         def move(tensor: Tensor) -> Tensor:
             device = fn(torch.empty(0, device=tensor.device)).device
-            return off_mps(tensor) if device.type == "mps" else tensor.to(device)
+            return move_off_mps(tensor) if device.type == "mps" else tensor.to(device)
 
         return super()._apply(move, exclude_state)
 
 
-class ImageMean(FullPrecision):
-    """Mean over images of one score or several; subclasses compute the scores and call `add`.
+class ImageMean(FixedDtypeMetric):
+    """Mean over images of one or several scores; subclasses compute the scores and call `add`.
 
-    The state is a sum in float64 and two counts, however many images are seen, and is added up over processes.
+    The state is a sum in float64 and two counts, whatever the number of images; it is summed over processes.
 
     Args:
-        num_scores: Scores of each image. None: one, a scalar.
+        num_scores: Number of scores per image. None: one, and the mean is a scalar.
         kwargs: Arguments of `torchmetrics.Metric`.
     """
 
@@ -54,8 +54,8 @@ class ImageMean(FullPrecision):
         """Add the scores of a batch.
 
         Args:
-            scores: `(B,)`, or `(B, num_scores)`.
-            skip_nan: Leave scores that are NaN out of the mean; an image with one is counted in `n_skipped`.
+            scores: Scores of each image, `(B,)` or `(B, num_scores)`.
+            skip_nan: Exclude scores that are NaN from the mean, and count images with such a score in `n_skipped`.
         """
         scores = scores.detach().to(self.total.device, torch.float64)
         skipped = scores.isnan() if skip_nan else torch.zeros_like(scores, dtype=torch.bool)
@@ -64,9 +64,9 @@ class ImageMean(FullPrecision):
         self.n_skipped = self.n_skipped + skipped.reshape(len(scores), -1).any(1).sum()
 
     def compute(self) -> Any:
-        """Average over the images seen so far.
+        """Compute the mean over all images so far.
 
         Returns:
-            The mean, float64; NaN if no image could be scored.
+            The mean, float64; NaN if no image has a score.
         """
         return self.total / self.count

@@ -1,4 +1,4 @@
-"""Scores by intersection over union (IoU): best overlap, one-to-one matching, localisation."""
+"""Metrics of intersection over union (IoU): mean best overlap, mean IoU after Hungarian matching, and CorLoc."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from object_discovery.metrics.assignment import linear_assignment
-from object_discovery.metrics.clevrtex import clevrtex_miou_of_table
-from object_discovery.metrics.contingency import contingency_table, iou_of_table
+from object_discovery.metrics.clevrtex import clevrtex_miou_from_table
+from object_discovery.metrics.contingency import contingency_table, iou_from_table
 from object_discovery.metrics.mean import ImageMean
 
 MatchVariant = Literal["foreground", "all", "clevrtex"]
@@ -18,56 +18,57 @@ MatchVariant = Literal["foreground", "all", "clevrtex"]
 def mean_best_overlap(
     pred: Tensor, target: Tensor, *, ignore_background: bool = True, num_slots: int | None = None
 ) -> Tensor:
-    """Average, over the true masks of each image, the best IoU with any predicted mask.
+    """Compute the mean best overlap (mBO): the best IoU of each true mask with any predicted mask, averaged.
 
-    A map of instances gives mBO-i, a map of classes mBO-c. One predicted mask may serve several true masks.
+    Instance label maps give mBO-i, class label maps mBO-c. A predicted mask may be the best of several true masks.
 
     Args:
         pred: Predicted labels, `(B, ...)`, integers from 0 to `num_slots` - 1.
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
-        ignore_background: Leave the background out of the average; it still counts in the unions.
-        num_slots: Number of predicted labels. None: the largest of `pred` plus one, which waits for the device.
+        ignore_background: Exclude the background mask from the mean; its pixels still count in the unions.
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (synchronises with the device).
 
     Returns:
-        A score for each image, `(B,)`, float64, from 0 to 1; NaN where there is no true mask.
+        Score of each image, `(B,)`, float64 in [0, 1]; NaN if it has no true mask.
 
     Raises:
         ValueError: If the shapes differ or a label map is not of integers.
 
     Reference:
-        Pont-Tuset et al., Multiscale Combinatorial Grouping, 2015 (arXiv:1503.00848).
+        Pont-Tuset et al., Multiscale Combinatorial Grouping for Image Segmentation and Object Proposal Generation, 2015
+        (arXiv:1503.00848).
 
     Example:
         >>> mean_best_overlap(torch.tensor([[0, 0, 0, 1]]), torch.tensor([[0, 0, 3, 3]])).tolist()
         [0.5]
     """
     table = contingency_table(pred, target, num_slots=num_slots)
-    return best_overlap_of_table(table, ignore_background=ignore_background)
+    return best_overlap_from_table(table, ignore_background=ignore_background)
 
 
-def best_overlap_of_table(table: Tensor, *, ignore_background: bool = True) -> Tensor:
+def best_overlap_from_table(table: Tensor, *, ignore_background: bool = True) -> Tensor:
     """Compute the mean best overlap from contingency tables `(B, P, T)`; see `mean_best_overlap`."""
     first = 1 if ignore_background else 0
-    best = iou_of_table(table).amax(1)[:, first:]
+    best = iou_from_table(table).amax(1)[:, first:]
     return best.sum(1) / _count_masks(table[:, :, first:])
 
 
 def mean_iou(
     pred: Tensor, target: Tensor, *, variant: MatchVariant = "foreground", num_slots: int | None = None
 ) -> Tensor:
-    """Match predicted to true masks one to one and average the IoU over the true masks of each image.
+    """Compute the mean IoU (mIoU) over the true masks of each image after Hungarian matching with the predicted masks.
 
-    The matching maximises the sum of the IoUs. A true mask without a partner scores 0.
+    The one-to-one matching maximises the sum of the IoUs. An unmatched true mask scores 0.
 
     Args:
         pred: Predicted labels, `(B, ...)`, integers from 0 to `num_slots` - 1.
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
-        variant: `foreground` matches and averages true objects only; `all` takes the background as one more true
-            mask; `clevrtex` is the benchmark's score, see `clevrtex_miou`.
-        num_slots: Number of predicted labels. None: the largest of `pred` plus one, which waits for the device.
+        variant: `foreground` matches and averages true objects only; `all` includes the background as a true mask;
+            `clevrtex` is the score of that benchmark, see `clevrtex_miou`.
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (synchronises with the device).
 
     Returns:
-        A score for each image, `(B,)`, float64, from 0 to 1; NaN where there is no true mask.
+        Score of each image, `(B,)`, float64 in [0, 1]; NaN if it has no true mask.
 
     Raises:
         ValueError: If the shapes differ, a label map is not of integers, or `variant` is unknown.
@@ -77,31 +78,31 @@ def mean_iou(
         [0.25]
     """
     _check_variant(variant)
-    return matched_iou_of_table(contingency_table(pred, target, num_slots=num_slots), variant=variant)
+    return matched_iou_from_table(contingency_table(pred, target, num_slots=num_slots), variant=variant)
 
 
-def matched_iou_of_table(table: Tensor, *, variant: MatchVariant = "foreground") -> Tensor:
+def matched_iou_from_table(table: Tensor, *, variant: MatchVariant = "foreground") -> Tensor:
     """Compute the mean matched IoU from contingency tables `(B, P, T)`; see `mean_iou`."""
     if variant == "clevrtex":
-        return clevrtex_miou_of_table(table)
+        return clevrtex_miou_from_table(table)
     first = 1 if variant == "foreground" else 0
-    iou = iou_of_table(table)[:, :, first:]
-    column = linear_assignment(iou, maximize=True).unsqueeze(2)  # (B, P, 1); -1 where a slot has no partner
+    iou = iou_from_table(table)[:, :, first:]
+    column = linear_assignment(iou, maximize=True).unsqueeze(2)  # (B, P, 1); -1 for unmatched slots
     matched = iou.gather(2, column.clamp(min=0)).masked_fill(column < 0, 0.0)
     return matched.sum((1, 2)) / _count_masks(table[:, :, first:])
 
 
 def corloc(pred: Tensor, target: Tensor, *, threshold: float = 0.5, num_slots: int | None = None) -> Tensor:
-    """Tell in which images some true object is met by a predicted mask (correct localisation).
+    """Compute correct localisation (CorLoc): whether any predicted mask has a high IoU with any true object.
 
     Args:
         pred: Predicted labels, `(B, ...)`, integers from 0 to `num_slots` - 1.
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
-        threshold: The IoU that must be exceeded.
-        num_slots: Number of predicted labels. None: the largest of `pred` plus one, which waits for the device.
+        threshold: IoU that must be exceeded, in [0, 1).
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (synchronises with the device).
 
     Returns:
-        1 or 0 for each image, `(B,)`, float64; NaN where there is no true object.
+        1 or 0 for each image, `(B,)`, float64; NaN if it has no true object.
 
     Raises:
         ValueError: If the shapes differ or a label map is not of integers.
@@ -111,11 +112,12 @@ def corloc(pred: Tensor, target: Tensor, *, threshold: float = 0.5, num_slots: i
         [1.0]
     """
     table = contingency_table(pred, target, num_slots=num_slots)
-    found = (iou_of_table(table)[:, :, 1:] > threshold).flatten(1).any(1)
-    return found.to(torch.float64).masked_fill(_count_masks(table[:, :, 1:]) == 0, torch.nan)
+    localised = (iou_from_table(table)[:, :, 1:] > threshold).flatten(1).any(1)
+    return localised.to(torch.float64).masked_fill(_count_masks(table[:, :, 1:]) == 0, torch.nan)
 
 
 def _count_masks(table: Tensor) -> Tensor:
+    """Count the true masks of each image, `(B,)`."""
     return (table.sum(1) > 0).sum(1)
 
 
@@ -126,11 +128,11 @@ def _check_variant(variant: str) -> None:
 
 
 class MeanBestOverlap(ImageMean):
-    """Mean best overlap over images; images without a true mask are skipped.
+    """Mean best overlap (mBO), averaged over images; images without a true mask are skipped.
 
     Args:
-        num_slots: Number of predicted labels. None: found for each batch, which waits for the device.
-        ignore_background: Leave the background out of the average.
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
+        ignore_background: Exclude the background mask from the mean.
         kwargs: Arguments of `torchmetrics.Metric`.
     """
 
@@ -139,15 +141,15 @@ class MeanBestOverlap(ImageMean):
         self.num_slots, self.ignore_background = num_slots, ignore_background
 
     def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add a batch of label maps, each `(B, ...)`."""
+        """Add a batch of predicted and true label maps, each `(B, ...)`."""
         self.add(mean_best_overlap(pred, target, ignore_background=self.ignore_background, num_slots=self.num_slots))
 
 
 class MeanIoU(ImageMean):
-    """Mean matched IoU over images; images without a true mask are skipped.
+    """Mean IoU after Hungarian matching, averaged over images; images without a true mask are skipped.
 
     Args:
-        num_slots: Number of predicted labels. None: found for each batch, which waits for the device.
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
         variant: `foreground`, `all` or `clevrtex`; see `mean_iou`.
         kwargs: Arguments of `torchmetrics.Metric`.
 
@@ -161,16 +163,16 @@ class MeanIoU(ImageMean):
         self.num_slots, self.variant = num_slots, variant
 
     def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add a batch of label maps, each `(B, ...)`."""
+        """Add a batch of predicted and true label maps, each `(B, ...)`."""
         self.add(mean_iou(pred, target, variant=self.variant, num_slots=self.num_slots))
 
 
 class CorLoc(ImageMean):
-    """Share of the images in which some object is met; images without an object are skipped.
+    """Correct localisation (CorLoc), the share of images with a localised object; images without objects are skipped.
 
     Args:
-        num_slots: Number of predicted labels. None: found for each batch, which waits for the device.
-        threshold: The IoU that must be exceeded.
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
+        threshold: IoU that must be exceeded, in [0, 1).
         kwargs: Arguments of `torchmetrics.Metric`.
     """
 
@@ -179,5 +181,5 @@ class CorLoc(ImageMean):
         self.num_slots, self.threshold = num_slots, threshold
 
     def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add a batch of label maps, each `(B, ...)`."""
+        """Add a batch of predicted and true label maps, each `(B, ...)`."""
         self.add(corloc(pred, target, threshold=self.threshold, num_slots=self.num_slots))

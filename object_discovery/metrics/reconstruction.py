@@ -1,4 +1,4 @@
-"""Reconstruction error of images."""
+"""Squared reconstruction error of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from object_discovery.metrics.contingency import off_mps
+from object_discovery.metrics.contingency import move_off_mps
 from object_discovery.metrics.mean import ImageMean
 
 Reduction = Literal["mean", "sum"]
@@ -18,14 +18,14 @@ def reconstruction_error(pred: Tensor, target: Tensor, *, reduction: Reduction =
 
     Args:
         pred: Reconstructions, `(B, ...)`, floats.
-        target: Images of the same shape and range, floats. The ClevrTex numbers are for 3 x 128 x 128 in [0, 1].
-        reduction: Over the elements of an image: `mean`, or `sum` as ClevrTex reports it.
+        target: Images of the same shape and range, floats. ClevrTex reports errors of 3 x 128 x 128 pixels in [0, 1].
+        reduction: Over the elements of an image: `mean`, or `sum` as in ClevrTex.
 
     Returns:
-        Errors, `(B,)`, float64.
+        Error of each image, `(B,)`, float64.
 
     Raises:
-        ValueError: If the shapes differ, a tensor is not of floats, or `reduction` is unknown.
+        ValueError: If the shapes differ, a tensor is not floating-point, or `reduction` is unknown.
 
     Example:
         >>> reconstruction_error(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2), reduction="sum").tolist()
@@ -38,7 +38,7 @@ def reconstruction_error(pred: Tensor, target: Tensor, *, reduction: Reduction =
     if not (pred.is_floating_point() and target.is_floating_point()):
         expected = f"to be floats, but got {pred.dtype} and {target.dtype}; scale uint8 images to [0, 1]"
         raise ValueError(f"Expected arguments `pred` and `target` {expected}")
-    pred, target = off_mps(pred.detach()).flatten(1), off_mps(target.detach()).flatten(1)
+    pred, target = move_off_mps(pred.detach()).flatten(1), move_off_mps(target.detach()).flatten(1)
     squares = (pred.to(torch.float32) - target.to(torch.float32)).square()
     total = squares.sum(1, dtype=torch.float64)
     return total if reduction == "sum" else total / squares.shape[1]
@@ -50,10 +50,10 @@ def _check_reduction(reduction: str) -> None:
 
 
 class ReconstructionError(ImageMean):
-    """Mean squared error over images; a NaN in a reconstruction shows in the result.
+    """Squared reconstruction error, averaged over images; a NaN in a reconstruction makes the result NaN.
 
     Args:
-        reduction: Over the elements of an image: `mean`, or `sum` as ClevrTex reports it.
+        reduction: Over the elements of an image: `mean`, or `sum` as in ClevrTex.
         kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:

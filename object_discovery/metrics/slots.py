@@ -1,4 +1,4 @@
-"""How alike the slots of an image are, and how much their features vary together: what regularisers act on."""
+"""Similarity of slots and covariance of their features, the quantities that the regularisers of slots penalise."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from object_discovery.metrics.mean import FullPrecision, ImageMean
+from object_discovery.metrics.mean import FixedDtypeMetric, ImageMean
 
 
 def slot_cosine(slots: Tensor) -> Tensor:
-    """Average the cosine of every two different slots of an image.
+    """Compute the cosine similarity of the slots of each image, averaged over all pairs of different slots.
 
     Args:
-        slots: Slot vectors, `(B, K, D)`; those that are all 0 were left out and do not count.
+        slots: Slot vectors, `(B, K, D)`; inactive (masked) slots are 0 and are excluded.
 
     Returns:
-        Values from -1 to 1, `(B,)`, float32; 0 for a single slot.
+        Mean similarity in [-1, 1], `(B,)`, float32; 0 for a single slot.
 
     Raises:
-        ValueError: If `slots` is not of three dimensions.
+        ValueError: If `slots` is not three-dimensional.
 
     Example:
         >>> slot_cosine(torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[1.0, 1.0], [3.0, 3.0]]]))
         tensor([0., 1.])
     """
-    _check(slots)
+    _check_shape(slots)
     count = slots.ne(0).any(2).sum(1)
     directions = F.normalize(slots.detach().float(), dim=2)
-    # The sum of all cosines is the squared length of the sum of directions; those of slots with themselves leave it.
+    # The similarities of all pairs sum to the squared norm of the sum; subtract those of slots with themselves.
     pairs = directions.sum(1).square().sum(1) - directions.square().sum((1, 2))
     return (pairs / (count * (count - 1)).clamp_min(1)).clamp(-1, 1)
 
 
 def slot_covariance(slots: Tensor) -> Tensor:
-    """Average the absolute covariance of every two different features over all slots of all images.
+    """Compute the mean absolute off-diagonal entry of the covariance matrix of the slots of all images.
 
     Args:
-        slots: Slot vectors, `(B, K, D)`; those that are all 0 were left out and do not count.
+        slots: Slot vectors, `(B, K, D)`; inactive (masked) slots are 0 and are excluded.
 
     Returns:
-        A scalar, float64, at least 0; 0 for a single feature, NaN for a single slot in all.
+        A scalar, float64, at least 0; 0 if D is 1, NaN if there is only one slot in all images.
 
     Raises:
-        ValueError: If `slots` is not of three dimensions.
+        ValueError: If `slots` is not three-dimensional.
 
     Example:
         >>> slot_covariance(torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]]))
@@ -57,13 +57,13 @@ def slot_covariance(slots: Tensor) -> Tensor:
     return metric.compute()  # type: ignore[no-any-return]
 
 
-def _check(slots: Tensor) -> None:
+def _check_shape(slots: Tensor) -> None:
     if slots.ndim != 3:
         raise ValueError(f"Expected argument `slots` to be of shape (B, K, D), but got {tuple(slots.shape)}")
 
 
 class SlotCosine(ImageMean):
-    """The mean over images of `slot_cosine`.
+    """Cosine similarity of the slots of an image (`slot_cosine`), averaged over images.
 
     Example:
         >>> metric = SlotCosine()
@@ -73,17 +73,17 @@ class SlotCosine(ImageMean):
     """
 
     def update(self, slots: Tensor) -> None:
-        """Add slots `(B, K, D)`."""
+        """Add a batch of slots, `(B, K, D)`."""
         self.add(slot_cosine(slots), skip_nan=False)
 
 
-class SlotCovariance(FullPrecision):
-    """The value of `slot_covariance` over all slots seen, however they come in batches.
+class SlotCovariance(FixedDtypeMetric):
+    """Covariance of slot features (`slot_covariance`) over all slots so far, whatever the batches.
 
-    The state is sums in float64 and a count, and is added up over processes.
+    The state is the sums of first and second moments in float64 and a count; it is summed over processes.
 
     Args:
-        slot_size: D.
+        slot_size: Size of a slot, D.
         kwargs: Arguments of `torchmetrics.Metric`.
 
     Example:
@@ -105,19 +105,19 @@ class SlotCovariance(FullPrecision):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, slots: Tensor) -> None:
-        """Add slots `(B, K, D)`.
+        """Add a batch of slots, `(B, K, D)`.
 
         Raises:
-            ValueError: If they are of another shape.
+            ValueError: If `slots` is not three-dimensional.
         """
-        _check(slots)
+        _check_shape(slots)
         rows = slots.detach().flatten(0, 1).to(self.total.device, torch.float64)
         self.total = self.total + rows.sum(0)
         self.products = self.products + rows.T @ rows
         self.count = self.count + rows.ne(0).any(1).sum()
 
     def compute(self) -> Tensor:
-        """Average over every two different features; NaN before two slots were seen."""
+        """Compute the mean absolute off-diagonal covariance; NaN for fewer than two slots."""
         covariance = self.products - self.total[:, None] * self.total / self.count
         size = len(covariance)
         mean = (covariance.abs().sum() - covariance.diagonal().abs().sum()) / max(size * (size - 1), 1)

@@ -11,7 +11,7 @@ from object_discovery.errors import CheckpointError
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code in it.
+    """Read a checkpoint onto the CPU without running any code of it.
 
     Raises:
         CheckpointError: If it is missing, damaged, or not one of this library's.
@@ -20,7 +20,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint at {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler met
+    except Exception as error:  # the unpickler raises many types
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read: it is damaged or of another kind"
         ) from error

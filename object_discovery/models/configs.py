@@ -13,7 +13,7 @@ from object_discovery.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `1e-3` as a number, as the command line does; YAML 1.1 wants `1.0e-3`."""
+    """YAML loader that reads `1e-3` as a number, as the command line does; YAML 1.1 requires `1.0e-3`."""
 
 
 _Loader.add_implicit_resolver(
@@ -25,10 +25,10 @@ def read_config(name: str | Path) -> dict[str, Any]:
     """Read a configuration: the name of a shipped one, or a YAML file.
 
     Args:
-        name: Name without an ending, such as `sa_clevr6`, or path of a file.
+        name: Name of a shipped configuration, such as `sa_clevr6`, or path of a file.
 
     Returns:
-        Values by the names of flags.
+        Values by flag name.
 
     Raises:
         UserError: If there is no such configuration, or it is not a YAML mapping.

@@ -1,28 +1,50 @@
-"""Load a trained model for use, and refuse settings that it cannot work with before any work is done."""
+"""Loading of trained models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from object_discovery.errors import CheckpointError, UserError
-from object_discovery.models.base import ObjectDiscoveryModel
+from object_discovery.models.base import ObjectDiscoveryModel, has_capability
 from object_discovery.models.checkpoints import read_checkpoint
-from object_discovery.models.gnm import GNM
 from object_discovery.models.registry import MODELS
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Find the checkpoint at a path.
+
+    Args:
+        path: A checkpoint, or the folder of a training run.
+
+    Returns:
+        The checkpoint; of a folder `checkpoints/best.ckpt` or, without one, `checkpoints/last.ckpt`.
+
+    Raises:
+        CheckpointError: If the folder has neither.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    candidates = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"Expected a run folder with {candidates[0].relative_to(path)}, but {path} has none")
 
 
 def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
     """Load a checkpoint of any model onto the CPU, in evaluation mode.
 
     Args:
-        path: A file written by training.
+        path: A checkpoint, or the folder of a training run, see `find_checkpoint`.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or of a model this version does not know.
+        CheckpointError: If the file is missing, damaged, or of a model that this version does not know.
     """
+    path = find_checkpoint(path)
     model_type = read_checkpoint(path)["model_type"]
     if model_type not in MODELS:
         raise CheckpointError(f"{path} is of model type {model_type!r}, which this version does not know")
@@ -32,19 +54,19 @@ def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
 def load_for_inference(
     path: str | Path, num_slots: int | None = None, num_iterations: int | None = None
 ) -> ObjectDiscoveryModel[Any]:
-    """Load a checkpoint of any model onto the CPU, and try it on one empty image.
+    """Load a checkpoint of any model onto the CPU, and check the options on one blank image.
 
     Args:
         path: A file written by training.
-        num_slots: Number of slots. None: as trained.
-        num_iterations: Iterations of Slot Attention. None: as trained.
+        num_slots: Number of slots. None: as in training.
+        num_iterations: Iterations of Slot Attention. None: as in training.
 
     Returns:
-        The model in evaluation mode; its `forward_options` hold what was given.
+        The model in evaluation mode; its `forward_options` hold the options given.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or of a model this version does not know.
-        UserError: If the model cannot work with these numbers.
+        UserError: If the model does not support these options.
     """
     model = load(path)
     given = {"num_slots": num_slots, "num_iterations": num_iterations}
@@ -59,16 +81,16 @@ def load_for_inference(
 
 
 def measure_likelihood(model: ObjectDiscoveryModel[Any], num_particles: int) -> None:
-    """Let the test of a model estimate the log-likelihood of each image, as `log_likelihood`.
+    """Make `Trainer.test` estimate the log-likelihood of each image, logged as `test/log_likelihood`.
 
     Raises:
         UserError: If the model has no likelihood, or `num_particles` is below 1.
     """
-    if not isinstance(model, GNM):
+    if not has_capability(model, "log_likelihood"):
         raise UserError(
-            f"Expected argument `particles` with a model of images' likelihood, gnm, but got one of type "
-            f"{model.model_type}"
+            "Expected argument `particles` with a model that has a likelihood of images, such as gnm, but got one of "
+            f"type {model.model_type}"
         )
     if num_particles < 1:
         raise UserError(f"Expected argument `particles` to be at least 1, but got {num_particles}")
-    model.num_particles = num_particles
+    cast(Any, model).num_particles = num_particles

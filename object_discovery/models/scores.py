@@ -1,9 +1,9 @@
-"""The scores that validation and test report for every model."""
+"""Metrics of a validation or test split, accumulated batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -18,12 +18,15 @@ from object_discovery.metrics import (
     reconstruction_error,
 )
 
+MetricInputs: TypeAlias = Mapping[str, Any]
+"""Arguments of `Metric.update` by the name of the metric: one tensor, or a tuple of several."""
+
 
 class MeanScore(ImageMean):
-    """The mean over images of a score computed elsewhere.
+    """Mean over images of a score that is computed elsewhere.
 
     Args:
-        skip_nan: Leave images out whose score is NaN. By default they make the mean NaN, so that they are seen.
+        skip_nan: Leave out images whose score is NaN. By default they make the mean NaN, so that they are noticed.
     """
 
     def __init__(self, *, skip_nan: bool = False) -> None:
@@ -36,64 +39,73 @@ class MeanScore(ImageMean):
 
 
 class SplitScores(nn.Module):
-    """Everything that is measured on a split, added up batch by batch on the device.
+    """All metrics of a split, which follow the module to its device and are synchronised across processes.
 
     Args:
-        own: Names of scores that only this model has.
+        extra: Metrics besides those of every model, by name, see `ObjectDiscoveryModel.extra_metrics`.
+
+    Example:
+        >>> sorted(SplitScores({"loss": MeanScore()}).metrics)
+        ['active_slots', 'duplicated_slots', 'loss', 'mask_entropy', 'mse', 'segmentation']
     """
 
-    def __init__(self, own: Sequence[str] = ()) -> None:
+    def __init__(self, extra: Mapping[str, Metric] | None = None) -> None:
         super().__init__()
-        self.segmentation = SegmentationScores()
-        names = ("mse", "active_slots", "duplicated_slots", "mask_entropy", *own)
-        self.means = nn.ModuleDict({name: MeanScore() for name in names})
-        self.sets = nn.ModuleDict()  # metrics of all images together, where a model has some
+        names = ("mse", "active_slots", "duplicated_slots", "mask_entropy")
+        means = {name: MeanScore() for name in names}
+        self.metrics = nn.ModuleDict({"segmentation": SegmentationScores(), **means, **(extra or {})})
 
     def update(
         self,
-        found: Discovery,
+        discovery: Discovery,
         images: Tensor,
         masks: Tensor | None,
-        own: Mapping[str, Tensor] | None = None,
+        extra: MetricInputs | None = None,
         classes: Tensor | None = None,
     ) -> None:
         """Add a batch.
 
         Args:
-            found: What was found.
+            discovery: The model's output.
             images: `(B, 3, H, W)`.
-            masks: Label maps `(B, H, W)`, if there are any.
-            own: The scores that only this model has, `(B,)` each.
-            classes: Label maps of classes `(B, H, W)`, for protocols that score them.
+            masks: True label maps `(B, H, W)`, where there are any.
+            extra: Arguments for the extra metrics, by name; metrics without arguments are not updated.
+            classes: True label maps of classes `(B, H, W)`, for protocols that score them.
         """
-        values = {
-            **(own or {}),
-            "active_slots": active_slots(found.masks),
-            "duplicated_slots": duplicated_slots(found.slots),
-            "mask_entropy": mask_entropy(found.masks),
+        inputs: dict[str, Any] = {
+            **(extra or {}),
+            "active_slots": active_slots(discovery.masks),
+            "duplicated_slots": duplicated_slots(discovery.slots),
+            "mask_entropy": mask_entropy(discovery.masks),
         }
-        if found.image is not None:
-            values["mse"] = reconstruction_error(found.image, images)
-        for name, value in values.items():
-            cast(MeanScore, self.means[name]).update(value)
+        if discovery.image is not None:
+            inputs["mse"] = reconstruction_error(discovery.image, images)
         if masks is not None:
-            self.segmentation.num_slots = found.masks.shape[1]
-            self.segmentation.update(found.labels, masks)
+            segmentation = cast(SegmentationScores, self.metrics["segmentation"])
+            segmentation.num_slots = discovery.masks.shape[1]
+            inputs["segmentation"] = (discovery.labels, masks)
+        self.update_metrics(inputs)
 
-    def metrics(self) -> dict[str, Metric]:
-        """Return the metrics that have seen images."""
-        every = {"segmentation": self.segmentation, **cast(dict[str, Metric], {**self.means, **self.sets})}
-        return {name: metric for name, metric in every.items() if metric.update_called}
+    def update_metrics(self, inputs: MetricInputs) -> None:
+        """Update metrics by name with their arguments."""
+        for name, arguments in inputs.items():
+            arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+            cast(Metric, self.metrics[name]).update(*arguments)
+
+    def updated(self) -> dict[str, Metric]:
+        """Return the metrics that have been updated since the last reset, by name."""
+        metrics = {name: cast(Metric, metric) for name, metric in self.metrics.items()}
+        return {name: metric for name, metric in metrics.items() if metric.update_called}
 
     def compute(self) -> dict[str, Tensor]:
-        """Average over all images, of all processes."""
+        """Compute every updated metric over all images of all processes."""
         scores: dict[str, Tensor] = {}
-        for name, metric in self.metrics().items():
+        for name, metric in self.updated().items():
             value = metric.compute()
             scores.update(value if isinstance(value, dict) else {name: value})
         return {name: value.float() for name, value in scores.items()}
 
     def reset(self) -> None:
-        """Start again at nothing."""
-        for metric in (self.segmentation, *self.means.values(), *self.sets.values()):
+        """Reset every metric."""
+        for metric in self.metrics.values():
             cast(Metric, metric).reset()

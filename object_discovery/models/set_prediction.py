@@ -1,4 +1,4 @@
-"""Set prediction with Slot Attention: one object with its properties from each slot, learned from true sets.
+"""Set prediction with Slot Attention.
 
 Reference:
     Locatello et al., Object-Centric Learning with Slot Attention, NeurIPS 2020, arXiv 2006.15055, sections 3.2 and 4.2.
@@ -7,30 +7,29 @@ Reference:
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import UserError
-from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.weight_init import init_weights
 from object_discovery.metrics import linear_assignment
 from object_discovery.metrics.average_precision import COLUMNS, AveragePrecision
-from object_discovery.models.scores import SplitScores
-from object_discovery.models.slot_model import SlotModel
+from object_discovery.models.slot_model import SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SetPredictionParams
 
 PropertyLoss = Literal["huber", "cross_entropy"]
 _COORDINATES = 3
-_LEAST = 1e-6  # least probability whose logarithm is taken
+_MIN_PROBABILITY = 1e-6  # clamp of logarithms
 
 
 def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
-    """Choose channels and strides of the recommended encoder: a quarter of the resolution, at most 32 x 32, remains.
+    """Return channels and strides of the recommended encoder: a quarter of the resolution, at most 32 x 32.
 
     Returns:
         Channels and strides of the convolutions, four of which keep the size.
@@ -47,10 +46,10 @@ def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
 def match_objects(
     pred: Tensor, target: Tensor, coordinate_weight: float = 1.0, property_loss: PropertyLoss = "huber"
 ) -> Tensor:
-    """Give each prediction one true row, all different, such that `set_loss` is least.
+    """Match predictions to targets one to one by the Hungarian algorithm, minimising `set_loss`.
 
-    Filling is added where there are more predictions than rows. Where there are fewer, filling is left out first, then
-    those objects that fit worst.
+    Targets are padded if there are more predictions. If there are fewer, padding is dropped first, then the objects of
+    highest cost.
 
     Args:
         pred: Predicted rows, `(B, K, 19)`.
@@ -59,7 +58,7 @@ def match_objects(
         property_loss: Loss of everything else, see `set_loss`.
 
     Returns:
-        The row of each prediction, `(B, K, 19)`.
+        The matched target of each prediction, `(B, K, 19)`.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -76,28 +75,27 @@ def match_objects(
     target = F.pad(target.float(), (0, 0, 0, max(0, slots - rows)))
     with torch.no_grad():
         cost = _pair_loss(pred.float()[:, :, None], target[:, None], coordinate_weight, property_loss)  # (B, K, N)
-        if rows > slots:  # nobody predicts the rows given to these slots; an object costs more there than anywhere else
-            dear = rows * cost.amax((1, 2), keepdim=True) + 1
-            nobody = dear * (target[:, None, :, -1] > 0)
-            cost = torch.cat([cost, nobody.expand(-1, rows - slots, -1)], dim=1)
-        row_of = linear_assignment(cost)[:, :slots]
-    return target.gather(1, row_of[..., None].expand(-1, -1, target.shape[2]))
+        if rows > slots:  # dummy predictions; an object costs more there than at any prediction
+            penalty = rows * cost.amax((1, 2), keepdim=True) + 1
+            dummy = penalty * (target[:, None, :, -1] > 0)
+            cost = torch.cat([cost, dummy.expand(-1, rows - slots, -1)], dim=1)
+        indices = linear_assignment(cost)[:, :slots]
+    return target.gather(1, indices[..., None].expand(-1, -1, target.shape[2]))
 
 
 def set_loss(
     pred: Tensor, target: Tensor, coordinate_weight: float = 1.0, property_loss: PropertyLoss = "huber"
 ) -> Tensor:
-    """Compute the distance of predicted sets from true ones, whatever their order.
+    """Compute the permutation-invariant loss of predicted sets.
 
-    It is the sum over matched pairs of the average over the 19 numbers of Huber's loss, 0.5 e^2 for errors e of at most
-    1 and |e| - 0.5 above (published). With `cross_entropy` all numbers but the coordinates have the binary
-    cross-entropy instead, and where the true row is filling only its last number counts. Its gradient does not fade
-    where a prediction is surely wrong, so that objects are told apart after far fewer steps.
+    The sum over matched pairs of the Huber loss (delta 1), averaged over the 19 properties, as published. With
+    `cross_entropy`, all properties but the coordinates have the binary cross-entropy instead, and padded targets count
+    only by their presence. Its gradient does not vanish for confident wrong predictions, so that it learns faster.
 
     Args:
         pred: Predicted rows, `(B, K, 19)`, in [0, 1].
-        target: True rows, `(B, O, 19)`; filling is 0.
-        coordinate_weight: What the loss of the three coordinates is multiplied by; 1 as published.
+        target: True rows, `(B, O, 19)`; padding is 0.
+        coordinate_weight: Weight of the three coordinates; 1 as published.
         property_loss: Loss of size, material, shape, colour and presence: `huber` or `cross_entropy`.
 
     Returns:
@@ -117,26 +115,26 @@ def set_loss(
 
 
 def _pair_loss(pred: Tensor, target: Tensor, coordinate_weight: float, property_loss: PropertyLoss) -> Tensor:
-    """Compare rows `(..., 19)` one by one."""
+    """Compute the loss of pairs of rows `(..., 19)`."""
     error = (pred - target).abs()
     huber = torch.where(error <= 1, 0.5 * error.square(), error - 0.5)
     coordinates = coordinate_weight * huber[..., :_COORDINATES].sum(-1)
     if property_loss == "huber":
         return (coordinates + huber[..., _COORDINATES:].sum(-1)) / huber.shape[-1]
-    sure = pred[..., _COORDINATES:].clamp(_LEAST, 1 - _LEAST)  # by hand: torch's refuses autocast
+    probability = pred[..., _COORDINATES:].clamp(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)  # torch's refuses autocast
     truth = target[..., _COORDINATES:]
-    entropy = -(truth * sure.log() + (1 - truth) * (1 - sure).log())
-    real = target[..., -1]
-    return (real * (coordinates + entropy[..., :-1].sum(-1)) + entropy[..., -1]) / huber.shape[-1]
+    entropy = -(truth * probability.log() + (1 - truth) * (1 - probability).log())
+    presence = target[..., -1]
+    return (presence * (coordinates + entropy[..., :-1].sum(-1)) + entropy[..., -1]) / huber.shape[-1]
 
 
 class SetPrediction(SlotModel[SetPredictionParams]):
-    """Predict the objects of a scene with their properties, in any order.
+    """Set prediction: the properties of one object from each slot (Locatello et al. 2020).
 
-    It learns from batches that have `objects` besides images: float `(B, O, 19)`, x, y and z scaled from [-3, 3] to
-    [0, 1], one-hot size (2), material (2), shape (3) and colour (8), and 1 for an object; filling is 0. Masks are the
-    attention of the slots. Validation and test log the average precision `ap_inf`, `ap_1`, `ap_0.5`, `ap_0.25` and
-    `ap_0.125`; `mask` is scored where a batch has it.
+    Supervised by batches with `objects`, float `(B, O, 19)`: x, y and z scaled from [-3, 3] to [0, 1], one-hot size
+    (2), material (2), shape (3) and colour (8), and presence; padding is 0. Masks are the attention of the slots.
+    Validation and test log the average precision `ap_inf`, `ap_1`, `ap_0.5`, `ap_0.25` and `ap_0.125`, and the scores
+    of masks where a batch has `mask`.
 
     Args:
         params: The hyperparameters.
@@ -160,47 +158,30 @@ class SetPrediction(SlotModel[SetPredictionParams]):
     def __init__(self, params: SetPredictionParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
         p = self.params
-        channels, strides = encoder_shape(p.resolution)
-        self.encoder = ConvEncoder(
-            p.resolution,
-            p.encoder_channels or channels,
-            p.encoder_strides or strides,
-            p.feature_size,
-            kernel_size=p.encoder_kernel,
-            frequencies=p.position_frequencies,
-            residual=p.encoder_residual,
-            batch_norm=p.encoder_residual,
-            norm_eps=p.norm_eps,
-        )
+        self.encoder = build_encoder(p, *encoder_shape(p.resolution), batch_norm=p.encoder_residual)
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.head = nn.Sequential(
             nn.Linear(p.slot_size, p.head_size), nn.ReLU(inplace=True), nn.Linear(p.head_size, COLUMNS)
         )
         init_weights(p.weight_init, (self.encoder, self.slot_attention, self.head), self.slot_attention)
         if p.encoder_residual:
-            self.encoder.start_as_colours()
+            self.encoder.init_as_identity()
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
-        """Choose the best checkpoint by the average precision within distance 1."""
+        """Select the best checkpoint by the average precision within distance 1."""
         return "val/ap_1", "max"
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
-        """Do the work of `forward`: masks are the attention at image size; `properties` says what the slots are."""
-        clusters = self.seeds(images, self.encoder.size, slots, num_slots)
-        slots, attention = self.attend_slots(self.encoder(images * 2 - 1), slots, num_slots, num_iterations, clusters)
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
+        """Do the work of `forward`; masks are the attention, resized to the image."""
+        clusters = self.initial_clusters(images, self.encoder.size, options)
+        slots, attention = self.attend_slots(self.encoder(images * 2 - 1), options, clusters)
         attention = rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         masks = F.interpolate(attention, images.shape[-2:], mode="bilinear", align_corners=False)
         return Discovery(slots, masks, attention=attention)
 
     def properties(self, slots: Tensor) -> Tensor:
-        """Turn slots `(B, K, D)` into rows of properties `(B, K, 19)`, float32 in [0, 1]."""
+        """Predict the properties `(B, K, 19)` of slots `(B, K, D)`, float32 in [0, 1]."""
         return self.head(slots).float().sigmoid()  # type: ignore[no-any-return]
 
     def predict(self, images: Tensor, **options: Any) -> Tensor:
@@ -215,20 +196,22 @@ class SetPrediction(SlotModel[SetPredictionParams]):
         """
         if "objects" not in batch:
             raise UserError(
-                f"Expected batches with `objects`, but got {', '.join(batch)}: set prediction learns from datasets "
-                "that describe their objects, such as scenes, clevr and clevr_with_masks, without random_flip and "
-                "random_crop, after which the coordinates would be wrong"
+                f"Expected batches with `objects`, but got {', '.join(batch)}: set prediction is supervised by "
+                "datasets with properties of objects, such as scenes, clevr and clevr_with_masks, "
+                "without random_flip and random_crop, which invalidate the coordinates"
             )
         p, slots = self.params, self(batch["image"]).slots
         pred = self.properties(slots)
         loss = set_loss(pred, batch["objects"], p.coordinate_weight, p.property_loss).mean()
         return self.regularize({"loss": loss}, slots)
 
-    def _score(self, split: str, batch: Batch) -> Discovery:
-        found = super()._score(split, batch)
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics of slots and the average precision."""
+        return {**super().extra_metrics(), "average_precision": AveragePrecision()}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Find the objects of a batch; where it has `objects`, predict their properties for the average precision."""
+        discovery, extra = super().score_batch(batch)
         if "objects" in batch:
-            sets = cast(SplitScores, self.scores[split]).sets
-            if "average_precision" not in sets:
-                sets["average_precision"] = AveragePrecision().to(self.device)
-            cast(AveragePrecision, sets["average_precision"]).update(self.properties(found.slots), batch["objects"])
-        return found
+            extra = {**extra, "average_precision": (self.properties(discovery.slots), batch["objects"])}
+        return discovery, extra

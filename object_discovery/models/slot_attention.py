@@ -1,4 +1,4 @@
-"""Slot Attention's autoencoder: each slot explains a part of the image.
+"""Slot Attention autoencoder.
 
 Reference:
     Locatello et al., Object-Centric Learning with Slot Attention, NeurIPS 2020, arXiv 2006.15055.
@@ -15,15 +15,14 @@ from torch import Tensor
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.decoder import BroadcastDecoder
-from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.slot_centric import slot_centres
 from object_discovery.layers.weight_init import init_weights
-from object_discovery.models.slot_model import SlotModel
+from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SlotAttentionParams
 
 
 def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
-    """Choose channels and strides of the recommended encoder: at most 32 x 32 positions remain.
+    """Return channels and strides of the recommended encoder, with at most 32 x 32 output positions.
 
     Returns:
         Channels and strides of four convolutions.
@@ -38,7 +37,7 @@ def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
 
 
 def decoder_shape(resolution: int) -> tuple[list[int], list[int], int]:
-    """Choose channels and strides of the recommended decoder, and the stride of its last layer.
+    """Return channels and strides of the recommended decoder, and the stride of its last layer.
 
     Returns:
         Channels and strides of the transposed convolutions, and the final stride.
@@ -53,20 +52,20 @@ def decoder_shape(resolution: int) -> tuple[list[int], list[int], int]:
 
 
 class SlotAttentionModel(SlotModel[SlotAttentionParams]):
-    """Find objects by reconstructing the image slot by slot.
+    """Slot Attention autoencoder: CNN encoder, Slot Attention, spatial broadcast decoder (Locatello et al. 2020).
 
     Args:
         params: The hyperparameters.
         **settings: Fields of `SlotAttentionParams`, in place of `params`.
 
     Raises:
-        ValueError: If the decoder does not reach the resolution, or a value is out of its range.
+        ValueError: If the decoder does not reach the resolution, or a value is out of range.
 
     Example:
         >>> import torch
         >>> model = SlotAttentionModel(num_slots=4, resolution=35)
-        >>> found = model(torch.rand(2, 3, 35, 35))
-        >>> found.masks.shape, found.image.shape  # masks sum to 1 over the slots
+        >>> discovery = model(torch.rand(2, 3, 35, 35))
+        >>> discovery.masks.shape, discovery.image.shape  # masks sum to 1 over the slots
         (torch.Size([2, 4, 35, 35]), torch.Size([2, 3, 35, 35]))
     """
 
@@ -76,24 +75,14 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
     def __init__(self, params: SlotAttentionParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
         p = self.params
-        channels, strides = encoder_shape(p.resolution)
-        self.encoder = ConvEncoder(
-            p.resolution,
-            p.encoder_channels or channels,
-            p.encoder_strides or strides,
-            p.feature_size,
-            kernel_size=p.encoder_kernel,
-            frequencies=p.position_frequencies,
-            residual=p.encoder_residual,
-            norm_eps=p.norm_eps,
-        )
+        self.encoder = build_encoder(p, *encoder_shape(p.resolution))
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
         if p.weight_init == "torch":
-            self.slot_attention.reset_slots(wide=True)
+            self.slot_attention.reset_slots(standard_normal=True)
         init_weights(p.weight_init, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
         if p.encoder_residual:
-            self.encoder.start_as_colours()
+            self.encoder.init_as_identity()
 
     def _build_decoder(self) -> BroadcastDecoder:
         p = self.params
@@ -110,47 +99,37 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             final_kernel_size=p.decoder_final_kernel or final_stride + 2,
             final_stride=final_stride,
             frequencies=p.position_frequencies,
-            frames=p.slot_centric,
+            slot_centric=p.slot_centric,
         )
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`, on images whose shape has been checked."""
-        found = self._discover(images, slots, num_slots, num_iterations)
-        if self.params.image_range == "unit" or found.image is None or found.slot_images is None:
-            return found
-        return found._replace(image=(found.image + 1) / 2, slot_images=(found.slot_images + 1) / 2)
+        discovery = self._discover(images, options)
+        if self.params.image_range == "unit" or discovery.image is None or discovery.slot_images is None:
+            return discovery
+        return discovery._replace(image=(discovery.image + 1) / 2, slot_images=(discovery.slot_images + 1) / 2)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the mean squared error of the reconstruction, in the range of colours that the network works in."""
+        """Compute the mean squared error of the reconstruction, in the pixel range of the network."""
         images = batch["image"]
         self.check_images(images)
-        found = self._discover(images)
-        assert found.image is not None
-        return self.regularize({"loss": F.mse_loss(found.image, self._colours(images))}, found.slots)
+        discovery = self._discover(images)
+        assert discovery.image is not None
+        return self.regularize(
+            {"loss": F.mse_loss(discovery.image, self._to_network_range(images).float())}, discovery.slots
+        )
 
-    def _discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
-        """Do the work of `discover`, with colours in the range that the network works in."""
-        features = self.encoder(self._colours(images))
-        clusters = self.seeds(images, self.encoder.size, slots, num_slots)
-        slots, attention = self.attend_slots(features, slots, num_slots, num_iterations, clusters)
+    def _discover(self, images: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> Discovery:
+        """Do the work of `discover`, with images in the pixel range of the network."""
+        features = self.encoder(self._to_network_range(images))
+        clusters = self.initial_clusters(images, self.encoder.size, options)
+        slots, attention = self.attend_slots(features, options, clusters)
         centres = slot_centres(attention, self.encoder.size) if self.params.slot_centric else None
-        image, slot_images, masks = self.decoder(slots, centres, self.present(slots))
+        image, slot_images, masks = self.decoder(slots, centres, self.active_mask(slots))
         return Discovery(
             slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         )
 
-    def _colours(self, images: Tensor) -> Tensor:
-        """Bring images from [0, 1] into the range that the network works in."""
+    def _to_network_range(self, images: Tensor) -> Tensor:
+        """Convert images from [0, 1] to the pixel range of the network."""
         return images if self.params.image_range == "unit" else images * 2 - 1

@@ -1,32 +1,72 @@
-"""What the models with Slot Attention share: the core, `forward`, the losses on slots and the scores of slots."""
+"""Base class of the models with Slot Attention: `forward`, losses on slots and metrics of slots."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import Metric
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.clustering import appearance_clusters
-from object_discovery.layers.compositing import present_slots
+from object_discovery.layers.compositing import active_mask
+from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.layers.regularizers import SlotRegularizer, Term
 from object_discovery.layers.slot_attention import SlotAttention
 from object_discovery.metrics import SlotCosine, SlotCovariance
 from object_discovery.models.base import ObjectDiscoveryModel
-from object_discovery.models.scores import SplitScores
-from object_discovery.params import SlotParams
+from object_discovery.params import SetPredictionParams, SlotAttentionParams, SlotParams
 from object_discovery.schedules import cosine_anneal, linear_anneal
 
 S = TypeVar("S", bound=SlotParams)
 _CLUSTER_GRID = 20
 
 
-class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
-    """A model around one Slot Attention, `slot_attention`; subclasses build it and give `discover` and `losses`.
+class SlotOptions(NamedTuple):
+    """Options of one call of a model with Slot Attention."""
 
-    `losses` ends with `regularize`, which adds the losses on slots that the hyperparameters ask for.
+    slots: Tensor | None = None
+    """Initial slots, `(B, K, D)`. None: those of the model."""
+    num_slots: int | None = None
+    """Number of slots, K. None: as in training."""
+    num_iterations: int | None = None
+    """Iterations of Slot Attention. None: as in training."""
+
+
+DEFAULT_OPTIONS = SlotOptions()
+"""The model's own slots and numbers."""
+
+
+def build_encoder(
+    params: SlotAttentionParams | SetPredictionParams, channels: list[int], strides: list[int], batch_norm: bool = False
+) -> ConvEncoder:
+    """Build the convolutional encoder of a model that reads pixels.
+
+    Args:
+        params: The hyperparameters, whose channels and strides have precedence.
+        channels: Channels of the recommended convolutions.
+        strides: Their strides.
+        batch_norm: Normalise the inputs of the residual convolutions over the batch.
+    """
+    return ConvEncoder(
+        params.resolution,
+        params.encoder_channels or channels,
+        params.encoder_strides or strides,
+        params.feature_size,
+        kernel_size=params.encoder_kernel,
+        frequencies=params.position_frequencies,
+        residual=params.encoder_residual,
+        batch_norm=batch_norm,
+        norm_eps=params.norm_eps,
+    )
+
+
+class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
+    """Model with Slot Attention; subclasses build `slot_attention` and define `discover` and `losses`.
+
+    `losses` should end with `regularize`, which adds the weighted losses on slots.
     """
 
     slot_attention: SlotAttention
@@ -37,7 +77,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
 
     @property
     def slot_steps(self) -> int:
-        """For how many steps slots have been trained; their noise and the weights of their losses go by it."""
+        """Steps in which the slots were trained; the schedules of noise and losses on slots depend on it."""
         return self.global_step
 
     def forward(  # type: ignore[override]
@@ -51,32 +91,33 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         """Find the objects in images.
 
         Args:
-            images: `(B, 3, H, W)`, floats in [0, 1].
-            slots: Slots to start from, `(B, K, D)`. None: the model's own.
-            num_slots: K for this call. None: as trained; learned queries allow no more than were trained.
-            num_iterations: Iterations for this call. None: as trained.
+            images: `(B, 3, H, W)`, floats in [0, 1] or uint8.
+            slots: Initial slots, `(B, K, D)`. None: those of the model.
+            num_slots: Number of slots. None: as in training, which is the maximum for learned queries.
+            num_iterations: Iterations of Slot Attention. None: as in training.
 
         Returns:
-            Slots, masks and attention; and the reconstruction and what each slot paints, where the model has them.
+            Slots, masks and attention; reconstruction and slot images where the model has them.
 
         Raises:
-            ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
+            ValueError: If the images are not of the model's resolution or range, or `num_slots` is out of its range.
         """
-        self.check_images(images)
-        return self.discover(images, slots, num_slots, num_iterations)
+        images = self.prepare_images(images)
+        if not len(images):
+            return self.discover_nothing(images, num_slots=num_slots, num_iterations=num_iterations)
+        return self.discover(images, SlotOptions(slots, num_slots, num_iterations))
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`, on images whose shape has been checked."""
         raise TypeError(f"{type(self).__name__} has no discover")
 
+    @property
+    def default_options(self) -> SlotOptions:
+        """The options of validation, test and prediction, see `forward_options`."""
+        return SlotOptions(None, self.forward_options.get("num_slots"), self.forward_options.get("num_iterations"))
+
     def build_slot_attention(self, input_size: int) -> SlotAttention:
-        """Build the core for inputs of a size, as the hyperparameters say."""
+        """Build the Slot Attention layer for inputs of a dimension."""
         p = self.params
         return SlotAttention(
             p.num_slots,
@@ -94,14 +135,9 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         )
 
     def attend_slots(
-        self,
-        features: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-        clusters: Tensor | None = None,
+        self, features: Tensor, options: SlotOptions = DEFAULT_OPTIONS, clusters: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Find the slots of features `(B, N, F)`, in training with the noise on learned queries that is due.
+        """Compute the slots of features `(B, N, F)`, in training with the scheduled noise on learned queries.
 
         Returns:
             Slots `(B, K, D)` and attention `(B, K, N)`, see `SlotAttention.forward`.
@@ -109,65 +145,73 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         steps = self.params.noise_steps
         noise = cosine_anneal(self.slot_steps, 1.0, 0.0, steps) if steps and self.training else 0.0
         return self.slot_attention(  # type: ignore[no-any-return]
-            features, slots, num_slots=num_slots, num_iterations=num_iterations, noise=noise, clusters=clusters
+            features,
+            options.slots,
+            num_slots=options.num_slots,
+            num_iterations=options.num_iterations,
+            noise=noise,
+            clusters=clusters,
         )
 
-    def seeds(
-        self, maps: Tensor, size: int, slots: Tensor | None = None, num_slots: int | None = None
-    ) -> Tensor | None:
-        """Cluster what slots can start from, if the hyperparameters ask for it and no slots are given.
+    def initial_clusters(self, maps: Tensor, size: int, options: SlotOptions) -> Tensor | None:
+        """Cluster images or features for clustering-based slot initialisation, with `cluster_init`.
 
         Args:
-            maps: Images or maps of features, `(B, C, H, W)`.
-            size: Height and width h of the grid that slots attend to; clusters are formed on one of at most 20 x 20.
-            slots: Slots to start from. None: the model's own.
-            num_slots: K for this call. None: as trained.
+            maps: Images or feature maps, `(B, C, H, W)`.
+            size: Height and width h of the grid of features; clusters are computed on at most 20 x 20 positions.
+            options: Options of this call; with initial slots there are no clusters.
 
         Returns:
-            Shares of the positions, `(B, K, h * h)`, see `SlotAttention.forward`; or None.
+            Soft assignments `(B, K, h * h)`, see `SlotAttention.forward`; None without clusters.
         """
-        if not self.params.cluster_init or slots is not None:
+        if not self.params.cluster_init or options.slots is not None:
             return None
-        count = self.params.num_slots if num_slots is None else num_slots
+        count = self.params.num_slots if options.num_slots is None else options.num_slots
         coarse = size // -(-size // _CLUSTER_GRID)
-        shares = appearance_clusters(maps, coarse, max(1, count), self.params.cluster_min_gain)
-        grid = shares.view(*shares.shape[:2], coarse, coarse)
+        clusters = appearance_clusters(maps, coarse, max(1, count), self.params.cluster_min_gain)
+        grid = clusters.view(*clusters.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
-    def present(self, slots: Tensor) -> Tensor | None:
-        """Tell which slots `(B, K, D)` were not left out of their image, bool `(B, K)`; None where none can be."""
-        return present_slots(slots) if self.params.cluster_init else None
+    def active_mask(self, slots: Tensor) -> Tensor | None:
+        """Return which slots `(B, K, D)` are active, bool `(B, K)`; None where all are."""
+        return active_mask(slots) if self.params.cluster_init else None
 
-    def mask_inactive_slots(self, masks: Tensor, slots: Tensor) -> Tensor:
-        """Take what slots that were left out have of masks `(B, K, N)`, and share it out among the others."""
-        present = self.present(slots)
-        if present is None:
-            return masks
-        masks = masks * present[..., None]
-        return masks / masks.sum(1, keepdim=True).clamp_min(1e-6)
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics of slots: mean absolute covariance of their features, mean cosine similarity."""
+        size = self.params.slot_size
+        return {**super().extra_metrics(), "slot_covariance": SlotCovariance(size), "slot_cosine": SlotCosine()}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Find the objects of a batch, and compute the arguments of the `extra_metrics` by their names."""
+        discovery, extra = super().score_batch(batch)
+        return discovery, {**extra, **self.slot_scores(discovery.slots)}
+
+    def slot_scores(self, slots: Tensor) -> dict[str, Any]:
+        """Return the arguments of the metrics of slots `(B, K, D)`."""
+        return {"slot_covariance": slots, "slot_cosine": slots}
 
     def regularize(self, losses: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
-        """Add the losses on slots that are asked for, in training.
+        """Add the weighted losses on slots, in training.
 
         Args:
-            losses: The model's own losses; `loss` is minimised.
+            losses: The losses of the model; `loss` is minimised.
             slots: `(B, K, D)`.
 
         Returns:
-            The same with the weighted sum as `loss`, what was `loss` before as `unregularized_loss`, and each loss on
-            slots without its weight: `covariance_loss`, `variance_loss` and `cosine_loss`.
+            The losses with the weighted sum as `loss`, the former `loss` as `unregularized_loss`, and each loss on
+            slots without weight: `covariance_loss`, `variance_loss` and `cosine_loss`.
         """
         if self.regularizer is None or not self.training:
             return losses
         terms: dict[str, Tensor] = self.regularizer(slots)
         weights, total = self._regularizer_weights(), losses["loss"]
         for name, value in terms.items():
-            total = total + weights[name] * value  # out of place: `loss` is logged as it was, too
+            total = total + weights[name] * value  # out of place, as `loss` is logged too
         logged = {f"{name}_loss": value for name, value in terms.items()}
         return {**losses, "loss": total, "unregularized_loss": losses["loss"], **logged}
 
     def _regularizer_weights(self) -> dict[str, float]:
-        """Return the weight of each loss on slots at this step."""
+        """Compute the weights of the losses on slots at this step."""
         p, step = self.params, self.slot_steps
         return {
             "covariance": linear_anneal(step, 0.0, p.covariance_weight, 0, p.covariance_warmup),
@@ -176,7 +220,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         }
 
     def _build_regularizer(self) -> SlotRegularizer | None:
-        """Build what the losses on slots need, without changing the random numbers that other weights are drawn of."""
+        """Build the losses on slots, without changing the random state of the other weights."""
         p = self.params
         terms: dict[Term, float] = {
             "covariance": p.covariance_weight,
@@ -196,13 +240,3 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
                 divide_by_square=p.covariance_divisor == "square",
                 variance_target=p.variance_target,
             )
-
-    def _score(self, split: str, batch: Batch) -> Discovery:
-        found = super()._score(split, batch)
-        sets = cast(SplitScores, self.scores[split]).sets
-        if "slot_cosine" not in sets:
-            sets["slot_covariance"] = SlotCovariance(found.slots.shape[2]).to(self.device)
-            sets["slot_cosine"] = SlotCosine().to(self.device)
-        for name in ("slot_covariance", "slot_cosine"):
-            cast(SlotCosine, sets[name]).update(found.slots)
-        return found

@@ -1,7 +1,16 @@
-"""Find the objects in images of any size: label maps, masks, boxes and pictures."""
+"""Segment the objects of images of any size: label maps, masks, boxes and pictures; generate and compose scenes."""
 
-from object_discovery.prediction.images import find_images, read_image
-from object_discovery.prediction.objects import FoundSlot, Prediction, predict
-from object_discovery.prediction.output import picture, write_prediction
+from object_discovery.prediction.files import predict_files
+from object_discovery.prediction.images import find_images
+from object_discovery.prediction.objects import Prediction, SlotSegment, predict
+from object_discovery.prediction.output import prediction_grid, write_prediction
 
-__all__ = ["FoundSlot", "Prediction", "find_images", "picture", "predict", "read_image", "write_prediction"]
+__all__ = [
+    "Prediction",
+    "SlotSegment",
+    "find_images",
+    "predict",
+    "predict_files",
+    "prediction_grid",
+    "write_prediction",
+]

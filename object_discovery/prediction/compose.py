@@ -1,94 +1,104 @@
-"""Scenes composed of slots of several images: `predict.py --compose`."""
+"""Scenes composed of the slots of several images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
-from object_discovery.models import SLATE
+from object_discovery.files import check_writable
+from object_discovery.models.base import has_capability
 from object_discovery.models.loading import load_for_inference
+from object_discovery.prediction.files import read_images, warn
+from object_discovery.prediction.images import find_images
 from object_discovery.prediction.objects import predict
 from object_discovery.visualization.background import background_slot
 from object_discovery.visualization.grid import picture_grid, save_png
 
-MOST_IMAGES = 8
-"""Images that scenes are composed of."""
+MAX_IMAGES = 8
+"""Largest number of images whose slots are recombined."""
 
 
-def compose(
+def compose_files(
+    paths: Sequence[str | Path],
     checkpoint: str | Path,
-    images: Sequence[Image.Image],
     out: str | Path,
     *,
-    crop: bool = False,
+    fit: str | None = None,
     num_slots: int | None = None,
     num_iterations: int | None = None,
     seed: int = 0,
-) -> Path:
-    """Compose scenes of the slots of images, and draw them.
+) -> tuple[Path, list[Path]]:
+    """Compose scenes of the slots of image files, and write them as one picture.
 
     Args:
-        checkpoint: A trained SLATE.
-        images: RGB images of any sizes; the first eight are taken.
-        out: Folder for `composed.png`, see `composition_picture`.
-        crop: See the central square only.
+        paths: Images, and folders of images; the first eight images are used. Those that cannot be read are skipped
+            with a warning.
+        checkpoint: A trained model that decodes any set of slots, such as SLATE.
+        out: Folder of `composed.png`, see `composition_grid`.
+        fit: How non-square images are made square, see `predict`.
         num_slots: Number of slots. None: as trained.
         num_iterations: Iterations of Slot Attention. None: as trained.
-        seed: Seed of slots that start at random.
+        seed: Seed of the initial slots of models that sample them.
 
     Returns:
-        The picture.
+        The picture, and the images that could not be read.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
-        UserError: If the model composes nothing, or there are fewer than two images or slots.
+        UserError: If the model cannot compose scenes, or there are fewer than two images or slots.
     """
+    files, unreadable = find_images(paths, warn)
+    check_writable(out, "out")
+    images = read_images(files[:MAX_IMAGES])
+    unreadable += [file for file in files[:MAX_IMAGES] if file not in images]
     model = load_for_inference(checkpoint, num_slots, num_iterations)
-    if not isinstance(model, SLATE):
-        found = f"but {checkpoint} is of model type {model.model_type}"
-        raise UserError(f"Expected a model that composes scenes, such as slate, {found}")
+    if not has_capability(model, "compose"):
+        actual = f"but {checkpoint} is of model type {model.model_type}"
+        raise UserError(f"Expected a model that composes scenes, such as slate, {actual}")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     _check_number(len(images))
-    predictions = predict(model, images[:MOST_IMAGES], crop=crop)
-    picture = composition_picture(model, torch.cat([prediction.seen for prediction in predictions]))
+    predictions = predict(model, list(images.values()), fit=fit)
+    grid = composition_grid(model, torch.cat([prediction.inputs for prediction in predictions]))
     path = Path(out) / "composed.png"
-    save_png(picture, path)
-    return path
+    save_png(grid, path)
+    return path, unreadable
 
 
-def main_objects(found: Discovery) -> Tensor:
-    """Choose the largest slot of each image that is not its background.
+def main_objects(discovery: Discovery) -> Tensor:
+    """Return the slot with the largest segment of each image, the background left out.
 
     Args:
-        found: What was found in B images, in at least two slots.
+        discovery: Output of a model for B images, with at least two slots.
 
     Returns:
-        The slots, `(B,)`, int64.
+        Indices of slots, `(B,)`, int64.
 
     Example:
         >>> masks = torch.tensor([[[[9.0, 9, 9, 9]], [[0, 10, 10, 0]], [[0, 0, 0, 0]]]])
         >>> main_objects(Discovery(torch.zeros(1, 3, 8), masks)).tolist()
         [1]
     """
-    labels, number = found.labels, found.slots.shape[1]
-    areas = torch.stack([(labels == slot).flatten(1).sum(1) for slot in range(number)], 1)
-    areas.scatter_(1, background_slot(labels, number)[:, None], -1)
+    labels, num_slots = discovery.labels, discovery.slots.shape[1]
+    areas = torch.stack([(labels == slot).flatten(1).sum(1) for slot in range(num_slots)], 1)
+    areas.scatter_(1, background_slot(labels, num_slots)[:, None], -1)
     return areas.argmax(1)
 
 
 def edited_slots(slots: Tensor, objects: Tensor) -> dict[str, Tensor]:
-    """Take the object out of each image, exchange it for that of the next image, and add that of the next image.
+    """Remove the main object of each image, exchange it for that of the next image, and add that of the next image.
+
+    Shapes: B images, K slots, D slot size.
 
     Args:
         slots: `(B, K, D)`; the image after the last is the first.
-        objects: The slot of each image's object, `(B,)`.
+        objects: Index of the slot of each image's main object, `(B,)`.
 
     Returns:
         `removed` `(B, K - 1, D)`, `exchanged` `(B, K, D)` and `added` `(B, K + 1, D)`.
@@ -99,28 +109,28 @@ def edited_slots(slots: Tensor, objects: Tensor) -> dict[str, Tensor]:
         >>> [edited[name][0].flatten().tolist() for name in ("removed", "exchanged", "added")]
         [[0.0], [0.0, 3.0], [0.0, 1.0, 3.0]]
     """
-    images, number, size = slots.shape
-    rows = torch.arange(images, device=slots.device)
-    others = slots[rows, objects].roll(-1, 0)
-    kept = torch.arange(number, device=slots.device) != objects[:, None]
+    num_images, num_slots, size = slots.shape
+    rows = torch.arange(num_images, device=slots.device)
+    next_objects = slots[rows, objects].roll(-1, 0)
+    is_other_slot = torch.arange(num_slots, device=slots.device) != objects[:, None]
     exchanged = slots.clone()
-    exchanged[rows, objects] = others
+    exchanged[rows, objects] = next_objects
     return {
-        "removed": slots[kept].view(images, number - 1, size),
+        "removed": slots[is_other_slot].view(num_images, num_slots - 1, size),
         "exchanged": exchanged,
-        "added": torch.cat([slots, others[:, None]], 1),
+        "added": torch.cat([slots, next_objects[:, None]], 1),
     }
 
 
 @torch.no_grad()
-def composition_picture(model: SLATE, images: Tensor) -> Tensor:
-    """Draw a row for each image: itself, what its slots paint, each slot, and scenes with an object changed.
+def composition_grid(model: Any, images: Tensor) -> Tensor:
+    """Build a picture with a row for each image: the image, its reconstruction, its slots, and composed scenes.
 
-    The object is the image's largest. It is taken out, exchanged for that of the image in the next row, and joined by
-    it. The first row follows the last.
+    The main object of the image is removed, exchanged for that of the next row, and joined by it. The first row follows
+    the last.
 
     Args:
-        model: In evaluation mode, with at least two slots.
+        model: In evaluation mode, with `compose` and at least two slots.
         images: At least two, `(B, 3, H, W)` in [0, 1].
 
     Returns:
@@ -131,17 +141,17 @@ def composition_picture(model: SLATE, images: Tensor) -> Tensor:
     """
     _check_number(len(images))
     images = images.to(model.device)
-    found: Discovery = model(images, **model.forward_options)
-    number = found.slots.shape[1]
-    if number < 2:
-        raise UserError(f"Expected at least 2 slots to compose scenes of, but got {number}")
-    objects = main_objects(found)
-    masks = found.masks[:, :, None]
-    shown = images[:, None] * masks + 1 - masks
-    columns = {"image": images, "through slots": model.compose(found.slots)}
-    columns.update({f"slot {slot}": shown[:, slot] for slot in range(number)})
-    columns["object"] = shown[torch.arange(len(images), device=images.device), objects]
-    columns.update({name: model.compose(slots) for name, slots in edited_slots(found.slots, objects).items()})
+    discovery: Discovery = model(images, **model.forward_options)
+    num_slots = discovery.slots.shape[1]
+    if num_slots < 2:
+        raise UserError(f"Expected at least 2 slots to compose scenes of, but got {num_slots}")
+    objects = main_objects(discovery)
+    masks = discovery.masks[:, :, None]
+    segments = images[:, None] * masks + 1 - masks  # on white
+    columns = {"image": images, "through slots": model.compose(discovery.slots)}
+    columns.update({f"slot {slot}": segments[:, slot] for slot in range(num_slots)})
+    columns["object"] = segments[torch.arange(len(images), device=images.device), objects]
+    columns.update({name: model.compose(slots) for name, slots in edited_slots(discovery.slots, objects).items()})
     return picture_grid(columns)
 
 

@@ -1,89 +1,55 @@
-"""Read image files of any kind as RGB."""
+"""Find image files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from object_discovery.errors import CorruptFileError, UserError
+from object_discovery.errors import UserError
 
 
-class ImageFile(NamedTuple):
-    """An image to read."""
-
-    path: Path
-    named: bool
-    """The user gave the file itself, not a folder that it is in."""
-
-
-def find_images(paths: Sequence[str | Path], warn: Callable[[str], None]) -> list[ImageFile]:
-    """List image files, and those in folders in the order of their names; hidden files are left out.
+def find_images(paths: Sequence[str | Path], warn: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
+    """List image files, and those in folders sorted by name; hidden files are left out.
 
     Args:
-        paths: Files and folders, each file taken once; folders are not searched for further folders.
-        warn: Called with a line for each file of a folder that is no image.
+        paths: Files and folders. A file that comes twice is listed once. Folders within folders are not searched.
+        warn: Called with one line for each file that is skipped.
 
     Returns:
-        Files that Pillow knows; what is damaged further on shows when they are read.
+        The files whose header Pillow recognises, and the given files (not those in folders) that it does not.
 
     Raises:
-        UserError: If there is no such file or folder, a file is no image, or no image is left.
+        UserError: If a path does not exist, or there is no image.
     """
-    found: dict[Path, ImageFile] = {}
+    images: dict[Path, None] = {}
+    unreadable: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"Expected an image or a folder, but {path} does not exist")
-        named = not path.is_dir()
-        inside = [path] if named else sorted(file for file in path.iterdir() if file.is_file())
-        for file in inside:
-            if not named and file.name.startswith("."):
-                continue
+        for file in _files(path):
             try:
                 with Image.open(file):
-                    found.setdefault(file, ImageFile(file, named))
+                    images[file] = None
             except (OSError, ValueError, Image.DecompressionBombError) as error:
-                if named:
+                if len(paths) == 1 and file == path:
                     raise UserError(_reason(file, error)) from error
                 warn(f"skipped: {_reason(file, error)}")
-    if not found:
+                unreadable += [file] if file == path else []
+    if not images:
         raise UserError(f"Expected some images, but found none in {', '.join(map(str, paths)) or 'nothing'}")
-    return list(found.values())
+    return list(images), unreadable
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Read an image as 8-bit RGB, turned as its EXIF orientation says.
-
-    Transparent pixels are composited on white. 16-bit grey is scaled to 8 bits; grey of floats is taken to be in
-    [0, 1]. Of an animation the first picture is read.
-
-    Raises:
-        CorruptFileError: If it is not an image that can be read as a whole.
-    """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorruptFileError(_reason(path, error)) from error
+def _files(path: Path) -> list[Path]:
+    """Return the visible files of a folder, or the file itself."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray((np.nan_to_num(np.asarray(image)).clip(0, 1) * 255).round().astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _reason(path: str | Path, error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"{path} is no image that Pillow can read"
     return f"{path} cannot be read as an image: {error}"

@@ -1,26 +1,26 @@
-"""Which slot is the background: a rule, since no model says so."""
+"""Rule by which one slot of each image is taken for the background, since most models have no background slot."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-RULE = "the slot that covers most of the image's border; of equal ones the larger, then the lower"
+RULE = "the slot that covers most of the image's border; ties go to the larger area, then to the lower index"
 """The rule in words."""
 
 
 def background_slot(labels: Tensor, num_slots: int) -> Tensor:
-    """Find the slot that covers most of the pixels on the border of each image.
+    """Return the slot that covers the most pixels on the border of each image.
 
-    Of slots that cover equally many, the one that covers more of the whole image is taken, then the lowest. If the
-    background is spread over several slots, only this one is taken for it; an object that fills the image is, too.
+    Ties go to the slot with the larger area, then to the lower index. Limits of the rule: of a background split over
+    several slots it returns one only, and it takes an object that fills the image for the background.
 
     Args:
-        labels: The slot of each pixel, `(B, H, W)`, integers from 0 to `num_slots` - 1.
-        num_slots: K.
+        labels: Slot of each pixel, `(B, H, W)`, integers from 0 to `num_slots` - 1.
+        num_slots: Number of slots, K.
 
     Returns:
-        A slot for each image, `(B,)`, int64.
+        Index of the background slot of each image, `(B,)`, int64.
 
     Raises:
         ValueError: If `labels` is not of shape `(B, H, W)`.
@@ -32,7 +32,7 @@ def background_slot(labels: Tensor, num_slots: int) -> Tensor:
     """
     if labels.ndim != 3:
         raise ValueError(f"Expected argument `labels` to be of shape (B, H, W), but got {tuple(labels.shape)}")
-    hits = one_hot(labels.long(), num_slots)  # (B, H, W, K)
-    area = hits.sum((1, 2))
-    inner = hits[:, 1:-1, 1:-1].sum((1, 2))
-    return ((area - inner) * (labels[0].numel() + 1) + area).argmax(1)
+    masks = one_hot(labels.long(), num_slots)  # (B, H, W, K)
+    area = masks.sum((1, 2))
+    border = area - masks[:, 1:-1, 1:-1].sum((1, 2))
+    return (border * (labels[0].numel() + 1) + area).argmax(1)

@@ -1,4 +1,4 @@
-"""Colours for label maps, told apart at a glance."""
+"""Palette of label maps: distinct colours, farthest-point sampled in OKLab."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from torch import Tensor
 
 from object_discovery.discovery import IGNORED
 
+MASK_ALPHA = 0.6
+"""Opacity of masks that are laid over an image, in every picture of the library."""
 _BACKGROUND = 40
 _LIGHTNESS = (0.5, 0.95)
 
 
 def palette(n: int) -> npt.NDArray[np.uint8]:
-    """Choose colours that are told apart easily: each as far as can be from those before it, and from white.
+    """Return distinct colours: each is as far as possible in OKLab from those before it, and from black and white.
 
     Args:
-        n: Number of colours, 1 to 256; a longer palette begins with the shorter ones.
+        n: Number of colours, 1 to 256. A shorter palette is the beginning of a longer one.
 
     Returns:
-        Colours `(n, 3)`; the first is the dark grey of backgrounds.
+        RGB colours `(n, 3)`; the first is the dark grey of backgrounds.
 
     Raises:
-        ValueError: If `n` is out of its range.
+        ValueError: If `n` is not from 1 to 256.
 
     Example:
         >>> palette(2).shape, palette(2)[0].tolist()
@@ -33,18 +35,18 @@ def palette(n: int) -> npt.NDArray[np.uint8]:
     """
     if not 1 <= n <= 256:
         raise ValueError(f"Expected argument `n` to be from 1 to 256, but got {n}")
-    colours: npt.NDArray[np.uint8] = _far_colours()[:n].copy()
+    colours: npt.NDArray[np.uint8] = _distinct_colours()[:n].copy()
     return colours
 
 
 def colour_labels(labels: Tensor) -> Tensor:
-    """Paint label maps.
+    """Colour label maps by the palette.
 
     Args:
-        labels: `(..., H, W)`, integers from 0 to 255; 0 is the background, 255 (ignored) becomes white.
+        labels: Label maps, `(..., H, W)`, integers from 0 to 255: 0 is the background, 255 is ignored.
 
     Returns:
-        Pictures `(..., 3, H, W)`, uint8, on the CPU.
+        RGB images `(..., 3, H, W)`, uint8, on the CPU: dark grey for the background, white for ignored pixels.
 
     Example:
         >>> colour_labels(torch.tensor([[0, 255]]))[0].tolist()
@@ -55,25 +57,25 @@ def colour_labels(labels: Tensor) -> Tensor:
 
 
 @cache
-def _far_colours() -> npt.NDArray[np.uint8]:
-    """Choose 256 colours one by one, each farthest from all chosen so far as the eye sees it (in OKLab)."""
+def _distinct_colours() -> npt.NDArray[np.uint8]:
+    """Choose 256 colours by farthest-point sampling in OKLab."""
     steps = np.linspace(0, 255, 9).round()
     candidates = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
     lightness = _oklab(candidates)[:, 0]
     candidates = candidates[(lightness > _LIGHTNESS[0]) & (lightness < _LIGHTNESS[1])]
     points = _oklab(candidates)
     chosen = [np.full(3, float(_BACKGROUND))]
-    nearest = np.full(len(points), np.inf)
-    for known in (np.zeros(3), np.full(3, 128.0), np.full(3, 255.0)):  # black, grey and white stay for other things
-        nearest = np.minimum(nearest, np.linalg.norm(points - _oklab(known), axis=1))
+    distance = np.full(len(points), np.inf)  # to the nearest colour chosen or reserved
+    for reserved in (np.zeros(3), np.full(3, 128.0), np.full(3, 255.0)):  # black, grey and white
+        distance = np.minimum(distance, np.linalg.norm(points - _oklab(reserved), axis=1))
     while len(chosen) < 256:
-        nearest = np.minimum(nearest, np.linalg.norm(points - _oklab(chosen[-1]), axis=1))
-        chosen.append(candidates[nearest.argmax()])
+        distance = np.minimum(distance, np.linalg.norm(points - _oklab(chosen[-1]), axis=1))
+        chosen.append(candidates[distance.argmax()])
     return np.stack(chosen).astype(np.uint8)
 
 
 def _oklab(colours: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Turn sRGB colours `(..., 3)`, 0 to 255, into OKLab, where distances are those that the eye sees.
+    """Convert sRGB colours `(..., 3)`, from 0 to 255, to OKLab, a perceptually uniform colour space.
 
     Reference:
         Ottosson, A Perceptual Color Space for Image Processing, 2020.

@@ -183,7 +183,7 @@ def test_every_batch_has_crops_of_its_own(tmp_path: Path) -> None:
 
     class Constant(TetrominoesDataModule):
         @classmethod
-        def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Any:
+        def _scene_generator(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Any:
             return constant
 
     data = Constant(batch_size=4, num_workers=0, train_size=8, val_size=4, random_crop=0.2)

@@ -213,9 +213,9 @@ def test_describe_says_how_scenes_are_drawn() -> None:
     data = MultiDSpritesDataModule(data_seed=5, train_size=2000)
     data.setup()
     assert data.describe().splitlines() == [
-        "multi_dsprites (colored_on_grayscale): drawn by the library, seed 5",
-        "  train: 2,000 scenes of 64 x 64 pixels (drawn when asked for)",
-        "  val: 320 scenes of 64 x 64 pixels (drawn when asked for)",
+        "multi_dsprites (colored_on_grayscale): generated, seed 5",
+        "  train: 2,000 scenes of 64 x 64 pixels (generated on the fly)",
+        "  val: 320 scenes of 64 x 64 pixels (generated on the fly)",
     ]
 
 

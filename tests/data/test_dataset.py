@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from object_discovery.data.dataset import GeneratedScenes, StoredScenes
-from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule, draw_tetrominoes
+from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule, generate_tetrominoes
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from tests.data.scene_files import make_scenes, write_published
 
@@ -19,8 +19,8 @@ def ramp(indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDA
 
 
 def test_batches_are_uint8_channels_first() -> None:
-    scenes = GeneratedScenes(draw_tetrominoes, start=5, size=4, resolution=35)
-    images, masks = draw_tetrominoes([7, 5])
+    scenes = GeneratedScenes(generate_tetrominoes, start=5, size=4, resolution=35)
+    images, masks = generate_tetrominoes([7, 5])
     batch = scenes[[2, 0]]
     assert {key: value.dtype for key, value in batch.items()} == {"image": torch.uint8, "mask": torch.uint8}
     np.testing.assert_array_equal(batch["image"].numpy(), images.transpose(0, 3, 1, 2))
@@ -29,7 +29,7 @@ def test_batches_are_uint8_channels_first() -> None:
 
 
 def test_one_scene_has_no_batch_axis() -> None:
-    scenes = GeneratedScenes(draw_tetrominoes, start=0, size=4, resolution=35)
+    scenes = GeneratedScenes(generate_tetrominoes, start=0, size=4, resolution=35)
     assert scenes[3]["image"].shape == (3, 35, 35)
     assert torch.equal(scenes[-1]["mask"], scenes[3]["mask"])
     assert len(list(scenes)) == len(scenes) == 4  # type: ignore[call-overload]
@@ -38,7 +38,7 @@ def test_one_scene_has_no_batch_axis() -> None:
 @pytest.mark.parametrize("index", [4, -5])
 def test_no_scene_beyond_the_end(index: int) -> None:
     with pytest.raises(IndexError, match=f"below 4, but got {index}"):
-        GeneratedScenes(draw_tetrominoes, start=0, size=4, resolution=35)[index]
+        GeneratedScenes(generate_tetrominoes, start=0, size=4, resolution=35)[index]
 
 
 def test_drawn_scenes_can_be_pickled() -> None:

@@ -11,7 +11,8 @@ import torch
 
 from object_discovery.data import DATASETS
 from object_discovery.data.datasets.scenes import ScenesDataModule
-from object_discovery.train import parse, train
+from object_discovery.train import parse
+from object_discovery.training.fit import train
 from tests.data.scene_files import make_scenes, write_own
 
 DRAWN = {"tetrominoes", "multi_dsprites", "scenes"}

@@ -9,7 +9,7 @@ from torch import distributed
 from torch.utils.data import DistributedSampler
 
 from object_discovery.data.dataset import GeneratedScenes, StoredScenes
-from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
+from object_discovery.data.datasets.tetrominoes import generate_tetrominoes
 from object_discovery.data.loaders import EvalBatches, SceneLoader, default_num_workers, make_loader
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.discovery import Batch
@@ -18,7 +18,7 @@ from tests.data.scene_files import make_scenes, write_published
 
 
 def drawn(size: int) -> GeneratedScenes:
-    return GeneratedScenes(draw_tetrominoes, start=0, size=size, resolution=35)
+    return GeneratedScenes(generate_tetrominoes, start=0, size=size, resolution=35)
 
 
 def hashes(batches: Iterator[Batch]) -> list[bytes]:
@@ -54,7 +54,7 @@ def test_training_is_shuffled_anew_each_epoch_and_drops_the_rest(monkeypatch: py
     first, again = hashes(iter(loader)), hashes(iter(loader))
     loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
     second = hashes(iter(loader))
-    in_order = [draw_tetrominoes([scene])[1].tobytes() for scene in range(10)]
+    in_order = [generate_tetrominoes([scene])[1].tobytes() for scene in range(10)]
     assert len(loader) == 2
     assert first == again
     assert first != second

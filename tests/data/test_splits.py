@@ -121,7 +121,7 @@ def test_a_folder_without_hdf5_is_refused(tmp_path: Path) -> None:
 def test_tfrecords_are_refused_with_the_command_that_converts_them(tmp_path: Path, inside: str) -> None:
     (tmp_path / "tetrominoes_train.tfrecords").touch()
     with pytest.raises(
-        DatasetNotFoundError, match=r"`python data_scripts/convert_tfrecords.py .*_train.tfrecords .*_train.h5`"
+        DatasetNotFoundError, match=r"`object-discovery convert records .*_train.tfrecords .*_train.h5`"
     ):
         found(tmp_path / inside)
 

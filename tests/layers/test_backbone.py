@@ -140,9 +140,13 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "list.pth")
 
 
-def test_resolutions_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UserError, match="timm cannot build test_vit at resolution -16: "):
-        build_backbone("test_vit", -16, "none")
+def test_backbones_that_timm_cannot_build_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
+        raise RuntimeError("no such\nsize")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(UserError, match="timm cannot build test_vit at resolution 17: no such size"):
+        build_backbone("test_vit", 17, "none")
 
 
 class Hub:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from object_discovery.data.datasets.tetrominoes import draw_tetrominoes
+from object_discovery.data.datasets.tetrominoes import generate_tetrominoes
 from object_discovery.layers.clustering import appearance_clusters
 
 
@@ -18,7 +18,7 @@ def test_two_objects_of_one_colour_are_two_clusters_and_the_background_is_one() 
 
 
 def test_clusters_of_tetrominoes_are_mostly_pieces() -> None:
-    images, masks = draw_tetrominoes(np.arange(40))
+    images, masks = generate_tetrominoes(np.arange(40))
     found = appearance_clusters(torch.from_numpy(images).permute(0, 3, 1, 2) / 255, 35, 4).argmax(1)
     scores = [adjusted_rand_score(mask.ravel(), labels) for mask, labels in zip(masks, found, strict=True)]
     assert np.mean(scores) > 0.95
@@ -56,10 +56,10 @@ def test_the_first_cluster_always_stays() -> None:
 
 def test_greedy_choice_covers_most() -> None:
     """Centre by centre, no other pixel would have added more likeness."""
-    from object_discovery.layers.clustering import _likeness
+    from object_discovery.layers.clustering import _similarity
 
     images = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
-    likeness = _likeness(images, 6)[0].double()
+    likeness = _similarity(images, 6)[0].double()
     nearest, rows = torch.zeros(36, dtype=torch.double), []
     for _ in range(3):
         covered = [float(torch.maximum(nearest, row).sum()) for row in likeness]

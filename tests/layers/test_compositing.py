@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from object_discovery.layers.compositing import blend_slots, slot_softmax
+from object_discovery.layers.compositing import alpha_composite, slot_softmax
 
 
 def test_shares_are_those_of_scipy_among_the_slots_present() -> None:
@@ -29,7 +29,7 @@ def test_shares_are_float32_and_slots_left_out_get_no_gradient() -> None:
 def test_blended_slots_are_the_weighted_sum_of_those_present() -> None:
     painted = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
     present = torch.tensor([[True, True, False], [True] * 3])
-    image, slot_images, masks = blend_slots(painted, present)
+    image, slot_images, masks = alpha_composite(painted, present)
     logits = painted[:, :, 3].double().numpy()
     expected = np.stack([np.concatenate([softmax(logits[0, :2], 0), np.zeros((1, 5, 6))]), softmax(logits[1], 0)])
     np.testing.assert_allclose(masks, expected, atol=1e-6)

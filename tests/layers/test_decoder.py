@@ -124,7 +124,7 @@ def test_what_the_strides_reach_beyond_the_image_is_cut_off_at_the_far_border() 
 def test_slots_that_are_left_out_have_no_mask() -> None:
     decoder = BroadcastDecoder(12, 8, 6, [4], [2])
     slots, present = torch.randn(2, 4, 8), torch.tensor([[True, False, True, False], [True] * 4])
-    image, slot_images, masks = decoder(slots, present=present)
+    image, slot_images, masks = decoder(slots, active=present)
     expected = decoder(slots[:1, [0, 2]])
     torch.testing.assert_close(image[:1], expected[0])
     torch.testing.assert_close(slot_images[:1, [0, 2]], expected[1])

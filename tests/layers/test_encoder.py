@@ -90,7 +90,7 @@ def test_every_channel_needs_a_stride() -> None:
 def test_residual_features_begin_as_colours() -> None:
     torch.manual_seed(0)
     encoder = ConvEncoder(16, [8, 8, 8], [2, 1, 1], residual=True)
-    encoder.start_as_colours()
+    encoder.init_as_identity()
     image = torch.rand(1, 3, 16, 16)
     first = encoder.convolutions[0]
     torch.testing.assert_close(encoder.convolutions(image), first(image))

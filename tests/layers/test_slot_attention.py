@@ -566,7 +566,7 @@ def test_kmeans_start_is_soft_kmeans() -> None:
     centres = 3 * torch.randn(3, 32)
     inputs = (centres[:, None] + 0.05 * torch.randn(3, 20, 32)).view(1, 60, 32)
     core = SlotAttention(3, 32, slot_init="learned")
-    core.start_as_kmeans()
+    core.init_as_kmeans()
     one_each = torch.zeros(1, 3, 60)
     one_each[0, [0, 1, 2], [0, 20, 40]] = 1
     _, attention = core(inputs, clusters=one_each, num_iterations=1)

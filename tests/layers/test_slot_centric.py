@@ -5,7 +5,7 @@ import torch
 from scipy.ndimage import center_of_mass
 
 from object_discovery.layers.decoder import BroadcastDecoder
-from object_discovery.layers.slot_centric import FrameLayer, cell_centres, slot_centres
+from object_discovery.layers.slot_centric import SlotCentricBroadcast, cell_centres, slot_centres
 
 
 def test_centres_are_centres_of_mass() -> None:
@@ -24,7 +24,7 @@ def test_slots_that_attend_to_nothing_are_in_the_middle() -> None:
 
 def test_layer_against_the_formula_at_one_place() -> None:
     torch.manual_seed(0)
-    layer = FrameLayer(4, slot_size=6, channels=5, frequencies=2)
+    layer = SlotCentricBroadcast(4, slot_size=6, channels=5, frequencies=2)
     slots, centres = torch.randn(2, 3, 6), torch.rand(2, 3, 2) - 0.5
     found = layer(slots, centres).unflatten(0, (2, 3))
     slot, centre = slots[1, 2], centres[1, 2] + 0.3 * layer.correction(slots[1, 2])
@@ -42,7 +42,7 @@ def test_layer_against_the_formula_at_one_place() -> None:
 
 def test_a_slot_that_moves_moves_its_picture() -> None:
     torch.manual_seed(0)
-    decoder = BroadcastDecoder(32, 8, 32, [8, 8], [1, 1], final_kernel_size=3, frequencies=3, frames=True)
+    decoder = BroadcastDecoder(32, 8, 32, [8, 8], [1, 1], final_kernel_size=3, frequencies=3, slot_centric=True)
     slots = torch.randn(1, 1, 8)
     still = decoder(slots, torch.zeros(1, 1, 2))[1]
     moved = decoder(slots, torch.tensor([[[8 * 2 / 32, -4 * 2 / 32]]]))[1]  # 8 pixels down, 4 to the left
@@ -51,7 +51,7 @@ def test_a_slot_that_moves_moves_its_picture() -> None:
 
 
 def test_a_grid_that_reaches_beyond_the_image_begins_where_it_does() -> None:
-    layer = FrameLayer(12, slot_size=4, channels=4, extent=36 / 35)
+    layer = SlotCentricBroadcast(12, slot_size=4, channels=4, extent=36 / 35)
     places = layer.get_buffer("places")
     torch.testing.assert_close(places[0], torch.tensor(3 / 35 - 1))  # the middle of the first 3 of 35 pixels
     torch.testing.assert_close(places[1] - places[0], torch.tensor(6 / 35))

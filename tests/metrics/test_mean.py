@@ -2,13 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from object_discovery.metrics import ImageMean, SegmentationScores
+from tests.metrics.two_processes import run_in_two_processes
 
 RAGGED = ((5, 1, 3), (4,))  # images in the batches of each process
-ONE_IDLE = ((9, 4), ())
+ONE_EMPTY = ((9, 4), ())
 
 
 class PlainMean(ImageMean):
@@ -16,44 +15,38 @@ class PlainMean(ImageMean):
         self.add(scores)
 
 
-def draw() -> tuple[torch.Tensor, torch.Tensor]:
+def random_labels() -> tuple[torch.Tensor, torch.Tensor]:
     pred, target = torch.randint(0, 4, (2, 13, 8, 8), generator=torch.Generator().manual_seed(0))
     target[2] = 0
     return pred, target
 
 
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    pred, target = draw()
+def scores_of_rank(rank: int) -> list[dict[str, torch.Tensor]]:
+    pred, target = random_labels()
     results = []
-    for sizes in (RAGGED, ONE_IDLE):
+    for sizes in (RAGGED, ONE_EMPTY):
         metric = SegmentationScores(4)
         start = sum(sizes[0]) * rank
         for size in sizes[rank]:
             metric.update(pred[start : start + size], target[start : start + size])
             start += size
         results.append(metric.compute())
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_processes_with_ragged_batches_agree_with_one_process(tmp_path: Path) -> None:
-    other = spawn(run_rank, (str(tmp_path),), nprocs=1, join=False)  # type: ignore[no-untyped-call]
-    run_rank(1, str(tmp_path))  # this process is the second
-    while not other.join():
-        pass
+def test_two_processes_with_ragged_batches_agree_with_one(tmp_path: Path) -> None:
     whole = SegmentationScores(4)
-    whole.update(*draw())
+    whole.update(*random_labels())
     expected = whole.compute()
     assert expected["n_skipped"] == 1
-    for rank in range(2):
-        for found in torch.load(tmp_path / f"{rank}.pt"):
+    for results in run_in_two_processes(scores_of_rank, tmp_path):
+        for scores in results:
             for name, value in expected.items():
-                assert found[name].item() == pytest.approx(value.item(), abs=1e-12), name
+                assert scores[name].item() == pytest.approx(value.item(), abs=1e-12), name
 
 
-def test_conversion_of_the_model_to_half_precision_does_not_touch_the_state() -> None:
+def test_state_stays_float64_when_the_model_is_cast() -> None:
     metric = PlainMean()
     model = torch.nn.ModuleList([metric])
     scores = torch.tensor([1 / 3, 1.0], dtype=torch.float64)
@@ -66,12 +59,12 @@ def test_conversion_of_the_model_to_half_precision_does_not_touch_the_state() ->
     assert metric.total.dtype == torch.float64
 
 
-def test_state_moves_with_the_model() -> None:
+def test_state_moves_to_the_device() -> None:
     metric = PlainMean().to("meta")
     assert metric.total.device.type == metric.count.device.type == "meta"
 
 
-def test_images_are_skipped_one_score_at_a_time() -> None:
+def test_nan_is_skipped_for_each_score() -> None:
     metric = PlainMean(num_scores=2)
     metric.update(torch.tensor([[1.0, torch.nan], [0.0, 0.5], [torch.nan, torch.nan]]))
     assert metric.compute().tolist() == [0.5, 0.5]
@@ -79,5 +72,5 @@ def test_images_are_skipped_one_score_at_a_time() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_no_image_gives_nan() -> None:
+def test_mean_of_no_image_is_nan() -> None:
     assert PlainMean().compute().isnan()

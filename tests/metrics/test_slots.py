@@ -6,14 +6,14 @@ from torch import Tensor
 from object_discovery.metrics import SlotCosine, SlotCovariance, slot_cosine, slot_covariance
 
 
-def draw(images: int = 5, slots: int = 4, size: int = 6) -> Tensor:
+def random_slots(images: int = 5, slots: int = 4, size: int = 6) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     mixed = torch.randn(images, slots, size, generator=generator) @ torch.randn(size, size, generator=generator)
     return mixed + 3
 
 
-def test_covariance_is_that_of_numpy_however_slots_are_batched() -> None:
-    slots = draw()
+def test_covariance_equals_numpy_for_any_batches() -> None:
+    slots = random_slots()
     c = np.cov(slots.numpy().reshape(-1, 6).astype(np.float64), rowvar=False)
     expected = np.abs(c[~np.eye(6, dtype=bool)]).mean()
     assert slot_covariance(slots).item() == pytest.approx(expected, rel=1e-10)
@@ -26,13 +26,13 @@ def test_covariance_is_that_of_numpy_however_slots_are_batched() -> None:
     assert metric.compute().item() == pytest.approx(slot_covariance(slots[:2]).item(), rel=1e-12)
 
 
-def test_a_large_mean_takes_no_digits_away() -> None:
-    slots = draw()
+def test_covariance_is_accurate_for_a_large_mean() -> None:
+    slots = random_slots()
     assert slot_covariance(slots.double() + 1000).item() == pytest.approx(slot_covariance(slots).item(), rel=1e-6)
 
 
-def test_cosine_is_the_mean_over_pairs_of_numpy() -> None:
-    slots = draw().numpy()
+def test_cosine_equals_the_mean_over_pairs_in_numpy() -> None:
+    slots = random_slots().numpy()
     unit = slots / np.linalg.norm(slots, axis=2, keepdims=True)
     expected = [(z @ z.T)[~np.eye(4, dtype=bool)].mean() for z in unit]
     np.testing.assert_allclose(slot_cosine(torch.from_numpy(slots)).numpy(), expected, atol=1e-6)
@@ -42,7 +42,7 @@ def test_cosine_is_the_mean_over_pairs_of_numpy() -> None:
     assert metric.compute().item() == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-def test_the_ends_of_the_scales() -> None:
+def test_extreme_values() -> None:
     assert slot_cosine(torch.stack([torch.ones(3, 3), torch.eye(3)])).tolist() == pytest.approx([1, 0], abs=1e-6)
     assert slot_cosine(torch.tensor([[[1.0, 2.0], [-2.0, -4.0]]])).item() == pytest.approx(-1)
     assert slot_cosine(torch.randn(2, 1, 4)).tolist() == pytest.approx([0, 0])
@@ -51,16 +51,16 @@ def test_the_ends_of_the_scales() -> None:
     assert slot_covariance(torch.ones(1, 1, 4)).isnan()
 
 
-def test_slots_that_are_no_numbers_are_seen() -> None:
-    slots = draw()
+def test_nan_in_slots_makes_the_result_nan() -> None:
+    slots = random_slots()
     slots[0, 0, 0] = torch.nan
     for metric in (SlotCosine(), SlotCovariance(6)):
         metric.update(slots)
         assert metric.compute().isnan()
 
 
-def test_half_precision_does_not_touch_the_state() -> None:
-    metric, slots = SlotCovariance(6).half(), draw()
+def test_state_stays_float64_in_half_precision() -> None:
+    metric, slots = SlotCovariance(6).half(), random_slots()
     with torch.autocast("cpu", torch.bfloat16):
         metric.update(slots)
     assert metric.products.dtype == torch.float64
@@ -73,7 +73,7 @@ def test_slots_of_another_shape_are_refused() -> None:
             function(torch.zeros(4, 6))
 
 
-def test_slots_that_were_left_out_do_not_count() -> None:
+def test_inactive_slots_are_excluded() -> None:
     slots = torch.randn(3, 4, 6)
     padded = torch.cat([slots[:, :2], torch.zeros(3, 2, 6), slots[:, 2:]], 1)
     torch.testing.assert_close(slot_cosine(padded), slot_cosine(slots))

@@ -42,9 +42,35 @@ def save(model: ObjectDiscoveryModel[Any], path: Path) -> Path:
 
 
 def test_missing_checkpoints_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.ckpt", tmp_path):
-        with pytest.raises(CheckpointError, match="There is no checkpoint at"):
-            object_discovery.load(path)
+    with pytest.raises(CheckpointError, match="There is no checkpoint at"):
+        object_discovery.load(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match=r"Expected a run folder with checkpoints/best\.ckpt, but .* has none"):
+        object_discovery.load(tmp_path)
+
+
+def test_a_run_folder_is_loaded_by_its_best_checkpoint_or_its_last(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name, num_iterations in (("last", 2), ("best", 3)):
+        content = torch.load(checkpoint, weights_only=True)
+        content["hyper_parameters"]["num_iterations"] = num_iterations
+        torch.save(content, folder / f"{name}.ckpt")
+        model = object_discovery.load(folder.parent)
+        assert model.params.num_iterations == num_iterations  # type: ignore[attr-defined]
+
+
+def test_facts_about_the_training_run_survive_loading_and_saving(checkpoint: Path, tmp_path: Path) -> None:
+    assert object_discovery.load(checkpoint).run_info == {}
+    run = {"dataset": "tetrominoes", "fit": "crop", "validation": {"mse": 0.01}}
+    torch.save({**torch.load(checkpoint, weights_only=True), "run": run}, tmp_path / "run.ckpt")
+    model = object_discovery.load(tmp_path / "run.ckpt")
+    assert model.run_info == run
+    saved: dict[str, Any] = {}
+    model.on_save_checkpoint(saved)
+    assert saved["run"] == run
+    newer = {"run": {"dataset": "coco"}}
+    model.on_save_checkpoint(newer)
+    assert newer["run"] == {"dataset": "coco"}
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import object_discovery
 from object_discovery import TetrominoesDataModule
+from object_discovery.discovery import Discovery
 from object_discovery.models import MODELS, ObjectDiscoveryModel
 from object_discovery.models.configs import read_config
-from object_discovery.models.slot_model import SlotModel
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_model, make_objects, make_trainer
 
 SCORES = {"fg_ari", "ari", "mbo_i", "miou", "n_skipped"}
@@ -23,6 +23,8 @@ OTHERS = {"mse", "active_slots", "duplicated_slots", "mask_entropy"}
 """Scores that need none."""
 OF_SLOTS = {"slot_covariance", "slot_cosine"}
 """Scores of models with Slot Attention."""
+NEED_INPUTS = {"average_precision", "count_accuracy", "log_likelihood"}
+"""Metrics that need masks or objects, or are asked for."""
 OF_SETS = {"set_prediction": {"ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125"}}
 """Scores of models that need objects."""
 
@@ -33,10 +35,8 @@ every_model = pytest.mark.parametrize("model_type", sorted(MODELS))
 def others(model: ObjectDiscoveryModel[Any]) -> set[str]:
     """Name the scores of a model that need no masks; without a reconstruction there is no error of it."""
     paints = model(make_images()).image is not None
-    of_slots = OF_SLOTS if isinstance(model, SlotModel) else set()
-    return (
-        OTHERS - (set() if paints else {"mse"}) | {*model.own_scores} | OF_SETS.get(model.model_type, set()) | of_slots
-    )
+    extra = model.extra_metrics().keys() - NEED_INPUTS
+    return OTHERS - (set() if paints else {"mse"}) | extra | OF_SETS.get(model.model_type, set())
 
 
 def seeded(model: ObjectDiscoveryModel[Any], images: Tensor, **options: Any) -> list[Tensor]:
@@ -209,3 +209,74 @@ def test_models_are_built_of_shipped_configs(name: str) -> None:
         key: value for key, value in held.items() if key in config
     }
     assert cls.from_config(name, num_slots=2).params.num_slots == 2
+
+
+class Images(Dataset[Any]):
+    """Eight images in the form that a project may have: alone, with a label, or in a dict."""
+
+    def __init__(self, form: str, dtype: torch.dtype) -> None:
+        images = make_images(8)
+        self.images = (images * 255).byte() if dtype == torch.uint8 else images.to(dtype)
+        self.form, self.objects = form, make_objects(8)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.images[index]
+        forms = {"tensor": image, "tuple": (image, index), "dict": {"image": image, "objects": self.objects[index]}}
+        return forms[self.form]
+
+
+@every_model
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
+def test_a_plain_trainer_takes_any_batch(model_type: str, form: str, dtype: torch.dtype) -> None:
+    if model_type == "set_prediction" and form != "dict":
+        pytest.skip("set prediction is supervised by the objects in the batch")
+    model = make_model(model_type)
+    loader = DataLoader(Images(form, dtype), batch_size=4)
+    trainer = make_trainer(1, limit_val_batches=1)
+    trainer.fit(model, loader, loader)
+    assert trainer.callback_metrics["train/loss"].isfinite()
+    assert trainer.validate(model, loader, verbose=False)
+    assert trainer.test(model, loader, verbose=False)
+    discoveries: Any = trainer.predict(model, loader)
+    assert [type(discovery) for discovery in discoveries] == [Discovery] * 2
+    assert discoveries[0].masks.shape == (4, SLOTS, SIZE, SIZE)
+    assert discoveries[0].masks.dtype == torch.float32
+
+
+@every_model
+def test_an_empty_batch_has_empty_results(model_type: str) -> None:
+    model = make_model(model_type).eval()
+    full, empty = model(make_images()), model(make_images()[:0])
+    for one, none in zip(full, empty, strict=True):
+        assert (one is None) == (none is None)
+        if one is not None:
+            assert none.shape == (0, *one.shape[1:])
+            assert none.dtype == one.dtype
+    assert model.predict_step({"image": make_images()[:0]}, 0).masks.shape == (0, SLOTS, SIZE, SIZE)
+    model.validation_step({"image": make_images()[:0]}, 0)
+    assert model.training_step({"image": make_images()[:0]}, 0) is None
+
+
+@every_model
+@pytest.mark.parametrize("value", [255.0, -1.0, float("nan")])
+def test_images_out_of_range_are_refused(model_type: str, value: float) -> None:
+    model, images = make_model(model_type).eval(), make_images()
+    images[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=r"`images` to be in \[0, 1\], but got values from"):
+        model(images)
+    with pytest.raises(ValueError, match=r"`images` to be in \[0, 1\], but got values from"):
+        make_trainer(1).predict(model, DataLoader(images, batch_size=2))  # type: ignore[arg-type]
+
+
+@every_model
+def test_other_batches_and_types_are_refused(model_type: str) -> None:
+    model = make_model(model_type).eval()
+    with pytest.raises(ValueError, match="`images` to be uint8 or floats"):
+        model((make_images() * 255).long())
+    for batch, found in (({"pixels": make_images()}, "a dict with pixels"), ("images", "str"), ((), "tuple")):
+        with pytest.raises(ValueError, match=f"`batch` to be a tensor of images, .*, but got {found}"):
+            model.on_after_batch_transfer(batch)

@@ -264,11 +264,11 @@ def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypat
     """Whatever the clusters are: they are what the core is given, on its own grid, unless slots are given."""
     seen: list[Tensor | None] = []
     model = make(model_type, cluster_init=True, cluster_min_gain=1.0).eval()
-    bind = model.attend_slots
+    attend_slots = model.attend_slots
 
     def watched(*args: Any) -> tuple[Tensor, Tensor]:
-        seen.append(args[4])
-        return bind(*args)
+        seen.append(args[2])
+        return attend_slots(*args)
 
     monkeypatch.setattr(model, "attend_slots", watched)
     images = make_images()

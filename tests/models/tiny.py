@@ -7,7 +7,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from object_discovery import TetrominoesDataModule
-from object_discovery.data.dataset import Draw
+from object_discovery.data.dataset import SceneGenerator
 from object_discovery.models import MODELS, ObjectDiscoveryModel
 
 SIZE = 16
@@ -103,8 +103,10 @@ class TinyData(TetrominoesDataModule):
     """Tetrominoes with objects of a kind."""
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
-        draw = super()._drawing(seed, variant, counts, resolution)
+    def _scene_generator(
+        cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int
+    ) -> SceneGenerator | None:
+        draw = super()._scene_generator(seed, variant, counts, resolution)
         assert draw is not None
         return lambda indices: (*draw(indices)[:2], {"objects": make_objects(len(indices)).numpy()})
 

@@ -8,7 +8,7 @@ import torch
 from object_discovery.visualization.palette import colour_labels, palette
 
 
-def test_colours_differ_and_longer_palettes_begin_with_shorter_ones() -> None:
+def test_colours_are_distinct_and_shorter_palettes_begin_longer_ones() -> None:
     colours = palette(256)
     assert colours.shape == (256, 3)
     assert colours.dtype == np.uint8
@@ -16,7 +16,7 @@ def test_colours_differ_and_longer_palettes_begin_with_shorter_ones() -> None:
     assert np.array_equal(palette(7), colours[:7])
 
 
-def test_the_first_colours_are_far_apart_and_away_from_white_and_the_background() -> None:
+def test_first_colours_are_far_from_each_other_from_white_and_from_the_background() -> None:
     colours = [*palette(12).astype(int), np.array([255, 255, 255])]
     assert min(np.abs(a - b).max() for a, b in itertools.combinations(colours, 2)) >= 60
 
@@ -33,14 +33,14 @@ def test_sizes_out_of_range_are_refused(n: int) -> None:
         palette(n)
 
 
-def test_callers_cannot_change_the_palette() -> None:
+def test_changing_a_palette_leaves_later_ones_unchanged() -> None:
     palette(3)[:] = 0
     assert palette(3).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_labels_take_the_colours_of_the_palette_and_ignored_is_white(dtype: torch.dtype) -> None:
-    painted = colour_labels(torch.tensor([[[0, 3], [255, 254]]], dtype=dtype))
-    assert painted.shape == (1, 3, 2, 2)
+def test_label_maps_have_the_colours_of_the_palette_and_white_where_ignored(dtype: torch.dtype) -> None:
+    image = colour_labels(torch.tensor([[[0, 3], [255, 254]]], dtype=dtype))
+    assert image.shape == (1, 3, 2, 2)
     expected = [palette(1)[0], palette(4)[3], [255, 255, 255], palette(255)[254]]
-    assert painted[0].flatten(1).T.tolist() == np.stack(expected).tolist()
+    assert image[0].flatten(1).T.tolist() == np.stack(expected).tolist()

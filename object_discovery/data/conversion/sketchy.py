@@ -63,7 +63,7 @@ def convert_sketchy(
     Args:
         source: The folder with the unpacked records of all tasks, in folders or not.
         target: The folder to write `train`, `valid` and `test` to.
-        workers: Threads. None: one a core.
+        workers: Threads. None: one for each core; 0: one.
         progress: Show a progress bar on a terminal.
 
     Returns:
@@ -73,15 +73,15 @@ def convert_sketchy(
         DatasetNotFoundError: If there are no records.
         CorruptFileError: If a record is damaged or something else; nothing of its episode is left behind.
         UserError: If the target holds other episodes or cannot be written.
-        ValueError: If `workers` is below 1.
+        ValueError: If `workers` is negative.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"Expected argument `workers` to be at least 1, but got {workers}")
+    if workers is not None and workers < 0:
+        raise ValueError(f"Expected argument `workers` to be at least 0, but got {workers}")
     target = Path(target)
     episodes = place_episodes(_find_files(Path(source), target), target)
     try:
         _check_target(target, episodes)
-        _convert_all(episodes, workers or os.cpu_count() or 1, progress)
+        _convert_all(episodes, (os.cpu_count() or 1) if workers is None else max(1, workers), progress)
     except OSError as error:
         raise UserError(f"Cannot write {error.filename or target}: {error.strerror or error}") from None
     return episodes
@@ -117,7 +117,7 @@ def _find_files(source: Path, target: Path) -> list[Path]:
     found = [path for path in held if path.suffix not in (*_ARCHIVES, *_OTHERS)]
     if not found:
         packed = [path.name for path in held if path.suffix in _ARCHIVES]
-        advice = f"unpack {packed[0]} first" if packed else "`python data_scripts/download.py sketchy ROOT` gets them"
+        advice = f"unpack {packed[0]} first" if packed else "`object-discovery download sketchy ROOT` gets them"
         raise DatasetNotFoundError(f"Expected {source} to hold the records of Sketchy, but found none: {advice}")
     names: dict[str, Path] = {}
     for path in found:

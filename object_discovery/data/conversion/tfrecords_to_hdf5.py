@@ -56,7 +56,7 @@ def convert(
         target: The HDF5 file to write.
         dataset: Name of the dataset. None: what the first record looks like.
         limit: Convert the first scenes only. None: all.
-        workers: Threads that parse and compress. None: one a core, at most four.
+        workers: Threads that parse and compress. None: one for each core, at most four; 0: one.
         progress: Show a progress bar on a terminal.
         overwrite: Replace the target if it exists.
 
@@ -67,7 +67,7 @@ def convert(
         DatasetNotFoundError: If there is no such file, or no dataset of this name.
         CorruptFileError: If the source is damaged or holds something else; nothing is left behind.
         UserError: If the target exists or cannot be written.
-        ValueError: If `limit` or `workers` is below 1.
+        ValueError: If `limit` is below 1 or `workers` negative.
     """
     _check_arguments(dataset, limit, workers)
     job = _Job(Path(source), Path(target), dataset, limit)
@@ -75,7 +75,7 @@ def convert(
         job.discard_leftovers()
         raise UserError(f"{job.target} exists already; choose another name or allow it to be overwritten")
     try:
-        return job.run(workers or default_workers(), progress)
+        return job.run(default_workers() if workers is None else max(1, workers), progress)
     except CorruptFileError:
         shutil.rmtree(job.folder, ignore_errors=True)
         raise
@@ -92,9 +92,9 @@ def default_workers() -> int:
 
 
 def _check_arguments(dataset: str | None, limit: int | None, workers: int | None) -> None:
-    for name, value in (("limit", limit), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+    for name, value, minimum in (("limit", limit, 1), ("workers", workers, 0)):
+        if value is not None and value < minimum:
+            raise ValueError(f"Expected argument `{name}` to be at least {minimum}, but got {value}")
     names = list(dict.fromkeys(known.name for known in DATASET_SCHEMAS))
     if dataset not in (None, *names):
         raise DatasetNotFoundError(f"Expected argument `dataset` to be one of {', '.join(names)}, but got {dataset!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from object_discovery.data.readers.index import list_files
 from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import SPLITS, Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 PUBLISHED_SIZES = {"train": 70_000, "val": 15_000, "test": 15_000}
 """Images in each split."""
@@ -111,7 +112,7 @@ class CLEVRSource(SceneSource):
 
     @cached_property
     def _frame(self) -> tuple[int, ...]:
-        return read_image(self._path(int(self.numbers[0]))).shape[:2]
+        return read_image(self._path(int(self.numbers[0])), alpha="drop").shape[:2]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"CLEVR_{self.split}_{number:06d}.png"
@@ -119,7 +120,7 @@ class CLEVRSource(SceneSource):
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read an image: colours `(320, 480, 3)`."""
         path = self._path(int(self.numbers[index]))
-        return check_frame(path, read_image(path), self._frame)
+        return check_frame(path, read_image(path, alpha="drop"), self._frame)
 
     def targets(self, index: int) -> dict[str, NDArray[Any]]:
         """Return the `objects` of a scene, `(10, 19)`, see `encode_objects`; nothing if they are not described."""
@@ -173,7 +174,7 @@ class CLEVRDataModule(SceneDataModule):
     """
 
     name = "clevr"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 128, "num_slots": 11, "max_steps": 100_000}
+    recommended = RECOMMENDED["clevr"]
     how_to_get = "download them by `python data_scripts/download.py clevr FOLDER`"
 
     def _find_splits(self, root: str) -> dict[str, Split]:

@@ -12,6 +12,7 @@ from object_discovery.data.object_encoding import encode_objects
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.data.splits import PublishedSplit, Split
 from object_discovery.errors import CorruptFileError
+from object_discovery.recommended import RECOMMENDED
 
 _ATTRIBUTES = ("size", "material", "shape", "color")  # of each entity, counted from 1 as in `ATTRIBUTES`; 0: none
 _COORDINATES = ("x", "y", "z")
@@ -67,7 +68,7 @@ class CLEVRWithMasksDataModule(SceneDataModule):
     taken whole (`fit` squash), then resized to `resolution`: images bilinearly without antialiasing, masks by the same
     crop to the nearest pixel. Images of any other size, such as those of a file that holds the crop already, are
     resized whole. Objects are counted after the
-    crop, which can remove some. The scenes cannot be drawn: give `data_root`.
+    crop, which can remove some. The scenes cannot be generated: give `data_root`.
 
     A file in the published order is split as in the experiments: the first 70,000 scenes to train, the next 320 to
     test, the rest to validate. The recommended `max_objects` is 6 (CLEVR6), which holds for validation and test too
@@ -82,12 +83,7 @@ class CLEVRWithMasksDataModule(SceneDataModule):
     """
 
     name = "clevr_with_masks"
-    recommended: ClassVar[dict[str, Any]] = {
-        "resolution": 128,
-        "num_slots": 7,
-        "max_steps": 100_000,
-        "max_objects": 6,
-    }
+    recommended = RECOMMENDED["clevr_with_masks"]
     published: ClassVar[PublishedSplit] = PublishedSplit(train=70_000, test=320)
     how_to_get = (
         "convert the published TFRecord file once by `python data_scripts/convert_tfrecords.py SOURCE.tfrecords OUT.h5`"

@@ -19,6 +19,7 @@ from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 VARIANTS = ("full", "outd", "camo", "pbg", "vbg", "grassbg")
 """The published variants."""
@@ -113,12 +114,12 @@ class ClevrTexSource(SceneSource):
 
     @cached_property
     def _frame(self) -> tuple[int, ...]:
-        return read_image(self._path(0, ".png")).shape[:2]
+        return read_image(self._path(0, ".png"), alpha="drop").shape[:2]
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read an image: colours `(240, 320, 3)`."""
         path = self._path(index, ".png")
-        return check_frame(path, read_image(path), self._frame)
+        return check_frame(path, read_image(path, alpha="drop"), self._frame)
 
     def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
         """Read the label map of a scene `(240, 320)`, under the key `mask`: 0 is the ground, 1 to 10 the objects."""
@@ -207,7 +208,7 @@ class ClevrTexDataModule(SceneDataModule):
     """
 
     name = "clevrtex"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 128, "num_slots": 11, "max_steps": 100_000}
+    recommended = RECOMMENDED["clevrtex"]
     variants: ClassVar[tuple[str, ...]] = VARIANTS
     antialias: ClassVar[bool] = True
     how_to_get = "download them by `python data_scripts/download.py clevrtex FOLDER`"

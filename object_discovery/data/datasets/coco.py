@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from object_discovery.data.readers.run_lengths import count_visible, unpack_runs
 from object_discovery.data.splits import PublishedSplit, Split, split_indices
 from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
+from object_discovery.recommended import RECOMMENDED
 
 NUM_VALIDATION = 5_000
 """How many of the training images validate."""
@@ -292,12 +293,7 @@ class COCODataModule(SceneDataModule):
     """
 
     name = "coco"
-    recommended: ClassVar[dict[str, Any]] = {
-        "resolution": 224,
-        "num_slots": 7,
-        "max_steps": 500_000,
-        "random_flip": True,
-    }
+    recommended = RECOMMENDED["coco"]
     antialias = True
 
     def _find_splits(self, root: str) -> dict[str, Split]:

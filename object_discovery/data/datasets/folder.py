@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from object_discovery.data.readers.photographs import Fit, PhotographSource, che
 from object_discovery.data.splits import SPLITS, PublishedSplit, Split, split_indices
 from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What the names of images end in, in any case."""
@@ -68,7 +68,7 @@ class FolderSource(PhotographSource):
         if self.masks is None:
             return {}
         path = self._mask(self.names[index])
-        labels = read_label_map(path)
+        labels = read_label_map(path, relabel=True)
         check_size(path, labels.shape, read_image_size(self.images / self.names[index]), "its image")
         return {"mask": labels}
 
@@ -110,7 +110,7 @@ class FolderDataModule(SceneDataModule):
     """
 
     name = "folder"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 128, "num_slots": 7, "max_steps": 100_000}
+    recommended = RECOMMENDED["folder"]
     antialias = True
     how_to_get = "give the folder of your images"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.data.splits import Split
 from object_discovery.errors import DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 _TESTS = ("six_objects", "empty_room", "identical_color")
 
@@ -28,14 +28,14 @@ class ObjectsRoomDataModule(SceneDataModule):
     to 6 objects, with none, or with up to 6 of one colour. In an empty room there is nothing to score FG-ARI on.
 
     `data_root` is the folder with the files, or one file: the training file, or a test file, which then has a test
-    split only. The scenes cannot be drawn.
+    split only. The scenes cannot be generated.
 
     Reference:
         Kabra et al., Multi-Object Datasets, 2019, github.com/deepmind/multi_object_datasets.
     """
 
     name = "objects_room"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 64, "num_slots": 7, "max_steps": 100_000}
+    recommended = RECOMMENDED["objects_room"]
     variants = ("train", *_TESTS)
     how_to_get = (
         "convert each published TFRecord file once, and keep its name, by "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from object_discovery.data.readers.hdf5_arrays import ArrayFile, Rows
 from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 VIEWS = 3
 """Images of a scene, which follow one another in the file; the first is the view from the front."""
@@ -153,7 +154,7 @@ class RavensDataModule(SceneDataModule):
     """
 
     name = "ravens"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 128, "num_slots": 10, "max_steps": 100_000}
+    recommended = RECOMMENDED["ravens"]
     variants = ("center", "alternative")
 
     def _crop(self, frame: tuple[int, ...]) -> Crop | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,6 +18,7 @@ from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.readers.strips import deflate
 from object_discovery.data.splits import Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 """The columns of the target `factors`."""
@@ -107,7 +108,7 @@ class Shapes3DDataModule(SceneDataModule):
     """
 
     name = "shapes3d"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 64, "num_slots": 3, "max_steps": 160_000}
+    recommended = RECOMMENDED["shapes3d"]
 
     def _find_splits(self, root: str) -> dict[str, Split]:
         file = Shapes3DFile(_find_file(Path(root).expanduser()))

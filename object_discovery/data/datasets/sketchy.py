@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from object_discovery.data.readers.image_files import read_image
 from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.errors import DatasetNotFoundError, UserError
+from object_discovery.recommended import RECOMMENDED
 
 VIEWS = tuple(f"{camera}_{part}" for camera in ("fl", "fr") for part in ("full", *(f"c{k}" for k in range(6))))
 """Names of the 14 crops of a time step: the whole and six parts of the frames of two cameras."""
@@ -96,7 +96,7 @@ class SketchyDataModule(SceneDataModule):
     """
 
     name = "sketchy"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": 128, "num_slots": 10, "max_steps": 100_000}
+    recommended = RECOMMENDED["sketchy"]
 
     def _find_splits(self, root: str) -> dict[str, Split]:
         found = _find_folders(Path(root).expanduser())

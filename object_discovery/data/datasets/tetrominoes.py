@@ -1,17 +1,18 @@
-"""Tetrominoes: three coloured blocks on black, 35 x 35 pixels, drawn by the library or read from a file."""
+"""Tetrominoes: three coloured blocks on black, 35 x 35 pixels, generated or read from a file."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from object_discovery.data.datamodule import SceneDataModule
-from object_discovery.data.dataset import Draw
+from object_discovery.data.dataset import SceneGenerator
 from object_discovery.data.raycast.random_numbers import integers, uniform
 from object_discovery.data.splits import PublishedSplit
+from object_discovery.recommended import RECOMMENDED
 
 SIZE = 35
 """Height and width of a scene in pixels."""
@@ -35,13 +36,13 @@ _FALLBACK = CELL * np.array([[[0, 0], [0, 1], [1, 0], [1, 1]]]) + np.array([[[0,
 
 def _orientations() -> npt.NDArray[np.int64]:
     """List the cells (row, column) of the seven pieces in every distinct rotation, `(19, 4, 2)`."""
-    found: dict[tuple[tuple[int, ...], ...], None] = {}
+    orientations: dict[tuple[tuple[int, ...], ...], None] = {}
     for piece in _PIECES:
         grid = np.array([[int(cell) for cell in row] for row in piece.split("/")])
         for turns in range(4):
             cells = np.argwhere(np.rot90(grid, turns))
-            found[tuple(map(tuple, cells.tolist()))] = None
-    return np.array(list(found))
+            orientations[tuple(map(tuple, cells.tolist()))] = None
+    return np.array(list(orientations))
 
 
 ORIENTATIONS = _orientations()
@@ -49,7 +50,7 @@ ORIENTATIONS = _orientations()
 
 
 def _overlapping(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Tell in which scenes two pieces share a pixel; `cells` `(B, 3, 4, 2)` are the corners of the cells in pixels."""
+    """Return in which scenes two pieces overlap; `cells` `(B, 3, 4, 2)` are the corners of the cells in pixels."""
     overlap = np.zeros(len(cells), dtype=bool)
     for a, b in ((0, 1), (0, 2), (1, 2)):
         distance = np.abs(cells[:, a, :, None] - cells[:, b, None, :])
@@ -57,11 +58,10 @@ def _overlapping(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     return overlap
 
 
-def _place(indices: npt.NDArray[np.int64], seed: int, rounds: int = _ROUNDS) -> npt.NDArray[np.int64]:
-    """Choose pieces and places without overlap: corners of the cells in pixels, `(B, 3, 4, 2)`.
+def _sample_cells(indices: npt.NDArray[np.int64], seed: int, rounds: int = _ROUNDS) -> npt.NDArray[np.int64]:
+    """Sample pieces and positions without overlap: corners of the cells in pixels, `(B, 3, 4, 2)`.
 
-    Scenes that overlap are drawn again. After `rounds` trials (about one scene in 10^12) three squares stand in
-    three corners.
+    By rejection sampling; after `rounds` trials (about one scene in 10^12) three squares are placed in three corners.
     """
     cells: npt.NDArray[np.int64] = np.repeat(_FALLBACK[None], len(indices), axis=0)
     todo = np.arange(len(indices))
@@ -80,26 +80,26 @@ def _place(indices: npt.NDArray[np.int64], seed: int, rounds: int = _ROUNDS) -> 
     return cells
 
 
-def draw_tetrominoes(indices: npt.ArrayLike, seed: int = 0) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Draw scenes of three tetrominoes on black.
+def generate_tetrominoes(indices: npt.ArrayLike, seed: int = 0) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Generate scenes of three tetrominoes on black.
 
     The pieces come in all 19 fixed orientations (the published set has 17), each in one of six colours, at any
     pixel where they lie inside the frame and do not overlap.
 
     Args:
-        indices: Numbers of the scenes, `(B,)`, at least 0.
+        indices: Indices of the scenes, `(B,)`, at least 0.
         seed: Seed of the dataset, at least 0.
 
     Returns:
         Images `(B, 35, 35, 3)` and label maps `(B, 35, 35)` (0 the background, 1 to 3 the pieces), both uint8.
 
     Example:
-        >>> images, masks = draw_tetrominoes([0, 1])
+        >>> images, masks = generate_tetrominoes([0, 1])
         >>> images.shape, masks.shape, int(masks.max())
         ((2, 35, 35, 3), (2, 35, 35), 3)
     """
     scenes = np.asarray(indices, dtype=np.int64)
-    cells = _place(scenes, seed)
+    cells = _sample_cells(scenes, seed)
     block = np.arange(CELL)
     rows = cells[..., 0, None, None] + block[:, None]
     columns = cells[..., 1, None, None] + block
@@ -115,8 +115,9 @@ def draw_tetrominoes(indices: npt.ArrayLike, seed: int = 0) -> tuple[npt.NDArray
 class TetrominoesDataModule(SceneDataModule):
     """Tetrominoes: three coloured blocks on black (see `SceneDataModule` for files, splits and filters).
 
-    Without `data_root` the scenes are drawn, see `draw_tetrominoes`. A file in the published order is split as in
-    the experiments: the first 60,000 scenes to train, the next 320 to test, the rest to validate.
+    Without `data_root` scenes are generated, see `generate_tetrominoes`. A file in the published order is split as in
+    the
+    experiments: the first 60,000 scenes for training, the next 320 for testing, the rest for validation.
 
     Example:
         >>> data = TetrominoesDataModule(batch_size=8, num_workers=0)
@@ -130,10 +131,12 @@ class TetrominoesDataModule(SceneDataModule):
     """
 
     name = "tetrominoes"
-    recommended: ClassVar[dict[str, Any]] = {"resolution": SIZE, "num_slots": 4, "batch_size": 16, "max_steps": 5000}
+    recommended = RECOMMENDED["tetrominoes"]
     published: ClassVar[PublishedSplit] = PublishedSplit(train=60_000, test=320)
 
     @classmethod
-    def _drawing(cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int) -> Draw | None:
+    def _scene_generator(
+        cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int
+    ) -> SceneGenerator | None:
         fits = counts[0] <= _PIECES_IN_SCENE <= counts[1]
-        return partial(draw_tetrominoes, seed=seed) if fits else None
+        return partial(generate_tetrominoes, seed=seed) if fits else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from object_discovery.data.readers.photographs import Fit, PhotographSource, che
 from object_discovery.data.splits import Split
 from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
+from object_discovery.recommended import RECOMMENDED
 
 _LISTS = Path("ImageSets", "Segmentation")
 _INSTANCES = "SegmentationObject"
@@ -97,12 +97,7 @@ class VOCDataModule(SceneDataModule):
     """
 
     name = "voc"
-    recommended: ClassVar[dict[str, Any]] = {
-        "resolution": 224,
-        "num_slots": 6,
-        "max_steps": 300_000,
-        "random_flip": True,
-    }
+    recommended = RECOMMENDED["voc"]
     antialias = True
 
     def _find_splits(self, root: str) -> dict[str, Split]:

@@ -1,9 +1,10 @@
-"""Say what a file or folder of images holds: which dataset, how many images of which sizes, splits and objects."""
+"""Summary of a file or folder of images: the dataset, the number and size of its images, splits and objects."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,12 +22,15 @@ from object_discovery.data.conversion.tfrecord import read_records
 from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
 from object_discovery.data.datasets.shapes3d import Shapes3DFile
 from object_discovery.data.inspect.recognition import find_records, recognise
+from object_discovery.data.label_maps import count_labels
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from object_discovery.params import DataParams
 from object_discovery.visualization.contact_sheet import Example
+
+_MOST_WARNINGS = 5
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Description:
     """Objects of the scenes that were counted, in the whole frame, `(N,)`."""
     examples: list[Example]
     """Some scenes, evenly spaced."""
+    broken: list[str]
+    """A message for each file that cannot be read, of those that were looked at."""
 
     @property
     def num_images(self) -> int:
@@ -79,7 +85,7 @@ def describe(
 
     Raises:
         DatasetNotFoundError: If there is no such file, folder or dataset, or nothing known is there.
-        CorruptFileError: If a file is damaged.
+        CorruptFileError: If no example can be read; single broken files are listed in `Description.broken`.
         UserError: If the splits cannot be found.
         ValueError: If `num` or `sample` is below 1.
 
@@ -118,7 +124,7 @@ def _describe_records(path: Path, dataset: str | None, num: int, sample: int) ->
         seen = convert(path, Path(folder, "sample.h5"), dataset, limit=limit, progress=False)
         *_, last = islice(read_records(path, check=False), seen)
         size = seen if seen < limit else max(seen, round(seen * path.stat().st_size / last.consumed))
-        rule = "not split yet: convert it once by `python data_scripts/convert_tfrecords.py`"
+        rule = "not split yet: convert it once by `object-discovery convert records`"
         file = SceneFile(Path(folder, "sample.h5"))
         splits = {"all": Split(file, np.arange(seen), rule)}
         found = _describe_splits(path, (file.dataset or "", file.variant), splits, num, sample)
@@ -130,8 +136,19 @@ def _describe_records(path: Path, dataset: str | None, num: int, sample: int) ->
 def _describe_splits(
     root: Path, name: tuple[str, str | None], splits: dict[str, Split], num: int, sample: int
 ) -> Description:
-    source, indices, _ = next(iter(splits.values()))
-    shown = [_example(source, index) for source, index in _spread(list(splits.values()), num)]
+    broken: dict[str, None] = {}
+    shown: list[Example] = []
+    first: tuple[SceneSource, int] | None = None
+    for source, index in _spread(list(splits.values()), num):
+        try:
+            shown.append(_example(source, index))
+            first = first or (source, index)
+        except CorruptFileError as error:
+            broken[str(error)] = None
+    if first is None:
+        raise CorruptFileError(next(iter(broken)))
+    source, index = first
+    counts = _counts(splits, sample, broken)
     return Description(
         root=root,
         dataset=name[0],
@@ -140,10 +157,11 @@ def _describe_splits(
         splits={split: (len(found.indices), found.rule) for split, found in splits.items()},
         exact=True,
         sizes=sorted({(example.image.shape[0], example.image.shape[1]) for example in shown}),
-        maps=list(source.maps(int(indices[0]))),
-        targets={key: values.shape for key, values in source.targets(int(indices[0])).items()},
-        counts=_counts(splits, sample),
+        maps=list(source.maps(index)),
+        targets={key: values.shape for key, values in source.targets(index).items()},
+        counts=counts,
         examples=shown,
+        broken=list(broken),
     )
 
 
@@ -162,25 +180,37 @@ def _example(source: SceneSource, index: int) -> Example:
     return Example(source.image(index), source.maps(index).get("mask"))
 
 
-def _counts(splits: dict[str, Split], sample: int) -> NDArray[np.int64]:
-    """Count the objects of all scenes where that is written down, else of a sample, as far as they can be counted."""
+def _counts(splits: dict[str, Split], sample: int, broken: dict[str, None]) -> NDArray[np.int64]:
+    """Count the objects of all scenes where the files state them, else of a sample; add broken files to `broken`."""
     counts = [np.empty(0, np.int64)]
     to_count = []
     for split in splits.values():
         source = split.source
-        if "mask" in source.maps(int(split.indices[0])) and not _is_counted(source):
-            to_count.append(split)
-            continue
         try:
+            if _has_masks(split) and not _is_counted(source):
+                to_count.append(split)
+                continue
             counts.append(np.asarray(source.object_counts())[split.indices])
-        except (CorruptFileError, DatasetNotFoundError):
+        except CorruptFileError as error:
+            broken[str(error)] = None
+        except DatasetNotFoundError:
             raise
-        except UserError:  # nothing tells how many there are
+        except UserError:  # the files do not state how many there are
             continue
     for source, index in _spread(to_count, sample) if to_count else ():
-        labels = np.unique(source.maps(index)["mask"])
-        counts.append(np.array([((labels > 0) & (labels < 255)).sum()]))
+        try:
+            counts.append(np.array([count_labels(source.maps(index)["mask"])]))
+        except CorruptFileError as error:
+            broken[str(error)] = None
     return np.concatenate(counts)
+
+
+def _has_masks(split: Split) -> bool:
+    """Whether the first scene of a split that can be read has a label map."""
+    for index in split.indices.tolist():
+        with suppress(CorruptFileError):
+            return "mask" in split.source.maps(index)
+    return False
 
 
 def _is_counted(source: SceneSource) -> bool:
@@ -218,6 +248,10 @@ def show(found: Description, console: Console | None = None) -> None:
     console.print(str(found.root), soft_wrap=True, markup=False)
     for table in (facts, splits, _histogram(found)):
         console.print(table)
+    for message in found.broken[:_MOST_WARNINGS]:
+        console.print(f"warning: {message}", soft_wrap=True, markup=False)
+    if len(found.broken) > _MOST_WARNINGS:
+        console.print(f"warning: {len(found.broken) - _MOST_WARNINGS} more files cannot be read")
 
 
 def _size_text(found: Description) -> str:

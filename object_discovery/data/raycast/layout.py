@@ -79,7 +79,7 @@ class Layout(NamedTuple):
         return Layout(*fields)
 
 
-def draw_layouts(
+def sample_layouts(
     indices: npt.NDArray[np.int64], seed: int, counts: tuple[int, int], trial: int
 ) -> tuple[Layout, npt.NDArray[np.bool_]]:
     """Draw scenes; camera, lights and numbers of objects are the same at each trial, the objects are not.
@@ -94,7 +94,7 @@ def draw_layouts(
         The scenes, and in which of them all objects found a place `(B,)`.
 
     Example:
-        >>> layout, placed = draw_layouts(np.arange(4), seed=0, counts=(3, 3), trial=0)
+        >>> layout, placed = sample_layouts(np.arange(4), seed=0, counts=(3, 3), trial=0)
         >>> layout.present.sum(1).tolist()
         [3, 3, 3, 3]
     """
@@ -177,7 +177,7 @@ def set_prediction_targets(layout: Layout) -> npt.NDArray[np.float32]:
         colour (8), in the order of `clevr_objects.ATTRIBUTES`; 1 for an object. Rows of absent objects are 0.
 
     Example:
-        >>> layout, _ = draw_layouts(np.arange(2), seed=0, counts=(4, 4), trial=0)
+        >>> layout, _ = sample_layouts(np.arange(2), seed=0, counts=(4, 4), trial=0)
         >>> set_prediction_targets(layout)[..., -1].sum(1).tolist()
         [4.0, 4.0]
     """

@@ -38,7 +38,7 @@ class Textures(NamedTuple):
     """Random numbers that clouds are made of, `(16, 16, 16)` flat."""
 
 
-def draw_textures(indices: npt.NDArray[np.int64], seed: int, device: torch.device | str = "cpu") -> Textures:
+def sample_textures(indices: npt.NDArray[np.int64], seed: int, device: torch.device | str = "cpu") -> Textures:
     """Draw the materials of scenes.
 
     Args:
@@ -50,7 +50,7 @@ def draw_textures(indices: npt.NDArray[np.int64], seed: int, device: torch.devic
         The materials.
 
     Example:
-        >>> draw_textures(np.arange(2), seed=0).pattern.shape
+        >>> sample_textures(np.arange(2), seed=0).pattern.shape
         torch.Size([22])
     """
     surfaces = 1 + MAX_OBJECTS

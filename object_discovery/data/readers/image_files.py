@@ -1,4 +1,4 @@
-"""Read photographs and label maps from PNG, JPEG and other image files."""
+"""Reading of images and label maps from PNG, JPEG and other image files."""
 
 from __future__ import annotations
 
@@ -6,35 +6,63 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from object_discovery.data.label_maps import compact_labels
+from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
-_SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's names of grey with 16 bits
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on height and width change places
-_ALPHA_LAST = ("LA", "PA", "RGBA", "RGBX")
+Alpha = Literal["white", "drop"]
+"""What becomes of transparent pixels."""
+_INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes of grey with 16 or 32 bits
+_LABEL_MODES = ("1", "L", "P", "RGB", "RGBA", *_INTEGER_MODES)
+_ORIENTATION = 0x0112  # the EXIF tag; values from 5 on exchange height and width
+_OPAQUE = 255
+_IGNORED_16_BITS = (1 << 16) - 1
 
 
-def read_image(path: str | os.PathLike[str], *, exif: bool = True) -> NDArray[np.uint8]:
-    """Read an image as colours.
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image; whatever PIL raises becomes a one-line error that names the file."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except CorruptFileError:
+        raise
+    except FileNotFoundError:
+        raise DatasetNotFoundError(f"No such file: {path}") from None
+    except PermissionError:
+        raise DatasetNotFoundError(f"Cannot read {path}: permission denied") from None
+    except IsADirectoryError:
+        raise CorruptFileError(f"{path}: expected an image, but got a folder") from None
+    except Exception as error:  # PIL fails in many ways, mostly by OSError, SyntaxError, ValueError, struct.error
+        reason = " ".join(str(error).split())
+        raise CorruptFileError(f"{path}: expected a whole image, but it cannot be read ({reason})") from None
 
-    Grey is repeated, a palette is looked up, and 16 bits are scaled to 8. Alpha is dropped, not blended: the first
-    three channels are taken as they are. Of an animation the first picture is read.
+
+def read_image(path: str | os.PathLike[str], *, exif: bool = True, alpha: Alpha = "white") -> NDArray[np.uint8]:
+    """Read an image as 8-bit RGB; training and prediction read all images of users by this function.
+
+    Grey is repeated, palettes are looked up, and transparent pixels (an alpha channel, or a transparent colour of a
+    palette) are composited on white. 16-bit grey is scaled to 8 bits; floating-point grey is taken to be in [0, 1] and
+    clipped. Of an animation the first frame is read.
 
     Args:
-        path: A file of any kind that PIL reads.
-        exif: Turn the image as its EXIF orientation says. False: the pixels as they are stored.
+        path: A file of any format that PIL reads.
+        exif: Apply the EXIF orientation. False: the pixels as they are stored.
+        alpha: `white`: composite transparent pixels on white. `drop`: ignore the alpha channel, as the official loaders
+            of CLEVR and ClevrTex do.
 
     Returns:
-        Colours `(H, W, 3)`.
+        RGB image, uint8 `(H, W, 3)`.
 
     Raises:
         DatasetNotFoundError: If there is no such file, or it may not be read.
-        CorruptFileError: If it is no image, or damaged.
+        CorruptFileError: If it is not an image, or damaged.
 
     Example:
         >>> read_image("photograph.jpg")
@@ -42,35 +70,38 @@ def read_image(path: str | os.PathLike[str], *, exif: bool = True) -> NDArray[np
         object_discovery.errors.DatasetNotFoundError: No such file: photograph.jpg
     """
     path = Path(path)
-    with _opened(path) as image:
+    with open_image(path) as image:
         image.load()
         if exif:
-            image = _turned(image)
-        if image.mode == "F":
-            raise CorruptFileError(f"{path}: expected an image of 8 or 16 bits, but it holds floating-point numbers")
-        if image.mode in _SIXTEEN_BITS:
-            grey = _in_range(path, np.asarray(image), (1 << 16) - 1)
-            colours = np.rint(grey / 257).astype(np.uint8)[..., None]
-        elif image.mode in _ALPHA_LAST:
-            image = image.convert("RGBA") if image.mode == "PA" else image
-            colours = np.asarray(image)[..., :-1]
+            image = _apply_exif(image)
+        if image.mode in _INTEGER_MODES:
+            grey = np.rint(_check_values(path, np.asarray(image), (1 << 16) - 1) / 257)
+            pixels = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        elif image.mode == "F":
+            grey = np.rint(np.nan_to_num(np.asarray(image)).clip(0, 1) * 255)
+            pixels = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        elif alpha == "white" and image.has_transparency_data:
+            pixels = _on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
         else:
-            colours = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else np.array(colours, order="C")
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return pixels
 
 
-def read_label_map(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_label_map(path: str | os.PathLike[str], *, relabel: bool = False) -> NDArray[np.uint8]:
     """Read a label map: the indices of a palette, or the values of a grey image, as they are stored.
 
     Args:
-        path: A file of one channel without loss, such as a PNG; 16 bits are fine if no label is above 255.
+        path: A file of a lossless format, such as PNG or TIFF.
+        relabel: Relabel instance ids above 255 (16 or 32 bits), or one RGB colour for each object, as 1, 2, 3, ... in
+            each image, see `compact_labels`; 0 and black are the background, and 65535 is ignored. False: refuse them.
 
     Returns:
-        Labels `(H, W)`.
+        Labels, uint8 `(H, W)`: 0 background, 255 ignored.
 
     Raises:
         DatasetNotFoundError: If there is no such file, or it may not be read.
-        CorruptFileError: If it is no image, damaged, has several channels, loses details, or has labels above 255.
+        CorruptFileError: If it is not an image, damaged, of a lossy format, or has labels above 255, of which
+            `relabel` allows 254 different ones.
 
     Example:
         >>> read_label_map("mask.png")
@@ -78,17 +109,46 @@ def read_label_map(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         object_discovery.errors.DatasetNotFoundError: No such file: mask.png
     """
     path = Path(path)
-    with _opened(path) as image:
-        if image.mode not in ("1", "L", "P", *_SIXTEEN_BITS):
-            raise CorruptFileError(
-                f"{path}: expected a label map of one channel (grey or palette), but got {image.mode}: "
-                "save the labels as indices"
-            )
-        if image.format in ("JPEG", "MPO"):
-            raise CorruptFileError(f"{path}: expected a label map without loss, but got a JPEG: save it as PNG")
-        image.load()
-        labels = _in_range(path, np.asarray(image), 255).astype(np.uint8)
-        return labels // _scale(path) if (image.format, image.mode) == ("PNG", "L") else labels
+    with open_image(path) as image:
+        ids = read_label_ids(path, image)
+    if ids.ndim == 2 and (not ids.size or (ids.min() >= 0 and ids.max() <= IGNORED)):
+        return ids.astype(np.uint8)
+    if not relabel:
+        got = f"{ids.min()} to {ids.max()}" if ids.ndim == 2 else "RGB colours"
+        raise CorruptFileError(
+            f"{path}: expected labels of 0 to {IGNORED} in one channel (grey or palette), but got {got}: "
+            "`object-discovery convert labels FOLDER` converts them"
+        )
+    try:
+        return compact_labels(ids, ignore=_IGNORED_16_BITS)
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
+
+
+def read_label_ids(path: Path, image: Image.Image) -> NDArray[Any]:
+    """Read the labels of an opened label map as they are stored.
+
+    Args:
+        path: The file, for messages.
+        image: The opened file.
+
+    Returns:
+        Integers `(H, W)`, or uint8 RGB colours `(H, W, 3)` where transparent pixels are black.
+
+    Raises:
+        CorruptFileError: If the file is of another kind, or of a lossy format.
+    """
+    if image.mode not in _LABEL_MODES:
+        raise CorruptFileError(
+            f"{path}: expected a label map (grey, palette, or one RGB colour for each object), but got {image.mode}"
+        )
+    if image.format in ("JPEG", "MPO"):
+        raise CorruptFileError(f"{path}: expected a label map of a lossless format, but got a JPEG: save it as PNG")
+    image.load()
+    ids = np.asarray(image)
+    if image.mode == "RGBA":
+        return ids[..., :3] * (ids[..., 3:] > 0)
+    return ids // _bit_depth_scale(path) if (image.format, image.mode) == ("PNG", "L") else ids
 
 
 def read_image_size(path: str | os.PathLike[str], *, exif: bool = True) -> tuple[int, int]:
@@ -110,49 +170,39 @@ def read_image_size(path: str | os.PathLike[str], *, exif: bool = True) -> tuple
         Traceback (most recent call last):
         object_discovery.errors.DatasetNotFoundError: No such file: photograph.jpg
     """
-    with _opened(Path(path)) as image:
+    with open_image(Path(path)) as image:
         width, height = image.size
-        with suppress(Exception):  # a damaged EXIF says nothing
+        with suppress(Exception):  # a damaged EXIF is ignored
             if exif and image.getexif().get(_ORIENTATION, 1) >= 5:
                 return width, height
         return height, width
 
 
-def _scale(path: Path) -> int:
-    """Return what PIL multiplies the values of a grey PNG of less than 8 bits by."""
+def _bit_depth_scale(path: Path) -> int:
+    """Return the factor by which PIL multiplies the values of a grey PNG of less than 8 bits."""
     with open(path, "rb") as file:
         depth = file.read(25)[24]  # the header of a PNG: signature, length, IHDR, width, height, bits
     return int(255 // ((1 << depth) - 1)) if depth < 8 else 1
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF orientation says; a damaged EXIF says nothing."""
+def _on_white(image: Image.Image) -> NDArray[np.uint8]:
+    """Composite an RGBA image on white; opaque images, the usual case, are only sliced."""
+    pixels = np.asarray(image)
+    if pixels[..., 3].min(initial=_OPAQUE) == _OPAQUE:
+        return np.array(pixels[..., :3], order="C")
+    white = Image.new("RGBA", image.size, "white")
+    return np.array(Image.alpha_composite(white, image).convert("RGB"))
+
+
+def _apply_exif(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation of an image; a damaged EXIF is ignored."""
     with suppress(Exception):
         image = ImageOps.exif_transpose(image)
     return image
 
 
-def _in_range(path: Path, values: NDArray[Any], largest: int) -> NDArray[Any]:
+def _check_values(path: Path, values: NDArray[Any], largest: int) -> NDArray[Any]:
     if values.size and not (values.min() >= 0 and values.max() <= largest):
         got = f"{values.min()} to {values.max()}"
         raise CorruptFileError(f"{path}: expected values of 0 to {largest}, but got {got}")
     return values
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image, and say in one line what is wrong where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except CorruptFileError:
-        raise
-    except FileNotFoundError:
-        raise DatasetNotFoundError(f"No such file: {path}") from None
-    except PermissionError:
-        raise DatasetNotFoundError(f"Cannot read {path}: permission denied") from None
-    except IsADirectoryError:
-        raise CorruptFileError(f"{path}: expected an image, but got a folder") from None
-    except Exception as error:  # PIL fails in many ways, mostly by OSError, SyntaxError, ValueError, struct.error
-        reason = " ".join(str(error).split())
-        raise CorruptFileError(f"{path}: expected a whole image, but it cannot be read ({reason})") from None

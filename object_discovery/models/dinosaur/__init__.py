@@ -1,4 +1,4 @@
-"""DINOSAUR: slots of the features of a frozen network, which are decoded from them.
+"""DINOSAUR: Slot Attention on features of a frozen encoder, which are reconstructed from the slots.
 
 Reference:
     Seitzer et al., Bridging the Gap to Real-World Object-Centric Learning, ICLR 2023, arXiv 2209.14860.

@@ -1,4 +1,4 @@
-"""The patch-wise MLP decoder of DINOSAUR: each slot paints features for every patch, which are blended."""
+"""Patch-wise MLP decoder of DINOSAUR."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from object_discovery.layers.compositing import slot_softmax
+from object_discovery.models.dinosaur.decoded import Decoded
 
 
 class PatchMLPDecoder(nn.Module):
-    """Decode slots into features by an MLP that sees one slot at one position.
+    """Patch-wise MLP decoder (Seitzer et al. 2023).
 
-    As published: a slot and the learned embedding of a position are added and go through three hidden layers to F
-    features and the logit of an opacity, which is normalised over slots. What is linear is computed once: the first
-    layer for slots and positions apart, and the last one for the blended hidden features of a patch instead of for
-    each slot. The result is the same up to rounding.
+    A slot plus a learned position embedding passes through three hidden layers to F features and an alpha logit, and
+    the features are averaged with the softmax of the alphas over the slots. Linear parts are computed once: the first
+    layer
+    for slots and positions separately, and the last layer on the averaged hidden features of a patch. The result is
+    equal up to rounding.
 
-    Letters: B images, K slots, D slot size, N patches, F feature size, k decoded slots of a patch.
+    Shapes: B images, K slots, D slot size, N patches, F feature size, k decoded slots per patch.
 
     Args:
         slot_size: D.
         num_patches: N.
         feature_size: F.
         hidden_size: Size of the hidden layers.
-        top_k: Decode at each patch only the k slots that attend to it most (Didolkar et al. 2024): K / k times as
-            fast. None, or K and more: decode all.
+        top_k: Decode at each patch only the k slots with the most attention (Didolkar et al. 2024), K / k times as
+            fast. None, or at least K: decode all.
 
     Raises:
         ValueError: If `top_k` is below 1.
@@ -37,8 +39,8 @@ class PatchMLPDecoder(nn.Module):
 
     Example:
         >>> decoder = PatchMLPDecoder(slot_size=8, num_patches=4, feature_size=6, hidden_size=16)
-        >>> features, masks = decoder(torch.zeros(2, 3, 8), torch.ones(2, 3, 4) / 3)
-        >>> features.shape, masks.shape  # masks sum to 1 over the slots
+        >>> decoded = decoder(torch.zeros(2, 3, 8))
+        >>> decoded.prediction.shape, decoded.masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 4, 6]), torch.Size([2, 3, 4]))
     """
 
@@ -57,54 +59,76 @@ class PatchMLPDecoder(nn.Module):
         for layer in (self.first, self.second, self.third, self.last):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, slots: Tensor, attention: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+        with_masks: bool = True,
+    ) -> Decoded:
         """Decode slots.
 
         Args:
             slots: `(B, K, D)`.
-            attention: How much each slot attends to each patch, `(B, K, N)`; it only chooses the slots to decode.
-            present: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
-
-        Returns:
-            Features `(B, N, F)`, and masks `(B, K, N)`, float32, which sum to 1 over the slots.
+            attention: Attention of the slots, `(B, K, N)`, by which the top k of each patch are selected; needed with
+                `top_k`.
+            features: Unused.
+            active: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
+            with_masks: Return the masks, which cost zeros here.
         """
-        hidden, chosen = self._hidden(slots, attention)
-        weights = self._weights(hidden, chosen, present)
-        blended = (weights.to(hidden.dtype)[:, :, None] @ hidden).squeeze(2)
-        features = F.linear(blended, self.last.weight[:-1], self.last.bias[:-1])
-        return features, self._spread(weights, chosen, slots.shape[1])
+        hidden, indices = self._hidden(slots, attention)
+        weights = self._weights(hidden, indices, active)
+        averaged = (weights.to(hidden.dtype)[:, :, None] @ hidden).squeeze(2)
+        prediction = F.linear(averaged, self.last.weight[:-1], self.last.bias[:-1])
+        return Decoded(prediction, self._scatter(weights, indices, slots.shape[1]))
 
-    def masks(self, slots: Tensor, attention: Tensor, present: Tensor | None = None) -> Tensor:
-        """Compute the masks that `forward` returns, without the features."""
-        hidden, chosen = self._hidden(slots, attention)
-        return self._spread(self._weights(hidden, chosen, present), chosen, slots.shape[1])
+    def masks(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute the masks that `forward` returns without the prediction, and None for slot images."""
+        hidden, indices = self._hidden(slots, attention)
+        return self._scatter(self._weights(hidden, indices, active), indices, slots.shape[1]), None
 
-    def _hidden(self, slots: Tensor, attention: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute the last hidden features `(B, N, k, H)`, and the slots that they are of, `(B, N, k)`."""
+    @staticmethod
+    def target(images: Tensor | None, features: Tensor) -> Tensor:
+        """Return what is to be predicted: the features."""
+        return features
+
+    def _hidden(self, slots: Tensor, attention: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Compute the last hidden features `(B, N, k, H)` and the indices of the decoded slots `(B, N, k)`."""
         of_slots = F.linear(slots, self.first.weight)  # (B, K, H)
         of_positions = self.first(self.positions)[:, None]  # (N, 1, H)
-        chosen = None
+        indices = None
         if self.top_k is None or self.top_k >= slots.shape[1]:
             hidden = of_slots[:, None] + of_positions
         else:
-            chosen = attention.detach().topk(self.top_k, dim=1).indices.transpose(1, 2)  # (B, N, k)
-            # A product with one-hot rows: its gradient is a product, too, which is faster than adding up rows.
-            rows = F.one_hot(chosen, slots.shape[1]).to(of_slots.dtype).flatten(1, 2)
+            if attention is None:
+                raise ValueError("Expected argument `attention` to select the top k slots by, but got None")
+            indices = attention.detach().topk(self.top_k, dim=1).indices.transpose(1, 2)  # (B, N, k)
+            # A product with one-hot rows instead of an index, as its gradient is faster.
+            rows = F.one_hot(indices, slots.shape[1]).to(of_slots.dtype).flatten(1, 2)
             hidden = rearrange(rows @ of_slots, "b (n k) h -> b n k h", k=self.top_k) + of_positions
-        return self.third(self.second(hidden.relu()).relu()).relu(), chosen
+        return self.third(self.second(hidden.relu()).relu()).relu(), indices
 
-    def _weights(self, hidden: Tensor, chosen: Tensor | None, present: Tensor | None) -> Tensor:
-        """Compute the share of each decoded slot in each patch, `(B, N, k)`."""
-        opacity = F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1)
-        there = None if present is None else present[:, None].expand(-1, opacity.shape[1], -1)
-        if there is not None and chosen is not None:
-            there = there.gather(2, chosen)
-        return slot_softmax(opacity, 2, there)
+    def _weights(self, hidden: Tensor, indices: Tensor | None, active: Tensor | None) -> Tensor:
+        """Compute the masks of the decoded slots, `(B, N, k)`."""
+        alpha = F.linear(hidden, self.last.weight[-1:], self.last.bias[-1:]).squeeze(-1)
+        active_here = None if active is None else active[:, None].expand(-1, alpha.shape[1], -1)
+        if active_here is not None and indices is not None:
+            active_here = active_here.gather(2, indices)
+        return slot_softmax(alpha, 2, active_here)
 
     @staticmethod
-    def _spread(weights: Tensor, chosen: Tensor | None, num_slots: int) -> Tensor:
-        """Give slots that are not decoded the weight 0: `(B, N, k)` to `(B, K, N)`."""
-        if chosen is not None:
-            nothing = weights.new_zeros(*weights.shape[:2], num_slots)
-            weights = nothing.scatter(2, chosen, weights)
+    def _scatter(weights: Tensor, indices: Tensor | None, num_slots: int) -> Tensor:
+        """Scatter the masks of the decoded slots `(B, N, k)` to all slots `(B, K, N)`; the others are 0."""
+        if indices is not None:
+            zeros = weights.new_zeros(*weights.shape[:2], num_slots)
+            weights = zeros.scatter(2, indices, weights)
         return weights.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The LightningModule of DINOSAUR."""
+"""DINOSAUR (Seitzer et al. 2023)."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torchmetrics import Metric
 from typing_extensions import Self
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.frozen_encoder import FrozenEncoder
 from object_discovery.layers.position import PositionEmbedding
 from object_discovery.layers.weight_init import init_weights
+from object_discovery.models.dinosaur.decoded import Decoded
 from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
-from object_discovery.models.dinosaur.pixels import PixelDecoder, enlarge, pixel_inputs, shrink
+from object_discovery.models.dinosaur.pixels import PixelDecoder, pixel_inputs, upsample
 from object_discovery.models.dinosaur.transformer import PatchTransformerDecoder
-from object_discovery.models.slot_model import SlotModel
+from object_discovery.models.scores import MeanScore
+from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions
 from object_discovery.params import DINOSAURParams
 
 _FREQUENCIES = 4
 
 
 class DINOSAUR(SlotModel[DINOSAURParams]):
-    """Find objects by reconstructing the features of a frozen, self-supervised network from slots.
+    """DINOSAUR: Slot Attention on features of a frozen encoder, which are reconstructed from the slots.
 
-    Letters: B images, R pixels of height and width, N = h w patches, F feature size, K slots, D slot size.
+    Shapes: B images of R x R pixels, N = h w patches, F feature size, K slots, D slot size.
 
-    Batches may hold `features` `(B, N, F)` of any floating-point type, as a feature cache does; then the encoder is
-    neither run nor loaded. `Discovery.attention` is that of the slots, whatever `mask_source` makes the masks of.
-    `val/loss` is the mean squared error of the features; with `decoder="broadcast"` pixels are reconstructed in their
-    place, and it is that of the pixels.
+    Batches may contain `features` `(B, N, F)` of any floating-point type, as from a feature cache; the encoder is then
+    neither run nor loaded. `Discovery.attention` is that of Slot Attention, whatever `mask_source` is. `val/loss` is
+    the mean squared error of the features, or with `decoder="broadcast"` of the pixels.
 
-    *Checkpoints* hold no weights of the encoder, but a hash of them, against which they are checked when they are
-    loaded at first use: from the hub, of `encoder_seed`, or from the file that training used, which may also lie
-    beside the checkpoint. `DINOSAUR.load_from_checkpoint(path, encoder_weights=FILE)` names another place.
+    *Checkpoints* contain a hash of the encoder weights instead of the weights. The weights are loaded at first use and
+    checked against it: from the hub, from `encoder_seed`, or from the file that was used in training, which may also be
+    next to the checkpoint. `DINOSAUR.load_from_checkpoint(path, encoder_weights=FILE)` names another file.
 
     Args:
         params: The hyperparameters.
@@ -57,7 +59,6 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
 
     model_type: ClassVar[str] = "dinosaur"
     params_class: ClassVar[type[DINOSAURParams]] = DINOSAURParams
-    own_scores: ClassVar[tuple[str, ...]] = ("loss",)
 
     def __init__(self, params: DINOSAURParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
@@ -81,8 +82,8 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         self.slot_attention = self.build_slot_attention(p.slot_size)
         init_weights(p.weight_init, (self.position, self.inputs, self.slot_attention), self.slot_attention)
         if p.decoder == "broadcast":
-            self.slot_attention.reset_slots(wide=True)
-        elif p.slot_init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
+            self.slot_attention.reset_slots(standard_normal=True)
+        elif p.slot_init == "gaussian":  # as published: lower bounds than the default of `SlotAttention`
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
         self.decoder = self._build_decoder()
@@ -109,12 +110,12 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
-        """Name the score that chooses the best checkpoint: without masks the error of the features."""
+        """Return the score that selects the best checkpoint; without masks the error of the features."""
         return super().monitor(has_masks) if has_masks else ("val/loss", "min")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Self:  # type: ignore[override]
-        """Load a trained model; the encoder's weights follow at first use, see the class.
+        """Load a trained model; the encoder weights are loaded at first use, see the class.
 
         Raises:
             CheckpointError: If the file is missing, damaged, or of another model.
@@ -124,57 +125,61 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the hash of the encoder's weights, as far as it is known."""
+        """Save the hash of the encoder weights, if known."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["encoder"] = {**self.encoder.description(), "weights": self.encoder.expected}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Expect these weights from now on."""
+        """Keep the facts about the training run, and expect these weights of the encoder from now on."""
+        super().on_load_checkpoint(checkpoint)
         self.encoder.expect(checkpoint.get("encoder", {}).get("weights"))
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
-        """Do the work of `forward`; there is an image where pixels are painted, with `decoder="broadcast"`."""
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
+        """Do the work of `forward`; only `decoder="broadcast"` reconstructs an image."""
         features = self._normalised(self.encoder(images))
-        slots, attention = self._attend_slots(features, slots, num_slots, num_iterations)
-        if isinstance(self.decoder, PixelDecoder):
-            return self._painting(slots, attention, *self.decoder(slots, self.present(slots))[1:])
-        masks = attention if self.params.mask_source == "slots" else self._masks(slots, attention, features)
-        return self._discovery(slots, attention, masks)
+        slots, attention = self._attend_slots(features, options)
+        if self.params.mask_source == "slots":
+            return self._discovery(slots, attention, attention)
+        masks, slot_images = self.decoder.masks(
+            slots, attention=attention, features=features, active=self.active_mask(slots)
+        )
+        return self._discovery(slots, attention, masks, slot_images)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the features, or of the pixels with `decoder="broadcast"`."""
         features = self.features(batch)
         slots, attention = self._attend_slots(features)
-        if isinstance(self.decoder, PixelDecoder):
-            target = shrink(batch["image"], self.decoder.size)
-            return self.regularize({"loss": F.mse_loss(self.decoder(slots, self.present(slots))[0], target)}, slots)
-        predicted, _ = self._decode(slots, attention, features, with_masks=False)
-        return self.regularize({"loss": F.mse_loss(predicted.float(), features.float())}, slots)
+        prediction = self._decode(slots, attention, features, with_masks=False).prediction
+        target = self.decoder.target(batch.get("image"), features)
+        return self.regularize({"loss": F.mse_loss(prediction.float(), target.float())}, slots)
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        """Find the objects of a batch; and compute for each image the mean squared error that is minimised."""
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics of slots and the mean of the loss."""
+        return {"loss": MeanScore(), **super().extra_metrics()}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Find the objects of a batch; and compute the loss of each image."""
         features = self.features(batch)
-        slots, attention = self._attend_slots(features, None, **self.forward_options)
-        if isinstance(self.decoder, PixelDecoder):
-            image, *painted = self.decoder(slots, self.present(slots))
-            error = (image - shrink(batch["image"], self.decoder.size)).square().flatten(1).mean(1)
-            return self._painting(slots, attention, *painted), {"loss": error}
-        predicted, masks = self._decode(slots, attention, features)
-        loss = (predicted.float() - features.float()).square().flatten(1).mean(1)
-        own = attention if self.params.mask_source == "slots" or masks is None else masks
-        return self._discovery(slots, attention, own), {"loss": loss}
+        slots, attention = self._attend_slots(features, self.default_options)
+        prediction, masks, slot_images = self._decode(slots, attention, features)
+        target = self.decoder.target(batch.get("image"), features)
+        loss = (prediction.float() - target.float()).square().flatten(1).mean(1)
+        if self.params.mask_source == "slots" or masks is None:
+            masks, slot_images = attention, None
+        discovery = self._discovery(slots, attention, masks, slot_images)
+        return discovery, {"loss": loss, **self.slot_scores(slots)}
+
+    def discover_batch(self, batch: Batch) -> Discovery:
+        """Find the objects of a batch, by its `features` where it has some."""
+        if "features" not in batch:
+            return super().discover_batch(batch)
+        return self.score_batch(batch)[0]
 
     def features(self, batch: Batch) -> Tensor:
-        """Return the features of a batch, `(B, N, F)`: those that it holds, or those of its images.
+        """Return the features of a batch, `(B, N, F)`: its cached ones, or those of its images.
 
         Raises:
-            ValueError: If they are of another shape than the encoder's, or the images of another resolution.
+            ValueError: If the features or the images are of another shape than the encoder's.
         """
         if "features" not in batch:
             self.check_images(batch["image"])
@@ -190,47 +195,30 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     def _normalised(self, features: Tensor) -> Tensor:
         return F.layer_norm(features, features.shape[-1:]) if self.params.feature_norm else features
 
-    def _attend_slots(
-        self,
-        features: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Find the slots of features `(B, N, F)`."""
+    def _attend_slots(self, features: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> tuple[Tensor, Tensor]:
+        """Compute the slots of features `(B, N, F)` and their attention."""
         height = self.encoder.grid[0]
-        clusters = self.seeds(rearrange(features, "b (h w) f -> b f h w", h=height), height, slots, num_slots)
+        maps = rearrange(features, "b (h w) f -> b f h w", h=height)
+        clusters = self.initial_clusters(maps, height, options)
         if self.position is not None:
-            places = self.position().flatten(1).T
-            features = F.layer_norm(features, features.shape[-1:]) + self.params.position_scale * places
-        return self.attend_slots(self.inputs(features), slots, num_slots, num_iterations, clusters)
+            positions = self.position().flatten(1).T
+            features = F.layer_norm(features, features.shape[-1:]) + self.params.position_scale * positions
+        return self.attend_slots(self.inputs(features), options, clusters)
 
-    def _decode(
-        self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True
-    ) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.decoder, PatchMLPDecoder):
-            return self.decoder(slots, attention, self.present(slots))  # type: ignore[no-any-return]
-        predicted, masks = self.decoder(slots, features, with_masks)
-        return predicted, masks if masks is None else self.mask_inactive_slots(masks, slots)
+    def _decode(self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True) -> Decoded:
+        return self.decoder(  # type: ignore[no-any-return]
+            slots, attention=attention, features=features, active=self.active_mask(slots), with_masks=with_masks
+        )
 
-    def _masks(self, slots: Tensor, attention: Tensor, features: Tensor) -> Tensor:
-        """Compute the decoder's masks `(B, K, N)` alone."""
-        if isinstance(self.decoder, PatchMLPDecoder):
-            return self.decoder.masks(slots, attention, self.present(slots))
-        assert isinstance(self.decoder, PatchTransformerDecoder)
-        return self.mask_inactive_slots(self.decoder.masks(slots, features), slots)
-
-    def _painting(self, slots: Tensor, attention: Tensor, slot_images: Tensor, masks: Tensor) -> Discovery:
-        """Bring what the slots paint to the size of the images."""
-        if self.params.mask_source == "slots":
-            return self._discovery(slots, attention, attention)
-        image, slot_images, masks = enlarge(slot_images, masks, self.params.resolution)
-        attention = rearrange(attention.float(), "b k (h w) -> b k h w", h=self.encoder.grid[0])
-        return Discovery(slots, masks, image, slot_images, attention)
-
-    def _discovery(self, slots: Tensor, attention: Tensor, masks: Tensor) -> Discovery:
-        """Enlarge masks `(B, K, N)` bilinearly to the size of the images."""
-        grid, size = self.encoder.grid, self.params.resolution
-        masks, attention = (rearrange(one.float(), "b k (h w) -> b k h w", h=grid[0]) for one in (masks, attention))
+    def _discovery(
+        self, slots: Tensor, attention: Tensor, masks: Tensor, slot_images: Tensor | None = None
+    ) -> Discovery:
+        """Resize masks `(B, K, N)`, or masks and slot images of a decoder of pixels, to the size of the images."""
+        height, size = self.encoder.grid[0], self.params.resolution
+        attention = rearrange(attention.float(), "b k (h w) -> b k h w", h=height)
+        if slot_images is not None:
+            image, slot_images, masks = upsample(slot_images, masks, size)
+            return Discovery(slots, masks, image, slot_images, attention)
+        masks = rearrange(masks.float(), "b k (h w) -> b k h w", h=height)
         enlarged = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
         return Discovery(slots, enlarged, attention=attention)

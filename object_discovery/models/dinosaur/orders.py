@@ -1,4 +1,4 @@
-"""Orders in which the patches of an image are predicted."""
+"""Patch orders of SPOT (Kakogeorgiou et al. 2024)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def patch_orders(height: int, width: int) -> Tensor:
-    """List nine orders of the patches of a grid: by rows or columns from each of the four corners, and a spiral.
+    """Return nine orders of the patches of a grid: by rows or columns from each of the four corners, and a spiral.
 
     Args:
         height: Rows of the grid, h.
         width: Columns, w.
 
     Returns:
-        Numbers of patches, `(9, h w)`, int64. The first order is that of reading; the last winds inwards from the
+        Indices of patches, `(9, h w)`, int64. The first order is raster order; the last is an inward spiral from the
         upper left corner.
 
     Reference:
@@ -32,7 +32,7 @@ def patch_orders(height: int, width: int) -> Tensor:
 
 
 def _spiral(grid: Tensor) -> Tensor:
-    """Take the first row, then turn the rest by a quarter so that its last column comes first, and so on."""
+    """Take the first row, rotate the rest by a quarter turn, and repeat."""
     rows = []
     while grid.numel():
         rows.append(grid[0])

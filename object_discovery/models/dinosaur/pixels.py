@@ -1,4 +1,4 @@
-"""A decoder of pixels for slots of frozen features, the setting in which losses on slots were tried on photographs."""
+"""Pixel decoder for slots of frozen features, as in the experiments with the covariance loss on COCO."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from object_discovery.layers.compositing import blend_slots
+from object_discovery.layers.compositing import alpha_composite
 from object_discovery.layers.position import PositionEmbedding
+from object_discovery.models.dinosaur.decoded import Decoded
 
 _GRID = 8
 
 
 class PixelDecoder(nn.Module):
-    """Broadcast each slot over a grid of 8 x 8, decode it into colours and an opacity, and blend the slots.
-
-    An MLP of three layers sees each slot at each position; transposed convolutions double the size until it is
-    reached.
+    """Spatial broadcast decoder on an 8 x 8 grid: three-layer MLP, then upsampling by transposed convolutions.
 
     Args:
         slot_size: D.
-        size: Height and width S of what is painted.
-        channels: Width of the MLP and of the convolutions.
+        size: Height and width S of the reconstruction.
+        channels: Channels of the MLP and of the convolutions.
 
     Reference:
         Stange et al., Exploring the Role of the Bottleneck in Slot-Based Models Through Covariance Regularization,
@@ -31,9 +29,9 @@ class PixelDecoder(nn.Module):
 
     Example:
         >>> import torch
-        >>> image, slot_images, masks = PixelDecoder(16, size=32)(torch.zeros(2, 3, 16))
-        >>> image.shape, slot_images.shape, masks.shape
-        (torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 3, 32, 32]), torch.Size([2, 3, 32, 32]))
+        >>> image, masks, slot_images = PixelDecoder(16, size=32)(torch.zeros(2, 3, 16))
+        >>> image.shape, masks.shape, slot_images.shape
+        (torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 3, 32, 32]))
     """
 
     def __init__(self, slot_size: int, size: int = 128, channels: int = 32) -> None:
@@ -52,20 +50,52 @@ class PixelDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(channels, channels, 5, stride, 2, output_padding=stride - 1), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(channels, 4, 3, padding=1))
 
-    def forward(self, slots: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode slots `(B, K, D)`, of which those `present`, bool `(B, K)`, have a mask; None: all.
+    def forward(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+        with_masks: bool = True,
+    ) -> Decoded:
+        """Decode slots into images of S x S pixels.
 
-        Returns:
-            The image `(B, 3, S, S)`, the slots' own images `(B, K, 3, S, S)` and their masks `(B, K, S, S)`, which sum
-            to 1 over the slots. All float32.
+        Args:
+            slots: `(B, K, D)`.
+            attention: Unused.
+            features: Unused.
+            active: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
+            with_masks: Return the masks, which cost nothing here.
         """
         grid = slots.flatten(0, 1)[:, None, None] + self.position().permute(1, 2, 0)  # (B K, 8, 8, D)
-        painted = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size]
-        return blend_slots(rearrange(painted, "(b k) c h w -> b k c h w", b=len(slots)), present)
+        decoded = self.layers(self.mlp(grid).permute(0, 3, 1, 2))[..., : self.size, : self.size]
+        image, slot_images, masks = alpha_composite(
+            rearrange(decoded, "(b k) c h w -> b k c h w", b=len(slots)), active
+        )
+        return Decoded(image, masks, slot_images)
+
+    def masks(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute the masks `(B, K, S, S)` and the slot images `(B, K, 3, S, S)`."""
+        decoded = self(slots, active=active)
+        return decoded.masks, decoded.slot_images
+
+    def target(self, images: Tensor | None, features: Tensor) -> Tensor:
+        """Return what is to be predicted: the images at S x S pixels."""
+        if images is None:
+            raise ValueError("Expected a batch with `image`, as pixels are to be reconstructed, but it has none")
+        return downsample(images, self.size)
 
 
 def pixel_inputs(feature_size: int, slot_size: int, norm_eps: float = 1e-5) -> nn.Module:
-    """Build what features `(B, N, F)` go through to Slot Attention, `(B, N, D)`, where pixels are painted.
+    """Build the MLP from features `(B, N, F)` to the inputs of Slot Attention `(B, N, D)` for the pixel decoder.
 
     Example:
         >>> import torch
@@ -83,27 +113,27 @@ def pixel_inputs(feature_size: int, slot_size: int, norm_eps: float = 1e-5) -> n
     )
 
 
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Resize images `(B, 3, H, W)` to `(B, 3, size, size)`, smoothly.
+def downsample(images: Tensor, size: int) -> Tensor:
+    """Downsample images `(B, 3, H, W)` to `(B, 3, size, size)` with antialiasing.
 
     Example:
         >>> import torch
-        >>> shrink(torch.rand(2, 3, 224, 224), 128).shape
+        >>> downsample(torch.rand(2, 3, 224, 224), 128).shape
         torch.Size([2, 3, 128, 128])
     """
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def enlarge(slot_images: Tensor, masks: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Resize what slots paint to the size of the images, and blend it there.
+def upsample(slot_images: Tensor, masks: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Upsample slot images and masks to the size of the images, and composite them.
 
     Args:
         slot_images: `(B, K, 3, S, S)`.
         masks: `(B, K, S, S)`.
-        size: Height and width to bring them to, R.
+        size: Height and width R of the result.
 
     Returns:
-        The image `(B, 3, R, R)`, the slots' own images `(B, K, 3, R, R)` and the masks `(B, K, R, R)`.
+        Image `(B, 3, R, R)`, slot images `(B, K, 3, R, R)` and masks `(B, K, R, R)`.
     """
     masks = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
     flat = F.interpolate(slot_images.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""The autoregressive transformer decoder of DINOSAUR: each patch is predicted from those before it and the slots."""
+"""Autoregressive transformer decoder of DINOSAUR."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from object_discovery.layers.compositing import mask_inactive_slots
+from object_discovery.models.dinosaur.decoded import Decoded
 from object_discovery.models.dinosaur.orders import patch_orders
 
 
 class Attention(nn.Module):
-    """Attention of several heads, with the weights of `torch.nn.MultiheadAttention`.
+    """Multi-head attention, initialised as `torch.nn.MultiheadAttention`.
 
     Args:
-        size: Size of what comes in and goes out, F.
-        num_heads: Heads; a divisor of `size`.
+        size: Embedding dimension, F.
+        num_heads: Attention heads, a divisor of `size`.
     """
 
     def __init__(self, size: int, num_heads: int) -> None:
@@ -24,20 +26,20 @@ class Attention(nn.Module):
         self.to_query = nn.Linear(size, size)
         self.to_key_value = nn.Linear(size, 2 * size)
         self.to_output = nn.Linear(size, size)
-        bound = (6 / (4 * size)) ** 0.5  # Glorot's for the three projections as one, as in PyTorch
+        bound = (6 / (4 * size)) ** 0.5  # Glorot uniform of the three projections as one matrix, as in PyTorch
         for layer in (self.to_query, self.to_key_value):
             nn.init.uniform_(layer.weight, -bound, bound)
         for layer in (self.to_query, self.to_key_value, self.to_output):
             nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Tensor, memory: Tensor, causal: bool = False) -> Tensor:
-        """Let inputs `(B, L, F)` attend to memory `(B, M, F)`; `causal`: each only to itself and those before it."""
+        """Compute attention of inputs `(B, L, F)` to memory `(B, M, F)`, optionally with a causal mask."""
         key, value = self._keys_values(memory)
         heads = F.scaled_dot_product_attention(self._split(self.to_query(inputs)), key, value, is_causal=causal)
         return self.to_output(rearrange(heads, "b h l d -> b l (h d)"))  # type: ignore[no-any-return]
 
     def weights(self, inputs: Tensor, memory: Tensor) -> Tensor:
-        """Return how much each input attends to each of memory, averaged over heads: `(B, L, M)`, float32."""
+        """Compute the attention weights, averaged over heads: `(B, L, M)`, float32."""
         queries, (keys, _) = self._split(self.to_query(inputs)), self._keys_values(memory)
         logits = queries.float() @ keys.float().transpose(-1, -2) * queries.shape[-1] ** -0.5
         weights: Tensor = logits.softmax(-1).mean(1)
@@ -52,11 +54,11 @@ class Attention(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Attention to the patches so far, attention to the slots, and an MLP, each normalised before and added.
+    """Pre-norm transformer decoder block: causal self-attention, cross-attention to the slots, MLP.
 
     Args:
         size: F.
-        num_heads: Heads of both attentions.
+        num_heads: Attention heads.
     """
 
     def __init__(self, size: int, num_heads: int) -> None:
@@ -66,30 +68,32 @@ class DecoderBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(size, 4 * size), nn.ReLU(), nn.Linear(4 * size, size))
 
     def forward(self, inputs: Tensor, slots: Tensor) -> Tensor:
-        """Process patches `(B, N, F)` with slots `(B, K, F)`."""
+        """Transform patches `(B, N, F)` with slots `(B, K, F)`."""
         features = self.attend_to_patches(inputs)
         features = features + self.cross_attention(self.norm_cross(features), slots)
         return features + self.mlp(self.norm_mlp(features))  # type: ignore[no-any-return]
 
     def attend_to_patches(self, inputs: Tensor) -> Tensor:
-        """Do the first of the three parts."""
+        """Apply self-attention with its residual connection."""
         normed = self.norm_self(inputs)
         return inputs + self.self_attention(normed, normed, causal=True)  # type: ignore[no-any-return]
 
 
 class PatchTransformerDecoder(nn.Module):
-    """Predict the features of each patch from the true ones of the patches before it, and from slots.
+    """Transformer decoder that predicts the features of each patch from the previous patches and the slots.
 
-    Letters: B images, K slots, D slot size, N = h w patches, F feature size.
+    Trained with teacher forcing (Seitzer et al. 2023).
+
+    Shapes: B images, K slots, D slot size, N = h w patches, F feature size.
 
     Args:
         slot_size: D.
         grid: Rows h and columns w of the patches.
         feature_size: F.
-        num_blocks: Blocks.
-        num_heads: Heads of each attention; a divisor of F.
-        permuted: In training predict the patches of each image in one of the nine `patch_orders` at random, each with
-            a beginning of its own, so that what is near in one order cannot replace the slots (SPOT).
+        num_blocks: Number of blocks.
+        num_heads: Attention heads, a divisor of F.
+        permuted: In training, predict the patches of each image in one of the nine `patch_orders` at random, each with
+            its own begin token (SPOT).
 
     Raises:
         ValueError: If `num_heads` does not divide F.
@@ -99,8 +103,8 @@ class PatchTransformerDecoder(nn.Module):
 
     Example:
         >>> decoder = PatchTransformerDecoder(slot_size=8, grid=(2, 2), feature_size=6, num_blocks=2, num_heads=2)
-        >>> features, masks = decoder(torch.zeros(2, 3, 8), torch.zeros(2, 4, 6))
-        >>> features.shape, masks.shape  # masks sum to 1 over the slots
+        >>> decoded = decoder(torch.zeros(2, 3, 8), features=torch.zeros(2, 4, 6))
+        >>> decoded.prediction.shape, decoded.masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 4, 6]), torch.Size([2, 3, 4]))
     """
 
@@ -131,39 +135,65 @@ class PatchTransformerDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList(DecoderBlock(feature_size, num_heads) for _ in range(num_blocks))
 
-    def forward(self, slots: Tensor, features: Tensor, with_masks: bool = True) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+        with_masks: bool = True,
+    ) -> Decoded:
         """Predict features, each from those before it.
 
         Args:
             slots: `(B, K, D)`.
-            features: The true features, `(B, N, F)`.
-            with_masks: Compute the masks, which training does not need.
-
-        Returns:
-            The prediction `(B, N, F)`; and masks `(B, K, N)`, float32, which sum to 1 over the slots: how much the
-            last block draws on each slot for a patch, averaged over heads.
+            attention: Unused.
+            features: The true features, `(B, N, F)` (teacher forcing).
+            active: Which slots have a mask, bool `(B, K)`. None: all.
+            with_masks: Compute the masks, which training does not need: the cross-attention of the last block to the
+                slots, averaged over heads.
         """
-        order, inputs, memory = self._begin(slots, features)
-        *earlier, last = self._blocks()
-        for block in earlier:
-            inputs = block(inputs, memory)
-        predicted = self._in_place(last(inputs, memory), order)
-        return predicted, self._weights(last, inputs, memory, order) if with_masks else None
+        order, last, inputs, memory = self._run_to_last(slots, features)
+        prediction = self._to_raster_order(last(inputs, memory), order)
+        masks = self._weights(last, inputs, memory, order) if with_masks else None
+        return Decoded(prediction, None if masks is None else mask_inactive_slots(masks, active))
 
-    def masks(self, slots: Tensor, features: Tensor) -> Tensor:
-        """Compute the masks that `forward` returns, without the prediction."""
+    def masks(
+        self,
+        slots: Tensor,
+        *,
+        attention: Tensor | None = None,
+        features: Tensor | None = None,
+        active: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute the masks that `forward` returns without the prediction, and None for slot images."""
+        order, last, inputs, memory = self._run_to_last(slots, features)
+        return mask_inactive_slots(self._weights(last, inputs, memory, order), active), None
+
+    @staticmethod
+    def target(images: Tensor | None, features: Tensor) -> Tensor:
+        """Return what is to be predicted: the features."""
+        return features
+
+    def _run_to_last(
+        self, slots: Tensor, features: Tensor | None
+    ) -> tuple[Tensor | None, DecoderBlock, Tensor, Tensor]:
+        """Run all blocks but the last: the order of the patches, the last block, its inputs and the slot memory."""
+        if features is None:
+            raise ValueError("Expected argument `features` to be the true features (B, N, F), but got None")
         order, inputs, memory = self._begin(slots, features)
         *earlier, last = self._blocks()
         for block in earlier:
             inputs = block(inputs, memory)
-        return self._weights(last, inputs, memory, order)
+        return order, last, inputs, memory
 
     def _begin(self, slots: Tensor, features: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Choose the order of each image's patches `(B, N)`, and make the first inputs and the memory of slots."""
+        """Sample the patch order of each image `(B, N)`, and compute the inputs and the memory of slots."""
         order, beginning = None, self.beginnings[:1]
         if self.training and len(self.orders) > 1:
-            chosen = torch.randint(len(self.orders), (len(features),), device=features.device)
-            order, beginning = self.orders[chosen], self.beginnings[chosen]
+            order_index = torch.randint(len(self.orders), (len(features),), device=features.device)
+            order, beginning = self.orders[order_index], self.beginnings[order_index]
             features = features.gather(1, order[..., None].expand_as(features))
         start = beginning[:, None].expand(len(features), 1, -1).to(features.dtype)
         inputs = torch.cat([start, features.detach()[:, :-1]], 1)
@@ -171,11 +201,11 @@ class PatchTransformerDecoder(nn.Module):
 
     def _weights(self, last: DecoderBlock, inputs: Tensor, memory: Tensor, order: Tensor | None) -> Tensor:
         queries = last.norm_cross(last.attend_to_patches(inputs))
-        return self._in_place(last.cross_attention.weights(queries, memory), order).transpose(1, 2)
+        return self._to_raster_order(last.cross_attention.weights(queries, memory), order).transpose(1, 2)
 
     @staticmethod
-    def _in_place(values: Tensor, order: Tensor | None) -> Tensor:
-        """Bring values `(B, N, ...)` from the order that they were predicted in to that of reading."""
+    def _to_raster_order(values: Tensor, order: Tensor | None) -> Tensor:
+        """Bring values `(B, N, ...)` from the order of prediction to raster order."""
         if order is None:
             return values
         return values.gather(1, order.argsort(1)[..., None].expand_as(values))

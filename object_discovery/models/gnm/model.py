@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import UserError
@@ -31,7 +32,7 @@ from object_discovery.models.gnm.objective import (
 )
 from object_discovery.models.gnm.renderer import GlimpseDecoder, ObjectImages, composite, transform_objects
 from object_discovery.models.gnm.struct_draw import StructDRAW
-from object_discovery.models.scores import MeanScore, SplitScores
+from object_discovery.models.scores import MeanScore
 from object_discovery.params import GNMParams
 from object_discovery.visualization.grid import draw_boxes
 
@@ -84,7 +85,6 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
 
     model_type: ClassVar[str] = "gnm"
     params_class: ClassVar[type[GNMParams]] = GNMParams
-    own_scores: ClassVar[tuple[str, ...]] = ("elbo",)
 
     def __init__(self, params: GNMParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
@@ -114,6 +114,9 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         Raises:
             ValueError: If the images are not of the model's resolution, or `num_slots` is out of its range.
         """
+        images = self.prepare_images(images)
+        if not len(images):
+            return self.discover_nothing(images, num_slots=num_slots)
         return self.decompose(images, num_slots=num_slots).discovery
 
     def decompose(
@@ -221,11 +224,21 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         counts = objects.presence.detach().sum(1).mean()
         return {"loss": weighted_loss(means, schedule), "elbo": elbo(means).detach(), "objects": counts, **means}
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        """Discover the objects of a batch, and estimate the ELBO of each image."""
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the means of the ELBO, of the accuracy of the object count, and of the log-likelihood."""
+        return {name: MeanScore() for name in ("elbo", "count_accuracy", "log_likelihood")}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Discover the objects of a batch; estimate the ELBO of each image and, with `num_particles`, log p(x)."""
         images = batch["image"]
         schedule = schedule_values(self.params, _END_OF_SCHEDULES)
-        return self(images, **self.forward_options), {"elbo": elbo(self._loss_terms(images, schedule)[0])}
+        discovery: Discovery = self(images, **self.forward_options)
+        extra: dict[str, Any] = {"elbo": elbo(self._loss_terms(images, schedule)[0])}
+        if "mask" in batch:
+            extra["count_accuracy"] = (self.count_objects(images) == count_objects_per_map(batch["mask"])).float()
+        if self.num_particles is not None:
+            extra["log_likelihood"] = self.log_likelihood(images, self.num_particles)
+        return discovery, extra
 
     def pictures(self, images: Tensor, discovery: Discovery) -> dict[str, Tensor]:
         """Plot the boxes of present objects onto the images, and sample as many scenes from the prior."""
@@ -343,19 +356,3 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
             objects, posterior.objects, prior, background, posterior.background, background_prior, global_latent
         )
         return log_ratio - negative_log_likelihood(image, images, self.params.sigma)
-
-    def _score(self, split: str, batch: Batch) -> Discovery:
-        """Add a batch to the scores; with masks also how often the number of objects is right."""
-        found = super()._score(split, batch)
-        images, masks = batch["image"], batch.get("mask")
-        own = {}
-        if masks is not None:
-            own["count_accuracy"] = (self.count_objects(images) == count_objects_per_map(masks)).float()
-        if self.num_particles is not None and split == "test":
-            own["log_likelihood"] = self.log_likelihood(images, self.num_particles)
-        sets = cast(SplitScores, self.scores[split]).sets
-        for name, values in own.items():
-            if name not in sets:
-                sets[name] = MeanScore().to(self.device)
-            cast(MeanScore, sets[name]).update(values)
-        return found

@@ -1,4 +1,4 @@
-"""Attention of several heads for the transformer of SLATE, with a cache for generation."""
+"""Multi-head attention of the transformer of SLATE, with a key/value cache for generation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _BLOCK = 128
 
 @dataclass
 class KeyValueCache:
-    """The keys and values of the tokens so far, so that each is computed once.
+    """Key/value cache of the previous tokens.
 
     Args:
-        capacity: The most tokens that it will hold.
+        capacity: Maximum number of tokens.
     """
 
     capacity: int
@@ -39,60 +39,60 @@ class KeyValueCache:
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False, share: float = 0.0) -> Tensor:
-    """Compute `softmax(queries keys^T / sqrt(d)) values`, of which a share of the softmax is dropped.
+def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False, probability: float = 0.0) -> Tensor:
+    """Compute scaled dot-product attention.
 
-    torch's fused attention, but where a gradient is needed on the CPU: there it is done in blocks of queries, each with
-    the keys that it may see. That is as fast or faster than torch's, and several times so where something is dropped.
+    The fused attention of torch, except on the CPU with gradients: there in blocks of queries, each with the keys up to
+    its last position, which is as fast as torch or faster, and several times faster with dropout.
 
     Args:
         queries: `(B, heads, L, d)`.
         keys: `(B, heads, M, d)`.
         values: `(B, heads, M, d)`.
-        causal: Let each query see the keys up to its own position only; M is L.
-        share: Share of the attention that is dropped, in [0, 1).
+        causal: Causal mask; M is L.
+        probability: Dropout probability of the attention weights, in [0, 1).
 
     Returns:
         `(B, heads, L, d)`.
 
     Example:
         >>> q = torch.randn(1, 2, 5, 4)
-        >>> torch.equal(attend(q, q, q, causal=True)[:, :, 0], q[:, :, 0])  # the first sees itself only
+        >>> torch.equal(attend(q, q, q, causal=True)[:, :, 0], q[:, :, 0])  # the first query attends to itself only
         True
     """
-    if queries.device.type != "cpu" or not (share or queries.requires_grad):
-        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=share, is_causal=causal)
+    if queries.device.type != "cpu" or not (probability or queries.requires_grad):
+        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=probability, is_causal=causal)
     shape = queries.shape
     queries, keys, values = (part.flatten(0, 1) for part in (queries * queries.shape[-1] ** -0.5, keys, values))
     outputs = []
     length = _BLOCK if causal else queries.shape[1]
     for start in range(0, queries.shape[1], length):
         block = queries[:, start : start + length]
-        seen = start + block.shape[1] if causal else keys.shape[1]
-        logits = block @ keys[:, :seen].transpose(1, 2)
+        num_keys = start + block.shape[1] if causal else keys.shape[1]
+        logits = block @ keys[:, :num_keys].transpose(1, 2)
         if causal:
             size = block.shape[1]
             logits[..., start:] += torch.full((size, size), -torch.inf, dtype=logits.dtype).triu_(1)
-        outputs.append(dropout(logits.softmax(-1), share) @ values[:, :seen])
+        outputs.append(dropout(logits.softmax(-1), probability) @ values[:, :num_keys])
     return torch.cat(outputs, 1).view(*shape[:3], -1)
 
 
 class Attention(nn.Module):
-    """Attention of several heads, without biases.
+    """Multi-head attention without biases.
 
     Args:
-        size: Size of what comes in and goes out, d.
-        num_heads: Heads; a divisor of `size`.
-        gain: Factor on the initial weights of the output.
-        dropout: Share of the attention that is dropped in training.
-        output_dropout: Share of the output that is dropped in training.
+        size: Embedding dimension, d.
+        num_heads: Attention heads, a divisor of `size`.
+        gain: Gain of the initialisation of the output projection.
+        dropout: Dropout probability of the attention weights.
+        output_dropout: Dropout probability of the output.
 
     Example:
         >>> attention = Attention(16, num_heads=2)
         >>> x = torch.zeros(1, 5, 16)
-        >>> attention(x, attention.keys_values(x)).shape  # to any keys and values
+        >>> attention(x, attention.keys_values(x)).shape  # cross-attention
         torch.Size([1, 5, 16])
-        >>> attention.to_self(x).shape  # each to itself and those before it
+        >>> attention.to_self(x).shape  # causal self-attention
         torch.Size([1, 5, 16])
     """
 
@@ -111,10 +111,10 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.to_output.weight, gain)
 
     def keys_values(self, inputs: Tensor) -> KeysValues:
-        """Compute what `forward` attends to, from inputs `(B, L, d)`.
+        """Compute keys and values for `forward` from inputs `(B, L, d)`.
 
-        Keys are multiplied with the layer of the queries, and values with that of the outputs: slots are few, so that
-        this takes fewer products than to apply both layers to every token.
+        The query projection is folded into the keys and the output projection into the values, which costs less than
+        applying both to every token, as there are few slots.
 
         Returns:
             `(B, d, heads * L)` and `(B, heads * L, d)`.
@@ -128,33 +128,33 @@ class Attention(nn.Module):
         )
 
     def forward(self, inputs: Tensor, keys_values: KeysValues) -> Tensor:
-        """Let inputs `(B, L, d)` attend to what `keys_values` computed."""
+        """Compute cross-attention of inputs `(B, L, d)` to the result of `keys_values`."""
         keys, values = keys_values
-        weights = dropout(self._weights(inputs, keys), self._share)
+        weights = dropout(self._weights(inputs, keys), self._probability)
         return self.output_dropout(weights.flatten(2) @ values)  # type: ignore[no-any-return]
 
     def to_self(self, inputs: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Let each input `(B, L, d)` attend to itself and those before it; with a cache L is 1, and they are there."""
+        """Compute causal self-attention of inputs `(B, L, d)`; with a cache, L is 1 and the previous ones are in it."""
         queries, keys, values = self._project(inputs, self.to_query, self.to_key, self.to_value)
         if cache is not None:
             return self._output(attend(queries, *cache.append(keys, values)))
-        return self._output(attend(queries, keys, values, causal=True, share=self._share))
+        return self._output(attend(queries, keys, values, causal=True, probability=self._probability))
 
     def weights(self, inputs: Tensor, keys: Tensor) -> Tensor:
-        """Return how much each input `(B, L, d)` attends to each key, averaged over heads: `(B, L, keys)`, float32."""
+        """Compute the attention weights of inputs `(B, L, d)`, averaged over heads: `(B, L, keys)`, float32."""
         return self._weights(inputs, keys).float().mean(2)
 
     def _weights(self, inputs: Tensor, keys: Tensor) -> Tensor:
         return rearrange(inputs @ keys, "b n (h l) -> b n h l", h=self.num_heads).softmax(-1)
 
     @property
-    def _share(self) -> float:
+    def _probability(self) -> float:
         return self.dropout if self.training else 0.0
 
     def _project(self, inputs: Tensor, *layers: nn.Linear) -> list[Tensor]:
-        """Apply several layers as one product."""
-        together = F.linear(inputs, torch.cat([layer.weight for layer in layers]))
-        return [self._split(part) for part in together.chunk(len(layers), -1)]
+        """Apply several projections as one matrix product."""
+        projected = F.linear(inputs, torch.cat([layer.weight for layer in layers]))
+        return [self._split(part) for part in projected.chunk(len(layers), -1)]
 
     def _split(self, features: Tensor) -> Tensor:
         return rearrange(features, "b l (h d) -> b h l d", h=self.num_heads)

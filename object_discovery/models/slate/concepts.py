@@ -1,23 +1,23 @@
-"""Visual concepts: clusters of slots of many images, from which new scenes are put together."""
+"""Visual concept library: clusters of the slots of many images, to compose new scenes from."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from object_discovery.layers.compositing import present_slots
+from object_discovery.layers.compositing import active_mask
 from object_discovery.layers.kmeans import kmeans
 
 
 class ConceptLibrary:
-    """Slots of many images, sorted into concepts such as floors, walls and objects of a kind.
+    """Slots of many images, clustered into concepts such as floors, walls and kinds of objects.
 
     Args:
-        slots: Slots of any number of images, `(B, K, D)`; those that are all 0 were left out and are no part of it.
+        slots: Slots of any number of images, `(B, K, D)`; inactive slots (zero vectors) are dropped.
         num_concepts: Number of clusters, C, at most M.
 
     Attributes:
-        slots: The M slots one below the other, `(M, D)`, where M is B * K less those left out.
+        slots: The M active slots, `(M, D)`.
         concepts: The concept of each, `(M,)`, int64 in [0, C).
 
     Raises:
@@ -28,13 +28,13 @@ class ConceptLibrary:
 
     Example:
         >>> library = ConceptLibrary(torch.randn(100, 3, 8), num_concepts=4)
-        >>> library.sample(num_scenes=5, concepts=[0, 1, 1]).shape  # SLATE.compose paints these
+        >>> library.sample(num_scenes=5, concepts=[0, 1, 1]).shape  # for SLATE.compose
         torch.Size([5, 3, 8])
     """
 
     def __init__(self, slots: Tensor, num_concepts: int) -> None:
         rows = slots.detach().flatten(0, 1)
-        self.slots = rows[present_slots(rows)]
+        self.slots = rows[active_mask(rows)]
         if not 1 <= num_concepts <= len(self.slots):
             raise ValueError(
                 f"Expected argument `num_concepts` to be from 1 to the number of slots {len(self.slots)}, "
@@ -54,22 +54,22 @@ class ConceptLibrary:
         return self.slots[self.concepts == concept]
 
     def sample(self, num_scenes: int, concepts: list[int] | None = None) -> Tensor:
-        """Put scenes together of slots drawn at random.
+        """Compose scenes of randomly sampled slots.
 
         Args:
             num_scenes: B.
             concepts: The concept of each slot of a scene. None: each concept once, as in the paper.
 
         Returns:
-            Slots, `(B, K, D)` with K the number of concepts asked for.
+            Slots, `(B, K, D)`, where K is the number of concepts of a scene.
 
         Raises:
             ValueError: If there is no such concept, or no slot of it.
         """
-        drawn = []
+        samples = []
         for concept in range(self.num_concepts) if concepts is None else concepts:
             members = self.members(concept)
             if not len(members):
                 raise ValueError(f"Expected concept {concept} to have slots, but it is empty: ask for fewer concepts")
-            drawn.append(members[torch.randint(len(members), (num_scenes,), device=members.device)])
-        return torch.stack(drawn, 1)
+            samples.append(members[torch.randint(len(members), (num_scenes,), device=members.device)])
+        return torch.stack(samples, 1)

@@ -1,4 +1,4 @@
-"""The discrete VAE of SLATE: an image becomes a grid of tokens, one for every 4 x 4 pixels, and back."""
+"""Discrete VAE of SLATE, with one token for every 4 x 4 pixels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from object_discovery.layers.kmeans import kmeans
 Norm = Literal["batch", "group"]
 
 PATCH = 4
-"""Height and width in pixels of the patch that a token stands for."""
+"""Height and width in pixels of the patch of a token."""
 _WIDTH = 64
-_LOGITS = 1 << 18
-_SEEN = 1 << 14
-_LEAST_WITHIN = 0.02  # share of the variance of patches that clusters are taken to have, however tight they are
+_CHUNK_SIZE = 1 << 18  # logits that fit into the cache of a CPU
+_MAX_PATCHES = 1 << 14
+_MIN_WITHIN = 0.02  # lower bound of the variance within clusters, relative to the total variance
 
 
 class ConvBlock(nn.Module):
-    """A convolution without bias, a normalisation and ReLU.
+    """Convolution without bias, normalisation and ReLU.
 
     Args:
-        in_channels: Channels that come in.
-        out_channels: Channels that go out.
-        kernel_size: Height and width of the kernel; an odd one keeps the size of the image.
-        stride: Stride of the kernel.
-        norm: Normalise each channel over a batch, or each image over all channels and positions.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel_size: Kernel size; odd sizes preserve the size of the image.
+        stride: Stride.
+        norm: Batch normalisation, or group normalisation with one group.
 
     Example:
         >>> ConvBlock(3, 8, 4, stride=4)(torch.zeros(2, 3, 16, 16)).shape
@@ -52,10 +52,10 @@ class ConvBlock(nn.Module):
 
 
 def sample_tokens(logits: Tensor) -> Tensor:
-    """Draw one token for each position from the categorical distribution of its logits.
+    """Sample tokens from categorical distributions.
 
-    The inverse of the cumulative distribution at one random number: the same distribution as a hard Gumbel-softmax
-    sample, without a random number for each word of the vocabulary and without one-hots.
+    By inverse transform sampling: the distribution of a hard Gumbel-softmax sample, with one random number for each
+    token instead of one for each entry of the codebook, and without one-hot vectors.
 
     Args:
         logits: `(..., V)`.
@@ -67,19 +67,19 @@ def sample_tokens(logits: Tensor) -> Tensor:
         >>> sample_tokens(torch.tensor([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0]]))
         tensor([1, 0])
     """
-    tokens = [_draw(part) for part in _parts(logits.detach())]
+    tokens = [_sample_rows(chunk) for chunk in _chunks(logits.detach())]
     return torch.cat(tokens).view(logits.shape[:-1])
 
 
 def gumbel_softmax(logits: Tensor, tau: float) -> Tensor:
-    """Draw a relaxed sample of each categorical distribution; it is differentiable.
+    """Sample from Gumbel-softmax distributions (relaxed categorical samples).
 
     Args:
         logits: `(..., V)`.
-        tau: Temperature, above 0; the smaller, the nearer to one word.
+        tau: Temperature, above 0; samples approach one-hot vectors as it approaches 0.
 
     Returns:
-        Weights `(..., V)`, in the dtype of `logits`, which sum to 1.
+        Samples `(..., V)`, in the dtype of `logits`, which sum to 1; differentiable.
 
     Reference:
         Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, arXiv 1611.01144.
@@ -92,25 +92,25 @@ def gumbel_softmax(logits: Tensor, tau: float) -> Tensor:
 
 
 def gumbel_noise(shape: torch.Size, device: torch.device) -> Tensor:
-    """Draw from the standard Gumbel distribution, in float32.
+    """Sample from the standard Gumbel distribution, in float32.
 
     Example:
         >>> gumbel_noise(torch.Size([2, 3]), torch.device("cpu")).shape
         torch.Size([2, 3])
     """
-    # Kept from 0 and from 1, whose logarithms would be infinite; four times as fast as `exponential_` on the CPU.
+    # Clamped away from 0 and 1, whose logarithms are infinite; four times as fast as `exponential_` on the CPU.
     uniform = torch.rand(shape, device=device).clamp_(2.0**-26, 1 - 2.0**-24)
     return uniform.log_().neg_().log_().neg_()
 
 
 class _GumbelSoftmax(torch.autograd.Function):
-    """Softmax of logits with noise; in float32 for a few rows at a time, and in the dtype of the logits in between."""
+    """Gumbel-softmax computed in float32 chunk by chunk, and stored in the dtype of the logits."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tau: float) -> Tensor:
         weights = torch.empty_like(logits)
-        for part, out in zip(_parts(logits), _parts(weights), strict=True):
-            out.copy_(gumbel_noise(part.shape, part.device).add_(part).div_(tau).softmax(-1))
+        for chunk, out in zip(_chunks(logits), _chunks(weights), strict=True):
+            out.copy_(gumbel_noise(chunk.shape, chunk.device).add_(chunk).div_(tau).softmax(-1))
         ctx.save_for_backward(weights)
         ctx.tau = tau
         return weights
@@ -123,31 +123,33 @@ class _GumbelSoftmax(torch.autograd.Function):
         return to_logits.div_(ctx.tau), None
 
 
-def _parts(logits: Tensor) -> tuple[Tensor, ...]:
-    """Split logits into parts of rows that fit into the caches of the CPU."""
+def _chunks(logits: Tensor) -> tuple[Tensor, ...]:
+    """Split logits into chunks of rows that fit into the cache of a CPU."""
     rows = logits.view(-1, logits.shape[-1])
-    return torch.split(rows, max(1, _LOGITS // logits.shape[-1])) if logits.device.type == "cpu" else (rows,)  # type: ignore[no-untyped-call]
+    return torch.split(rows, max(1, _CHUNK_SIZE // logits.shape[-1])) if logits.device.type == "cpu" else (rows,)  # type: ignore[no-untyped-call]
 
 
-def _draw(logits: Tensor) -> Tensor:
-    cumulated = logits.float().softmax(-1).cumsum(-1)
-    total = cumulated[:, -1:]
-    found = torch.searchsorted(cumulated, torch.rand_like(total) * total, right=True)  # right: no word of chance 0
-    return found.squeeze(-1).clamp_max(logits.shape[-1] - 1)
+def _sample_rows(logits: Tensor) -> Tensor:
+    cumulative = logits.float().softmax(-1).cumsum(-1)
+    total = cumulative[:, -1:]
+    tokens = torch.searchsorted(
+        cumulative, torch.rand_like(total) * total, right=True
+    )  # right: never a token of probability 0
+    return tokens.squeeze(-1).clamp_max(logits.shape[-1] - 1)
 
 
 class DiscreteVAE(nn.Module):
-    """Turn images into tokens of a vocabulary, and tokens into images.
+    """Discrete VAE (Ramesh et al. 2021) as in SLATE.
 
-    Letters: B images, H W pixels, h = H / 4 and w = W / 4, N = h w tokens, V words.
+    Shapes: B images of H x W pixels, h = H / 4 and w = W / 4, N = h w tokens, codebook size V.
 
     Args:
         codebook_size: V.
-        norm: `group` as published: each image is normalised over all channels and positions, which takes from it how
-            bright or contrasty it is as a whole. `batch`: each channel over the batch.
+        norm: `group` as published: group normalisation with one group, which removes the brightness and contrast of an
+            image. `batch`: batch normalisation.
 
     Attributes:
-        codebook_initialized: Whether the words have been trained, or begun as clusters.
+        codebook_initialized: Whether the codebook has been trained, or initialised by k-means.
 
     Reference:
         Singh, Deng and Ahn 2022, section 2.1; Ramesh et al., Zero-Shot Text-to-Image Generation, 2021,
@@ -168,7 +170,7 @@ class DiscreteVAE(nn.Module):
             ConvBlock(3, _WIDTH, PATCH, PATCH, norm), *(ConvBlock(_WIDTH, _WIDTH, norm=norm) for _ in range(6))
         )
         self.register_buffer("codebook_initialized", torch.zeros((), dtype=torch.bool))
-        self.to_logits = nn.Linear(_WIDTH, codebook_size)  # a 1 x 1 convolution, with words last
+        self.to_logits = nn.Linear(_WIDTH, codebook_size)  # a 1 x 1 convolution, channels last
         self.words = nn.Linear(codebook_size, _WIDTH, bias=False)
         self.norm = _norm(norm, _WIDTH)
         self.decoder = nn.Sequential(
@@ -180,38 +182,38 @@ class DiscreteVAE(nn.Module):
         nn.init.kaiming_uniform_(self.words.weight)
 
     @torch.no_grad()
-    def start_as_kmeans(self, images: Tensor) -> None:
-        """Let the words begin as clusters of the patches of images, so that a new vocabulary is in use as a whole.
+    def init_as_kmeans(self, images: Tensor) -> None:
+        """Initialise the codebook by k-means of encoded patches, so that all tokens are used from the start.
 
-        Up to what all words share, a word's logit becomes minus half the squared distance from the centre of its
-        cluster, in units of the mean squared distance of patches from their own centre.
+        Up to a constant, the logit of a token becomes minus half the squared distance of the patch to the centre of a
+        cluster, divided by the variance within clusters.
 
         Args:
-            images: `(B, 3, H, W)` in [0, 1]; H and W are multiples of 4. At most 16,384 of their patches are looked at;
-                if they have fewer patches than there are words, some words begin alike.
+            images: `(B, 3, H, W)` in [0, 1]; H and W are multiples of 4. At most 16,384 of their patches are used; if
+                there are fewer patches than tokens, some tokens are initialised alike.
         """
         patches = rearrange(self.encoder(images), "b c h w -> (b h w) c").float()
-        patches = patches[torch.randperm(len(patches))[:_SEEN].to(patches.device)]
-        num_words = len(self.to_logits.weight)
-        labels, offsets = kmeans(patches[None], min(num_words, len(patches)), iterations=10, restarts=1)
+        patches = patches[torch.randperm(len(patches))[:_MAX_PATCHES].to(patches.device)]
+        num_tokens = len(self.to_logits.weight)
+        labels, offsets = kmeans(patches[None], min(num_tokens, len(patches)), iterations=10, restarts=1)
         mean, centres = patches.mean(0), offsets[0]
         within = (patches - mean - centres[labels[0]]).square().sum(1).mean()
         total = (patches - mean).square().sum(1).mean()
-        scale = 1 / torch.maximum(within, _LEAST_WITHIN * total).clamp_min(1e-6)
-        centres = centres[torch.arange(num_words, device=centres.device) % len(centres)]
+        scale = 1 / torch.maximum(within, _MIN_WITHIN * total).clamp_min(1e-6)
+        centres = centres[torch.arange(num_tokens, device=centres.device) % len(centres)]
         self.to_logits.weight.copy_(scale * centres)
         self.to_logits.bias.copy_(-scale * (centres @ mean + centres.square().sum(1) / 2))
         self.codebook_initialized.fill_(True)
 
     def forward(self, images: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-        """Reconstruct images through relaxed tokens, and draw hard ones apart from them.
+        """Reconstruct images through relaxed tokens, and sample hard tokens independently.
 
         Args:
             images: `(B, 3, H, W)` in [0, 1]; H and W are multiples of 4.
             tau: Temperature of the relaxed tokens.
 
         Returns:
-            The reconstruction `(B, 3, H, W)` and tokens `(B, N)`, through which no gradient flows.
+            Reconstruction `(B, 3, H, W)`, and tokens `(B, N)` without gradient.
         """
         logits = self.encode(images)
         return self.decode(gumbel_softmax(logits, tau), images.shape[-2] // PATCH), sample_tokens(logits)
@@ -221,18 +223,18 @@ class DiscreteVAE(nn.Module):
         return self.to_logits(rearrange(self.encoder(images), "b c h w -> b (h w) c"))  # type: ignore[no-any-return]
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Choose the likeliest tokens `(B, N)` of images `(B, 3, H, W)`."""
+        """Compute the argmax tokens `(B, N)` of images `(B, 3, H, W)`."""
         return self.encode(images).max(-1).indices  # several times as fast as argmax on the CPU
 
     def decode(self, weights: Tensor, height: int) -> Tensor:
-        """Paint images `(B, 3, H, W)` of mixtures of words `(B, N, V)` in `height` rows."""
-        return self._paint(self.words(weights), height)
+        """Decode relaxed tokens `(B, N, V)` in `height` rows to images `(B, 3, H, W)`."""
+        return self._decode_features(self.words(weights), height)
 
     def decode_tokens(self, tokens: Tensor, height: int) -> Tensor:
-        """Paint images `(B, 3, H, W)` of tokens `(B, N)` in `height` rows."""
-        return self._paint(F.embedding(tokens, self.words.weight.T), height)
+        """Decode tokens `(B, N)` in `height` rows to images `(B, 3, H, W)`."""
+        return self._decode_features(F.embedding(tokens, self.words.weight.T), height)
 
-    def _paint(self, features: Tensor, height: int) -> Tensor:
+    def _decode_features(self, features: Tensor, height: int) -> Tensor:
         grid = rearrange(features, "b (h w) c -> b c h w", h=height)
         return self.decoder(self.norm(grid).relu())  # type: ignore[no-any-return]
 
@@ -242,7 +244,7 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
 
 
 def _upsampling(norm: Norm) -> tuple[nn.Module, ...]:
-    """Make the layers that double the size."""
+    """Build the layers that upsample by a factor of 2."""
     return (
         ConvBlock(_WIDTH, _WIDTH, 3, norm=norm),
         ConvBlock(_WIDTH, _WIDTH, norm=norm),

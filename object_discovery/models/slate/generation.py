@@ -1,4 +1,4 @@
-"""Writing the tokens of an image from its slots, one after another."""
+"""Autoregressive generation of the tokens of an image from its slots."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ def generate_tokens(
     temperature: float = 0.0,
     cached: bool = True,
 ) -> Tensor:
-    """Write the tokens of images from their slots.
+    """Generate tokens autoregressively from slots.
 
     Args:
-        decoder: Predicts tokens; in evaluation mode, since dropout would disturb it.
-        embedding: The embedding that it was trained with; says how many tokens an image has.
+        decoder: The decoder, in evaluation mode.
+        embedding: Its token embedding, which determines the number of tokens.
         slots: `(B, K, D)`.
-        temperature: 0: take the likeliest token, as published. Above 0: draw from the predictions, which are flatter
-            the higher it is.
-        cached: Keep the keys and values of earlier tokens, so that N tokens take N steps. False: compute all earlier
-            tokens again for each, as published; for comparisons.
+        temperature: 0: argmax, as published. Above 0: sample from the softmax at this temperature.
+        cached: Use a key/value cache. False: recompute the whole prefix for each token, as published, for comparisons.
 
     Returns:
         Tokens `(B, N)`, int64.

@@ -1,4 +1,4 @@
-"""The LightningModule of SLATE."""
+"""SLATE (Singh et al. 2022)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from einops import rearrange
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from object_discovery.discovery import Batch, Discovery
+from object_discovery.layers.compositing import mask_inactive_slots
 from object_discovery.layers.weight_init import keras_init
+from object_discovery.models.scores import MeanScore
 from object_discovery.models.slate.dvae import PATCH, DiscreteVAE, sample_tokens
 from object_discovery.models.slate.generation import generate_tokens
 from object_discovery.models.slate.transformer import TokenEmbedding, TokenTransformerDecoder
-from object_discovery.models.slot_model import SlotModel
+from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions
 from object_discovery.params import SLATEParams
 from object_discovery.schedules import Plateau, cosine_anneal
 
 
 class SLATE(SlotModel[SLATEParams]):
-    """Find objects by writing the tokens of an image from slots; compose new images of slots.
+    """SLATE: discrete VAE, Slot Attention on token embeddings, autoregressive transformer decoder.
 
-    Letters: B images, H W pixels, h w the grid of tokens, N = h w tokens, V words, K slots, D slot size.
+    Shapes: B images of H x W pixels, h x w grid of N tokens, codebook size V, K slots, D slot size.
 
-    `val/mse` and `Discovery.image` are of the discrete VAE's own reconstruction, which costs little and does not pass
-    through the slots; `reconstruct` paints what the slots hold. In training mode the discrete VAE normalises over the
-    batch at hand: call `eval()` before `forward`. `val/cross_entropy` is summed over tokens, and
-    `val/loss` is that plus the squared error summed over pixels, as published.
+    `val/mse` and `Discovery.image` are the reconstruction of the discrete VAE, which does not pass through the slots;
+    `reconstruct` decodes the slots. With batch normalisation in the discrete VAE, call `eval()` before `forward`.
+    `val/cross_entropy` is summed over tokens, and `val/loss` is the cross-entropy plus the squared error summed over
+    pixels, as published.
 
     Args:
         params: The hyperparameters.
@@ -46,16 +49,16 @@ class SLATE(SlotModel[SLATEParams]):
 
     Example:
         >>> model = SLATE(num_slots=3, resolution=16, codebook_size=32)
-        >>> found = model(torch.rand(2, 3, 16, 16))
-        >>> found.slots.shape, found.masks.shape  # masks sum to 1 over the slots
+        >>> discovery = model(torch.rand(2, 3, 16, 16))
+        >>> discovery.slots.shape, discovery.masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 3, 192]), torch.Size([2, 3, 16, 16]))
-        >>> model.compose(torch.stack([found.slots[0, 0], found.slots[1, 2]])[None]).shape  # a scene of two slots
+        >>> slots = torch.stack([discovery.slots[0, 0], discovery.slots[1, 2]])[None]
+        >>> model.compose(slots).shape  # an image of two slots
         torch.Size([1, 3, 16, 16])
     """
 
     model_type: ClassVar[str] = "slate"
     params_class: ClassVar[type[SLATEParams]] = SLATEParams
-    own_scores: ClassVar[tuple[str, ...]] = ("loss", "cross_entropy")
 
     def __init__(self, params: SLATEParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
@@ -82,26 +85,20 @@ class SLATE(SlotModel[SLATEParams]):
         )
         for part in (self.features, self.slot_attention):
             part.apply(keras_init)
-        if p.slot_init == "gaussian":  # Xavier's bounds as published, which are lower than the core's own
+        if p.slot_init == "gaussian":  # as published: lower bounds than the default of `SlotAttention`
             nn.init.xavier_uniform_(self.slot_attention.mu)
             nn.init.xavier_uniform_(self.slot_attention.log_sigma)
 
-    def discover(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> Discovery:
-        """Do the work of `forward`, by the likeliest tokens; the image is the discrete VAE's reconstruction."""
-        return self._find(images, slots, num_slots, num_iterations)[0]
+    def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
+        """Do the work of `forward`, with argmax tokens; the image is the reconstruction of the discrete VAE."""
+        return self._discover_tokens(images, options)[0]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the loss of the discrete VAE and that of the decoder, both as means over images.
+        """Compute the losses of the discrete VAE and of the decoder, as means over images.
 
-        The former is the squared error summed over pixels, the latter the cross-entropy summed over tokens. No
-        gradient goes from it to the discrete VAE, since tokens are integers. They are drawn anew in each step, by a
-        frozen discrete VAE too: that takes two to three per cent of the time, too little to be worth a cache of tokens.
+        The first is the squared error summed over pixels, the second the cross-entropy summed over tokens, without
+        gradient to the discrete VAE. Tokens are sampled in each step, also by a frozen discrete VAE, which takes 2 to 3
+        % of the time.
         """
         images = batch["image"]
         self.dvae.train(self.training and self.stage != "slots")  # its running statistics freeze with its weights
@@ -120,33 +117,33 @@ class SLATE(SlotModel[SLATEParams]):
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
-        """Choose the best checkpoint without masks by the loss; the squared error says nothing of the slots."""
+        """Select the best checkpoint without masks by the loss, as the squared error does not depend on the slots."""
         return super().monitor(has_masks) if has_masks else ("val/loss", "min")
 
     @property
     def stage(self) -> Literal["joint", "dvae", "slots"]:
-        """What is trained at this step: all, the discrete VAE alone, or all but the discrete VAE."""
+        """What is trained at this step: everything, the discrete VAE only, or everything else."""
         first = self.params.dvae_steps
         return "joint" if not first else "dvae" if self.global_step < first else "slots"
 
     @property
     def slot_steps(self) -> int:
-        """For how many steps slots have been trained, those of the discrete VAE alone left out."""
+        """Steps in which the slots were trained, without those of the discrete VAE alone."""
         return max(0, self.global_step - self.params.dvae_steps)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Begin the vocabulary of a new model with the patches of its first batch, if asked for."""
+        """Initialise the codebook of a new model by k-means of its first batch, with `codebook_init="kmeans"`."""
         if self.global_step or batch_idx or self.dvae.codebook_initialized:
             return
         if self.params.codebook_init == "kmeans":
-            self.dvae.start_as_kmeans(self._pad(batch["image"]))
+            self.dvae.init_as_kmeans(self._pad(batch["image"]))
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 for parameter in self.dvae.to_logits.parameters():
                     torch.distributed.broadcast(parameter.data, 0)
         self.dvae.codebook_initialized.fill_(True)
 
     def on_fit_start(self) -> None:
-        """Say so if slots will not be trained."""
+        """Warn if the slots will not be trained."""
         super().on_fit_start()
         if 0 < self.trainer.max_steps <= self.params.dvae_steps:
             rank_zero_warn(
@@ -155,33 +152,38 @@ class SLATE(SlotModel[SLATEParams]):
             )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Take the gradients of 0 from what is not trained at this stage, so that Adam leaves it as it is."""
+        """Remove the gradients of parameters that are not trained at this stage, so that Adam skips them."""
         for parameter in self._idle_parameters():
             parameter.grad = None
 
-    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        """Find the objects of a batch; and compute the losses of each image, with the likeliest tokens."""
-        found, tokens, embedded = self._find(batch["image"], None, **self.forward_options)
-        assert found.image is not None
-        squares = (found.image - batch["image"]).square().flatten(1).sum(1)
-        cross_entropy = self.decoder(embedded[:, :-1], found.slots, tokens)[1].sum(1)
-        return found, {"loss": squares + cross_entropy, "cross_entropy": cross_entropy}
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Build the metrics of slots and the means of the losses."""
+        return {"loss": MeanScore(), "cross_entropy": MeanScore(), **super().extra_metrics()}
+
+    def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
+        """Find the objects of a batch; and compute the losses of each image, with argmax tokens."""
+        discovery, tokens, embedded = self._discover_tokens(batch["image"], self.default_options)
+        assert discovery.image is not None
+        squared_error = (discovery.image - batch["image"]).square().flatten(1).sum(1)
+        cross_entropy = self.decoder(embedded[:, :-1], discovery.slots, tokens)[1].sum(1)
+        losses = {"loss": squared_error + cross_entropy, "cross_entropy": cross_entropy}
+        return discovery, {**losses, **self.slot_scores(discovery.slots)}
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, *, temperature: float = 0.0, cached: bool = True) -> Tensor:
-        """Paint images `(B, 3, H, W)` anew from their slots alone, see `compose`."""
+        """Reconstruct images `(B, 3, H, W)` from their slots, see `compose`."""
         with self._evaluating():
             slots = self(images).slots
         return self.compose(slots, temperature=temperature, cached=cached)
 
     @torch.no_grad()
     def compose(self, slots: Tensor, *, temperature: float = 0.0, cached: bool = True) -> Tensor:
-        """Paint images of slots, which may come from different images: left out, added or exchanged.
+        """Generate images from slots, which may come from different images.
 
         Args:
-            slots: `(B, K, D)`; K need not be the number that was trained.
-            temperature: 0: the likeliest image. Above 0: drawn at random, with more variety the higher it is.
-            cached: Compute each token once. False: the published way, for comparisons.
+            slots: `(B, K, D)`; K may differ from training.
+            temperature: 0: argmax tokens. Above 0: tokens sampled at this temperature.
+            cached: Use a key/value cache. False: recompute the prefix for each token, for comparisons.
 
         Returns:
             Images, `(B, 3, H, W)` in [0, 1], float32.
@@ -194,14 +196,14 @@ class SLATE(SlotModel[SLATEParams]):
             raise ValueError(f"Expected argument `slots` to be (B, K, {size}), but got {tuple(slots.shape)}")
         with self._evaluating():
             tokens = generate_tokens(self.decoder, self.embedding, slots, temperature=temperature, cached=cached)
-            return self._paint(tokens).clamp(0, 1)
+            return self._decode_tokens(tokens).clamp(0, 1)
 
-    def pictures(self, images: Tensor, found: Discovery) -> dict[str, Tensor]:
-        """Paint what the slots hold; not while the discrete VAE alone is trained."""
-        return {} if self.global_step < self.params.dvae_steps else {"through slots": self.compose(found.slots)}
+    def pictures(self, images: Tensor, discovery: Discovery) -> dict[str, Tensor]:
+        """Reconstruct the images from their slots, once slots are trained."""
+        return {} if self.global_step < self.params.dvae_steps else {"from slots": self.compose(discovery.slots)}
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
-        """Give the discrete VAE a learning rate of its own, without warm-up."""
+        """Return the parameter groups: the discrete VAE has its own learning rate, without warm-up."""
         main, dvae = self._main_parameters(), list(self.dvae.parameters())
         start = self.params.dvae_steps
         return [
@@ -213,20 +215,21 @@ class SLATE(SlotModel[SLATEParams]):
         ]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of validation, and see whether the loss has stopped falling."""
+        """Log the validation scores, and update the learning rate on a plateau."""
         values = self._log_scores("val")
         in_run = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
-        if self.plateau and in_run and self.global_step > self.params.dvae_steps:  # no loss to wait for until then
+        if self.plateau and in_run and self.global_step > self.params.dvae_steps:  # there is no loss of slots before
             self.plateau.update(float(values["loss"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the halving of the learning rates has seen, for a resumed run to go on with."""
+        """Save the state of the plateau schedule."""
         super().on_save_checkpoint(checkpoint)
         if self.plateau:
             checkpoint["plateau"] = dataclasses.asdict(self.plateau)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again, with the patience of this run."""
+        """Restore the state of the plateau schedule, with the patience of this run."""
+        super().on_load_checkpoint(checkpoint)
         if self.plateau and "plateau" in checkpoint:
             self.plateau = Plateau(**{**checkpoint["plateau"], "patience": self.plateau.patience})
 
@@ -236,17 +239,17 @@ class SLATE(SlotModel[SLATEParams]):
     def _dvae_losses(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         p = self.params
         tau = cosine_anneal(self.global_step, p.tau_start, p.tau_end, p.tau_steps)
-        painted, tokens = self.dvae(self._pad(images), tau)
-        mse = F.mse_loss(self._cut(painted).float(), images, reduction="sum") / len(images)
+        reconstruction, tokens = self.dvae(self._pad(images), tau)
+        mse = F.mse_loss(self._crop(reconstruction).float(), images.float(), reduction="sum") / len(images)
         return {"loss": mse, "mse": mse, "tau": torch.full((), tau, device=mse.device)}, tokens
 
     def _idle_parameters(self) -> list[nn.Parameter]:
-        """List what is not trained at this stage."""
+        """List the parameters that are not trained at this stage."""
         parts = {"joint": [], "dvae": self._main_parameters(), "slots": list(self.dvae.parameters())}
         return [parameter for parameter in parts[self.stage] if parameter.requires_grad]
 
     def _idle(self) -> Tensor | float:
-        """Return 0, with a gradient for what is not trained: distributed training waits for those of all."""
+        """Return 0 with a gradient for the parameters that are not trained, as distributed training expects."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         idle = self._idle_parameters() if distributed and torch.is_grad_enabled() else []
         return 0 * torch.stack([parameter.sum() for parameter in idle]).sum() if idle else 0.0
@@ -255,55 +258,44 @@ class SLATE(SlotModel[SLATEParams]):
         dvae = {id(parameter) for parameter in self.dvae.parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in dvae]
 
-    def _find(
-        self,
-        images: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
-    ) -> tuple[Discovery, Tensor, Tensor]:
-        """Find the objects by the likeliest tokens; also return these `(B, N)` and their embeddings `(B, 1 + N, d)`."""
+    def _discover_tokens(self, images: Tensor, options: SlotOptions) -> tuple[Discovery, Tensor, Tensor]:
+        """Find the objects with argmax tokens; also return the tokens `(B, N)` and their embeddings `(B, 1 + N, d)`."""
         tokens = self.dvae.tokens(self._pad(images))
-        embedded, slots, attention = self._attend_slots(images, tokens, slots, num_slots, num_iterations)
+        embedded, slots, attention = self._attend_slots(images, tokens, options)
         if self.params.mask_source == "decoder":
-            attention = self.mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), slots)
+            attention = mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), self.active_mask(slots))
         return self._discovery(tokens, slots, attention), tokens, embedded
 
     def _attend_slots(
-        self,
-        images: Tensor,
-        tokens: Tensor,
-        slots: Tensor | None = None,
-        num_slots: int | None = None,
-        num_iterations: int | None = None,
+        self, images: Tensor, tokens: Tensor, options: SlotOptions = DEFAULT_OPTIONS
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Embed the tokens of images and find their slots: `(B, 1 + N, d)`, slots and attention `(B, K, N)`."""
+        """Embed tokens as `(B, 1 + N, d)`, and compute slots and their attention `(B, K, N)`."""
         embedded = self.embedding(tokens)
-        clusters = self.seeds(self._pad(images), self.grid, slots, num_slots)
-        slots, attention = self.attend_slots(self.features(embedded[:, 1:]), slots, num_slots, num_iterations, clusters)
+        clusters = self.initial_clusters(self._pad(images), self.grid, options)
+        slots, attention = self.attend_slots(self.features(embedded[:, 1:]), options, clusters)
         return embedded, slots, attention
 
     def _discovery(self, tokens: Tensor, slots: Tensor, attention: Tensor) -> Discovery:
         grid = rearrange(attention, "b k (h w) -> b k h w", h=self.grid)
         masks = F.interpolate(grid, scale_factor=PATCH, mode="nearest")
-        return Discovery(slots, self._cut(masks), self._paint(tokens), None, grid)
+        return Discovery(slots, self._crop(masks), self._decode_tokens(tokens), None, grid)
 
-    def _paint(self, tokens: Tensor) -> Tensor:
-        return self._cut(self.dvae.decode_tokens(tokens, self.grid)).float()
+    def _decode_tokens(self, tokens: Tensor) -> Tensor:
+        return self._crop(self.dvae.decode_tokens(tokens, self.grid)).float()
 
     def _pad(self, images: Tensor) -> Tensor:
-        """Check images, and repeat their border until whole patches cover them."""
+        """Check images, and pad them by replication to a multiple of the patch size."""
         self.check_images(images)
         surplus = self.grid * PATCH - self.params.resolution
         return F.pad(images, (0, surplus, 0, surplus), mode="replicate") if surplus else images
 
-    def _cut(self, maps: Tensor) -> Tensor:
-        """Undo `_pad`."""
+    def _crop(self, maps: Tensor) -> Tensor:
+        """Crop maps to the resolution, the inverse of `_pad`."""
         return maps[..., : self.params.resolution, : self.params.resolution]
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Switch dropout off for a while."""
+        """Switch to evaluation mode temporarily."""
         training = self.training
         self.eval()
         try:

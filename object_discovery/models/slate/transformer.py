@@ -1,4 +1,4 @@
-"""The transformer decoder of SLATE: it predicts each token from those before it and from the slots."""
+"""Autoregressive transformer decoder of SLATE."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from object_discovery.models.slate.cross_entropy import token_cross_entropy
 
 
 class DecoderBlock(nn.Module):
-    """Attention to the tokens so far, attention to the slots, and an MLP, each normalised before and added.
+    """Pre-norm transformer decoder block: causal self-attention, cross-attention to the slots, MLP.
 
     Args:
-        size: Size of a token's vector, d.
-        num_heads: Heads of both attentions.
-        gain: Factor on the initial weights of each output.
-        is_first: The published first block goes on from the normalised inputs instead of the inputs.
-        dropout: Share of the outputs that is dropped in training.
-        attention_dropout: Share of the attention that is dropped in training.
+        size: Embedding dimension, d.
+        num_heads: Attention heads.
+        gain: Gain of the initialisation of each output projection.
+        is_first: First block, whose first residual connection starts from the normalised inputs, as published.
+        dropout: Dropout probability of the sublayer outputs.
+        attention_dropout: Dropout probability of the attention weights.
     """
 
     def __init__(
@@ -42,30 +42,30 @@ class DecoderBlock(nn.Module):
         self.mlp = nn.Sequential(hidden, nn.ReLU(), output, Dropout(dropout))
 
     def forward(self, inputs: Tensor, slots: KeysValues, cache: KeyValueCache | None = None) -> Tensor:
-        """Process tokens `(B, L, d)`; with a cache they are the next ones, and L is 1."""
+        """Transform tokens `(B, L, d)`; with a cache, L is 1 and the previous tokens are in it."""
         features = self.attend_to_tokens(inputs, cache)
         features = features + self.cross_attention(self.norm_cross(features), slots)
         return features + self.mlp(self.norm_mlp(features))  # type: ignore[no-any-return]
 
     def attend_to_tokens(self, inputs: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Do the first of the three parts."""
+        """Apply self-attention with its residual connection."""
         normed = self.norm_self(inputs)
         return (normed if self.is_first else inputs) + self.self_attention.to_self(normed, cache)  # type: ignore[no-any-return]
 
 
 class TokenTransformerDecoder(nn.Module):
-    """Predict tokens from the tokens before them and from slots.
+    """Transformer decoder that predicts each token from the previous tokens and the slots.
 
-    Letters: B images, N tokens, V words, K slots, D slot size, d the size of a token's vector.
+    Shapes: B images, N tokens, codebook size V, K slots, D slot size, d embedding dimension.
 
     Args:
         codebook_size: V.
         slot_size: D.
         size: d.
-        num_blocks: Blocks.
-        num_heads: Heads of each attention; a divisor of d.
-        dropout: Share of the outputs that is dropped in training.
-        attention_dropout: Share of the attention that is dropped in training.
+        num_blocks: Number of blocks.
+        num_heads: Attention heads, a divisor of d.
+        dropout: Dropout probability of the sublayer outputs.
+        attention_dropout: Dropout probability of the attention weights.
 
     Reference:
         Singh, Deng and Ahn 2022, section 3; Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762.
@@ -107,15 +107,15 @@ class TokenTransformerDecoder(nn.Module):
         nn.init.xavier_uniform_(self.to_logits.weight)
 
     def forward(self, inputs: Tensor, slots: Tensor, targets: Tensor | None = None) -> Any:
-        """Predict, for each of the embedded tokens `(B, N, d)`, the one after it.
+        """Predict the next token of each position.
 
         Args:
             inputs: Embedded tokens, `(B, N, d)`.
             slots: `(B, K, D)`.
-            targets: The tokens after them, `(B, N)`. None: return logits.
+            targets: The next tokens, `(B, N)`. None: return logits.
 
         Returns:
-            The logits `(B, N, V)`; or the cross-entropy of the targets: its sum, and that of each without a gradient,
+            Logits `(B, N, V)`; or with targets the sum of the cross-entropies, and each of them without gradient,
             `(B, N)`, see `token_cross_entropy`.
         """
         features = self.transform(inputs, self.read(slots))
@@ -125,22 +125,22 @@ class TokenTransformerDecoder(nn.Module):
         return total, each.view(targets.shape)
 
     def read(self, slots: Tensor) -> list[KeysValues]:
-        """Compute each block's keys and values of slots `(B, K, D)`; they are the same for every token."""
+        """Compute the keys and values of slots `(B, K, D)` for the cross-attention of each block."""
         memory = self.from_slots(slots)
         return [block.cross_attention.keys_values(memory) for block in self._blocks()]
 
     def transform(self, inputs: Tensor, slots: list[KeysValues], caches: list[KeyValueCache] | None = None) -> Tensor:
-        """Compute the features `(B, N, d)` that logits are made of, from embedded tokens and slots already read."""
+        """Compute the output features `(B, N, d)` of embedded tokens, given the keys and values of the slots."""
         for index, block in enumerate(self._blocks()):
             inputs = block(inputs, slots[index], caches[index] if caches else None)
         return self.norm(inputs)  # type: ignore[no-any-return]
 
     def step(self, inputs: Tensor, slots: list[KeysValues], caches: list[KeyValueCache] | None) -> Tensor:
-        """Compute the logits `(B, 1, V)` after the last of the inputs; with a cache for each block it comes alone."""
+        """Compute the logits `(B, 1, V)` of the next token; with caches, inputs hold the last token only."""
         return self.to_logits(self.transform(inputs, slots, caches)[:, -1:])  # type: ignore[no-any-return]
 
     def attention(self, inputs: Tensor, slots: Tensor) -> Tensor:
-        """Return how much each token draws on each slot in the last block, `(B, K, N)`, which sums to 1 over K."""
+        """Compute the cross-attention to the slots in the last block, `(B, K, N)`; it sums to 1 over K."""
         *earlier, last = zip(self._blocks(), self.read(slots), strict=True)
         for block, keys_values in earlier:
             inputs = block(inputs, keys_values)
@@ -153,13 +153,13 @@ class TokenTransformerDecoder(nn.Module):
 
 
 class TokenEmbedding(nn.Module):
-    """Vectors for tokens at their positions, after a vector for the beginning.
+    """Token and position embedding, with a begin-of-sequence token.
 
     Args:
         codebook_size: V.
-        num_tokens: N, the length of a sequence.
-        size: d.
-        dropout: Share of the vectors' entries that is dropped in training.
+        num_tokens: Sequence length N.
+        size: Embedding dimension d.
+        dropout: Dropout probability.
 
     Example:
         >>> TokenEmbedding(codebook_size=32, num_tokens=9, size=16)(torch.zeros(2, 9, dtype=torch.long)).shape
@@ -169,17 +169,17 @@ class TokenEmbedding(nn.Module):
     def __init__(self, codebook_size: int, num_tokens: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_tokens = num_tokens
-        self.words = nn.Embedding(codebook_size + 1, size)  # 0 is the beginning, token j is j + 1
+        self.words = nn.Embedding(codebook_size + 1, size)  # index 0: begin of sequence; token j: j + 1
         self.positions = nn.Parameter(torch.empty(num_tokens + 1, size))
         self.dropout = Dropout(dropout)
         nn.init.trunc_normal_(self.positions)  # standard deviation 1, as published
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embed the first L tokens `(B, L)` of sequences: `(B, 1 + L, d)`, the beginning first."""
+        """Embed the first L tokens `(B, L)` of sequences as `(B, 1 + L, d)`, the begin-of-sequence token first."""
         words = self.words(F.pad(tokens + 1, (1, 0)))
         return self.dropout(words + self.positions[: words.shape[1]])  # type: ignore[no-any-return]
 
     def at(self, position: int, tokens: Tensor) -> Tensor:
-        """Embed the tokens `(B, 1)` that stand at a position from 1 on; at 0 is the beginning: `(B, 1, d)`."""
+        """Embed tokens `(B, 1)` at a position as `(B, 1, d)`; position 0 is the begin-of-sequence token."""
         words = self.words(tokens + 1 if position else torch.zeros_like(tokens))
         return self.dropout(words + self.positions[position])  # type: ignore[no-any-return]

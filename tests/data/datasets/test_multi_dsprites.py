@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from object_discovery.data.datasets import multi_dsprites
-from object_discovery.data.datasets.multi_dsprites import SHAPES, VARIANTS, draw_multi_dsprites
+from object_discovery.data.datasets.multi_dsprites import SHAPES, VARIANTS, generate_multi_dsprites
 
 # unit shapes: an ellipse of semi-axes 0.6^-0.5 and 1.6^-0.5, the heart (x^2 + y^2 - 1)^3 = x^2 y^3, a square of side 2
 AREAS = {"oval": math.pi / math.sqrt(0.6 * 1.6), "heart": 3.6620, "square": 4.0}
@@ -15,7 +15,7 @@ AREAS = {"oval": math.pi / math.sqrt(0.6 * 1.6), "heart": 3.6620, "square": 4.0}
     ("variant", "least", "most"), [("binarized", 2, 3), ("colored_on_grayscale", 2, 5), ("colored_on_colored", 1, 4)]
 )
 def test_labels_are_contiguous_and_as_many_as_published(variant: str, least: int, most: int) -> None:
-    images, masks = draw_multi_dsprites(np.arange(300), variant=variant)
+    images, masks = generate_multi_dsprites(np.arange(300), variant=variant)
     labels = [np.unique(mask).tolist() for mask in masks]
     assert all(found == list(range(len(found))) for found in labels)
     assert {len(found) - 1 for found in labels} == set(range(least, most + 1))
@@ -23,13 +23,13 @@ def test_labels_are_contiguous_and_as_many_as_published(variant: str, least: int
 
 
 def test_binarized_is_white_on_black() -> None:
-    images, masks = draw_multi_dsprites(np.arange(20), variant="binarized")
+    images, masks = generate_multi_dsprites(np.arange(20), variant="binarized")
     np.testing.assert_array_equal(images, np.where(masks > 0, 255, 0)[..., None].repeat(3, -1))
 
 
 @pytest.mark.parametrize(("variant", "gray"), [("colored_on_grayscale", True), ("colored_on_colored", False)])
 def test_each_entity_has_one_colour(variant: str, gray: bool) -> None:
-    images, masks = draw_multi_dsprites(np.arange(40), variant=variant)
+    images, masks = generate_multi_dsprites(np.arange(40), variant=variant)
     for image, mask in zip(images, masks, strict=True):
         colours = [np.unique(image[mask == label], axis=0) for label in np.unique(mask)]
         assert all(len(colour) == 1 for colour in colours)
@@ -39,20 +39,20 @@ def test_each_entity_has_one_colour(variant: str, gray: bool) -> None:
 
 
 def test_counts_narrow_the_number_of_objects() -> None:
-    _, masks = draw_multi_dsprites(np.arange(100), counts=(3, 4))
+    _, masks = generate_multi_dsprites(np.arange(100), counts=(3, 4))
     assert {int(mask.max()) for mask in masks} == {3, 4}
 
 
 def test_a_scene_depends_on_its_number_and_seed_only() -> None:
-    images, masks = draw_multi_dsprites(np.arange(64), seed=3)
-    again, masks_again = draw_multi_dsprites([40, 7], seed=3)
+    images, masks = generate_multi_dsprites(np.arange(64), seed=3)
+    again, masks_again = generate_multi_dsprites([40, 7], seed=3)
     np.testing.assert_array_equal(again, images[[40, 7]])
     np.testing.assert_array_equal(masks_again, masks[[40, 7]])
-    assert (draw_multi_dsprites(np.arange(64), seed=4)[1] != masks).any((1, 2)).all()
+    assert (generate_multi_dsprites(np.arange(64), seed=4)[1] != masks).any((1, 2)).all()
 
 
 def test_scenes_are_the_same_on_every_machine() -> None:
-    images, masks = draw_multi_dsprites(np.arange(16), seed=1)
+    images, masks = generate_multi_dsprites(np.arange(16), seed=1)
     assert (zlib.crc32(images.tobytes()), zlib.crc32(masks.tobytes())) == (2225796339, 2394038938)
 
 
@@ -86,7 +86,7 @@ def test_hearts_of_no_turn_stand_upright() -> None:
 
 
 def test_sprites_lie_wholly_inside_the_frame() -> None:
-    _, masks = draw_multi_dsprites(np.arange(2000), counts=(1, 1))
+    _, masks = generate_multi_dsprites(np.arange(2000), counts=(1, 1))
     areas = (masks > 0).sum((1, 2))
     assert np.min(areas) > 0.9 * min(AREAS.values()) * 5.25**2
     assert (masks > 0).any((0, 1))[2:-2].all()
@@ -96,14 +96,14 @@ def test_sprites_lie_wholly_inside_the_frame() -> None:
 def test_later_sprites_are_in_front() -> None:
     centres = np.array([[[20, 20], [20, 24]]], dtype=np.float32)
     inside = np.ones((1, 2, 32, 32), dtype=bool)
-    mask = multi_dsprites._paint(centres, inside)[0]
+    mask = multi_dsprites._compose(centres, inside)[0]
     assert mask[20, 20] == 2
     assert mask[20, 5] == 1
 
 
 def test_no_sprite_is_hidden_even_without_a_second_trial() -> None:
     counts = np.full(300, 5)
-    once = multi_dsprites._place(np.arange(300), counts, seed=0, rounds=0)
+    once = multi_dsprites._sample_masks(np.arange(300), counts, seed=0, rounds=0)
     assert multi_dsprites._visible(once, 5).all()
 
 

@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 
 from object_discovery.data.datasets import scenes
-from object_discovery.data.datasets.scenes import VARIANTS, ScenesDataModule, draw_scenes, draw_visible_layouts
+from object_discovery.data.datasets.scenes import VARIANTS, ScenesDataModule, render_scenes, sample_visible_layouts
 from object_discovery.data.raycast.layout import DISTANCE, SIZES
 from object_discovery.data.raycast.primary import cast_primary, make_geometry
 
 
 @pytest.fixture(scope="module")
 def drawn() -> scenes.RenderedScenes:
-    return draw_scenes(np.arange(40), seed=3, resolution=64)
+    return render_scenes(np.arange(40), seed=3, resolution=64)
 
 
 def test_shapes_types_and_ranges(drawn: scenes.RenderedScenes) -> None:
@@ -43,16 +43,16 @@ def test_objects_keep_their_distance(drawn: scenes.RenderedScenes) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_scene_depends_on_its_number_and_seed_only(variant: str) -> None:
-    together = draw_scenes(np.arange(40), seed=3, variant=variant, resolution=32)
+    together = render_scenes(np.arange(40), seed=3, variant=variant, resolution=32)
     for some in ([7], [38, 7, 21]):
-        for field, again in zip(together, draw_scenes(some, seed=3, variant=variant, resolution=32), strict=True):
+        for field, again in zip(together, render_scenes(some, seed=3, variant=variant, resolution=32), strict=True):
             assert torch.equal(field[some], again)
-    other = draw_scenes(np.arange(40), seed=4, variant=variant, resolution=32)
+    other = render_scenes(np.arange(40), seed=4, variant=variant, resolution=32)
     assert (other.mask != together.mask).flatten(1).any(1).all()
 
 
 def test_variants_show_the_same_objects_in_other_materials() -> None:
-    plain, textured = (draw_scenes(np.arange(8), variant=variant, resolution=64) for variant in VARIANTS)
+    plain, textured = (render_scenes(np.arange(8), variant=variant, resolution=64) for variant in VARIANTS)
     assert torch.equal(plain.mask, textured.mask)
     assert torch.equal(plain.depth, textured.depth)
     assert torch.equal(plain.objects, textured.objects)
@@ -60,36 +60,36 @@ def test_variants_show_the_same_objects_in_other_materials() -> None:
 
 
 def test_counts_narrow_the_number_of_objects() -> None:
-    mask = draw_scenes(np.arange(30), counts=(3, 4), resolution=64).mask
+    mask = render_scenes(np.arange(30), counts=(3, 4), resolution=64).mask
     assert set(mask.flatten(1).amax(1).tolist()) == {3, 4}
 
 
 def test_objects_that_find_no_place_are_set_out_in_rows() -> None:
-    layout = draw_visible_layouts(np.arange(200), counts=(10, 10), rounds=0)
+    layout = sample_visible_layouts(np.arange(200), counts=(10, 10), rounds=0)
     labels, _ = cast_primary(make_geometry(layout), 64)
     pixels = torch.stack([(labels == label).flatten(1).sum(1) for label in range(1, 11)], dim=1)
     assert pixels.min() >= 10
 
 
 def test_full_rooms_need_no_rows() -> None:
-    layout = draw_visible_layouts(np.arange(60), counts=(10, 10))
+    layout = sample_visible_layouts(np.arange(60), counts=(10, 10))
     assert (layout.size.max(1) == 1).mean() > 0.9
 
 
 def test_no_scenes_are_empty_arrays() -> None:
-    empty = draw_scenes([], resolution=16)
+    empty = render_scenes([], resolution=16)
     assert [len(field) for field in empty] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("counts", [(0, 3), (5, 4), (3, 11)])
 def test_impossible_counts_are_refused(counts: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="Expected argument `counts` to be rising and between 1 and 10"):
-        draw_scenes([0], counts=counts)
+    with pytest.raises(ValueError, match="Expected argument `counts` to be ascending and between 1 and 10"):
+        render_scenes([0], counts=counts)
 
 
 def test_unknown_variants_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected argument `variant` to be one of plain, textured, but got 'wood'"):
-        draw_scenes([0], variant="wood")
+        render_scenes([0], variant="wood")
 
 
 def test_the_data_module_draws_scenes_of_the_recommended_size() -> None:
@@ -104,11 +104,11 @@ def test_the_data_module_draws_scenes_of_the_recommended_size() -> None:
 def test_the_data_module_draws_at_the_resolution_asked_for(variant: str, resolution: int) -> None:
     data = ScenesDataModule(num_workers=0, variant=variant, resolution=resolution, data_seed=2, train_size=4)
     batch = data.train_set[[0, 3]]
-    layout = draw_visible_layouts(np.array([0, 3]), seed=2, counts=(3, 6))
+    layout = sample_visible_layouts(np.array([0, 3]), seed=2, counts=(3, 6))
     assert torch.equal(batch["mask"], cast_primary(make_geometry(layout), resolution)[0])
-    drawn = draw_scenes([0, 3], seed=2, variant=variant, counts=(3, 6), resolution=resolution)
+    drawn = render_scenes([0, 3], seed=2, variant=variant, counts=(3, 6), resolution=resolution)
     assert torch.equal(batch["image"], drawn.image.permute(0, 3, 1, 2))
-    full = draw_scenes([0, 3], seed=2, variant=variant, counts=(3, 6))
+    full = render_scenes([0, 3], seed=2, variant=variant, counts=(3, 6))
     assert torch.equal(batch["objects"], full.objects)
     size = (resolution, resolution)
     small = F.interpolate(full.image.permute(0, 3, 1, 2).float(), size, mode="bilinear", antialias=True)
@@ -116,7 +116,7 @@ def test_the_data_module_draws_at_the_resolution_asked_for(variant: str, resolut
 
 
 def test_what_an_object_shows_grows_with_the_resolution() -> None:
-    masks = {resolution: draw_scenes(np.arange(40), resolution=resolution).mask for resolution in (64, 128, 192)}
+    masks = {resolution: render_scenes(np.arange(40), resolution=resolution).mask for resolution in (64, 128, 192)}
     for resolution, mask in masks.items():
         pixels = torch.stack([mask.flatten(1).eq(label).sum(1) for label in range(1, 11)], dim=1)
         least = pixels[pixels > 0].min()
@@ -127,7 +127,7 @@ def test_what_an_object_shows_grows_with_the_resolution() -> None:
 def test_drawn_scenes_come_with_their_objects() -> None:
     data = ScenesDataModule(num_workers=0, resolution=32, data_seed=5, train_size=6)
     batch = data.train_set[[1, 3, 4]]
-    drawn = draw_scenes([1, 3, 4], seed=5, counts=(3, 6), resolution=32)
+    drawn = render_scenes([1, 3, 4], seed=5, counts=(3, 6), resolution=32)
     assert torch.equal(batch["objects"], drawn.objects)
     assert batch["objects"][..., -1].sum(1).tolist() == batch["mask"].flatten(1).amax(1).tolist()
     assert data.train_set[3]["objects"].shape == (10, 19)

@@ -118,7 +118,7 @@ def test_pickled(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"to hold 3dshapes\.h5, but .*none does not exist"):
         Shapes3DDataModule(data_root=str(tmp_path / "none")).setup("fit")
-    with pytest.raises(DatasetNotFoundError, match=r"holds no HDF5 file: .*download\.py"):
+    with pytest.raises(DatasetNotFoundError, match=r"holds no HDF5 file: .*download"):
         Shapes3DDataModule(data_root=str(tmp_path)).setup("fit")
     (tmp_path / "a.h5").touch()
     (tmp_path / "b.h5").touch()

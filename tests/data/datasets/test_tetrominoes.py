@@ -4,7 +4,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from object_discovery.data.datasets.tetrominoes import COLOURS, ORIENTATIONS, _overlapping, _place, draw_tetrominoes
+from object_discovery.data.datasets.tetrominoes import (
+    COLOURS,
+    ORIENTATIONS,
+    _overlapping,
+    _sample_cells,
+    generate_tetrominoes,
+)
 
 Cells = frozenset[tuple[int, int]]
 
@@ -45,7 +51,7 @@ def test_orientations_are_the_fixed_tetrominoes() -> None:
 
 
 def test_scenes_hold_three_whole_pieces_of_every_kind() -> None:
-    _, masks = draw_tetrominoes(np.arange(200))
+    _, masks = generate_tetrominoes(np.arange(200))
     # each piece is whole, so none covers another
     found = {piece_at(mask == label) for mask in masks for label in (1, 2, 3)}
     assert found == fixed_tetrominoes()
@@ -53,7 +59,7 @@ def test_scenes_hold_three_whole_pieces_of_every_kind() -> None:
 
 
 def test_pieces_have_one_of_six_colours_on_black() -> None:
-    images, masks = draw_tetrominoes(np.arange(100))
+    images, masks = generate_tetrominoes(np.arange(100))
     assert not images[masks == 0].any()
     seen = set()
     for image, mask in zip(images, masks, strict=True):
@@ -65,20 +71,20 @@ def test_pieces_have_one_of_six_colours_on_black() -> None:
 
 
 def test_pieces_reach_every_pixel() -> None:
-    _, masks = draw_tetrominoes(np.arange(1000))
+    _, masks = generate_tetrominoes(np.arange(1000))
     assert (masks > 0).any(0).all()
 
 
 def test_a_scene_depends_on_its_number_and_seed_only() -> None:
-    images, masks = draw_tetrominoes(np.arange(64), seed=3)
-    again, masks_again = draw_tetrominoes([40, 7], seed=3)
+    images, masks = generate_tetrominoes(np.arange(64), seed=3)
+    again, masks_again = generate_tetrominoes([40, 7], seed=3)
     np.testing.assert_array_equal(again, images[[40, 7]])
     np.testing.assert_array_equal(masks_again, masks[[40, 7]])
-    assert (draw_tetrominoes(np.arange(64), seed=4)[1] != masks).any((1, 2)).all()
+    assert (generate_tetrominoes(np.arange(64), seed=4)[1] != masks).any((1, 2)).all()
 
 
 def test_scenes_are_the_same_on_every_machine() -> None:
-    images, masks = draw_tetrominoes(np.arange(16), seed=1)
+    images, masks = generate_tetrominoes(np.arange(16), seed=1)
     assert (zlib.crc32(images.tobytes()), zlib.crc32(masks.tobytes())) == (2578756141, 1346468080)
 
 
@@ -90,7 +96,7 @@ def test_overlap_is_found() -> None:
 
 @pytest.mark.parametrize("rounds", [0, 1])
 def test_placing_always_succeeds(rounds: int) -> None:
-    cells = _place(np.arange(50), seed=0, rounds=rounds)
+    cells = _sample_cells(np.arange(50), seed=0, rounds=rounds)
     assert not _overlapping(cells).any()
     assert np.min(cells) >= 0
     assert np.max(cells) <= 30

@@ -172,7 +172,7 @@ def test_damaged_and_foreign_files(root: Path) -> None:
     with pytest.raises(CorruptFileError, match=rf"{VAL[0]}\.png: expected a whole image"):
         data(root).test_set[0]
     Image.new("RGB", (20, 26)).save(path)
-    with pytest.raises(CorruptFileError, match=rf"{VAL[0]}\.png: expected a label map of one channel"):
+    with pytest.raises(CorruptFileError, match=rf"{VAL[0]}\.png: expected labels of 0 to 255 in one channel"):
         data(root).test_set[0]
     Image.new("L", (20, 25)).save(path)
     with pytest.raises(CorruptFileError, match=rf"{VAL[0]}\.png: expected 26 x 20 pixels, as its image has"):

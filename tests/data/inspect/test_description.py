@@ -152,9 +152,25 @@ def test_mistakes(tmp_path: Path) -> None:
     write_folder(tmp_path)
     with pytest.raises(UserError, match="Expected argument `variant`"):
         describe(tmp_path, variant="full")
+
+
+def test_broken_files_are_listed_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path)
+    whole = describe(tmp_path, num=100)
+    assert whole.broken == []
     (tmp_path / "images" / "01.jpg").write_bytes(b"damaged")
-    with pytest.raises(CorruptFileError, match=r"01\.jpg"):
-        describe(tmp_path, num=14)
+    (tmp_path / "masks" / "b" / "02.png").write_bytes(b"damaged")
+    result = describe(tmp_path, num=100)
+    assert result.num_images == whole.num_images
+    assert len(result.examples) == len(whole.examples) - 2
+    assert len(result.counts) == len(whole.counts) - 2
+    assert sorted(message.split(": ")[0][-6:] for message in result.broken) == ["01.jpg", "02.png"]
+    show(result)
+    assert capsys.readouterr().out.count("warning: ") == 2
+    for path in (tmp_path / "images").rglob("*.*"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(CorruptFileError, match="expected a whole image"):
+        describe(tmp_path)
 
 
 def test_a_damaged_description_is_no_missing_one(tmp_path: Path) -> None:
@@ -198,10 +214,8 @@ def test_script_reports_mistakes_in_one_line(
         error = capsys.readouterr().err
         assert error.startswith(message)
         assert error.count("\n") == 1
-    with pytest.raises(SystemExit) as stop:
-        main([])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == "error: the following arguments are required: ROOT\n"
+    assert main([]) == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: root\n"
     monkeypatch.setattr("object_discovery.data.inspect.description.describe", _interrupted)
     assert main([str(root)]) == 130
     assert capsys.readouterr().err == "interrupted\n"

@@ -12,7 +12,7 @@ from object_discovery.data.raycast.layout import (
     SHAPES,
     SIZES,
     Layout,
-    draw_layouts,
+    sample_layouts,
     set_out,
     set_prediction_targets,
 )
@@ -20,19 +20,19 @@ from object_discovery.data.raycast.layout import (
 
 @pytest.fixture(scope="module")
 def placed() -> Layout:
-    layout, good = draw_layouts(np.arange(300), seed=2, counts=(3, 10), trial=0)
+    layout, good = sample_layouts(np.arange(300), seed=2, counts=(3, 10), trial=0)
     return layout.take(np.flatnonzero(good))
 
 
 def test_numbers_of_objects_are_uniform_over_the_published_range() -> None:
-    layout, _ = draw_layouts(np.arange(4000), seed=0, counts=(3, 10), trial=0)
+    layout, _ = sample_layouts(np.arange(4000), seed=0, counts=(3, 10), trial=0)
     counts = np.bincount(layout.present.sum(1), minlength=11)
     assert (counts[:3] == 0).all()
     np.testing.assert_allclose(counts[3:], 500, atol=100)
 
 
 def test_every_kind_is_as_frequent_as_the_others() -> None:
-    layout, _ = draw_layouts(np.arange(1000), seed=0, counts=(10, 10), trial=0)
+    layout, _ = sample_layouts(np.arange(1000), seed=0, counts=(10, 10), trial=0)
     for field, kinds in (("shape", SHAPES), ("size", SIZES), ("material", MATERIALS), ("colour", COLOURS)):
         share = np.bincount(getattr(layout, field).ravel(), minlength=len(kinds)) / layout.shape.size
         np.testing.assert_allclose(share, 1 / len(kinds), atol=0.02)
@@ -59,7 +59,7 @@ def test_objects_stand_in_the_frame(placed: Layout) -> None:
 
 
 def test_camera_and_lights_are_jittered_but_do_not_depend_on_the_trial() -> None:
-    first, again = (draw_layouts(np.arange(500), 0, (3, 10), trial)[0] for trial in (0, 1))
+    first, again = (sample_layouts(np.arange(500), 0, (3, 10), trial)[0] for trial in (0, 1))
     np.testing.assert_array_equal(first.eye, again.eye)
     np.testing.assert_array_equal(first.lights, again.lights)
     assert (first.position != again.position).any((1, 2)).all()
@@ -68,7 +68,7 @@ def test_camera_and_lights_are_jittered_but_do_not_depend_on_the_trial() -> None
 
 
 def test_objects_that_are_set_out_keep_their_distance() -> None:
-    layout = set_out(draw_layouts(np.arange(50), 0, (10, 10), trial=0)[0])
+    layout = set_out(sample_layouts(np.arange(50), 0, (10, 10), trial=0)[0])
     offset = np.linalg.norm(layout.position[:, :, None] - layout.position[:, None], axis=-1)
     assert (offset[:, ~np.eye(10, dtype=bool)] > DISTANCE + 2 * SIZES[0]).all()
     assert (np.abs(layout.position) <= 3).all()
@@ -76,7 +76,7 @@ def test_objects_that_are_set_out_keep_their_distance() -> None:
 
 
 def test_targets_say_what_there_is() -> None:
-    layout, _ = draw_layouts(np.arange(30), 0, (3, 10), trial=0)
+    layout, _ = sample_layouts(np.arange(30), 0, (3, 10), trial=0)
     targets = set_prediction_targets(layout)
     assert targets.shape == (30, 10, 19)
     assert targets.dtype == np.float32

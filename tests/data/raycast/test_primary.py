@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from object_discovery.data.raycast.camera import look_at_origin
-from object_discovery.data.raycast.layout import CUBE_SIDE, SIZES, draw_layouts
+from object_discovery.data.raycast.layout import CUBE_SIDE, SIZES, sample_layouts
 from object_discovery.data.raycast.primary import cast_primary, make_geometry
 from tests.data.raycast.marching import march
 from tests.data.raycast.rooms import make_room
@@ -21,7 +21,7 @@ def _rays(eye: np.ndarray, resolution: int) -> np.ndarray:
 
 @pytest.mark.parametrize("scene", range(6))
 def test_labels_and_depths_are_those_of_marching(scene: int) -> None:
-    layout = draw_layouts(np.arange(6), seed=1, counts=(6, 10), trial=0)[0].take(np.array([scene]))
+    layout = sample_layouts(np.arange(6), seed=1, counts=(6, 10), trial=0)[0].take(np.array([scene]))
     labels, depth = (part[0].numpy() for part in cast_primary(make_geometry(layout), RESOLUTION))
     rays = _rays(layout.eye[0], RESOLUTION).reshape(-1, 3)
     nearest, expected = -layout.eye[0, 2] / rays[:, 2], np.zeros(len(rays))
@@ -52,7 +52,7 @@ def test_the_nearest_object_is_seen() -> None:
 
 
 def test_resolutions_show_the_same_scene() -> None:
-    geometry = make_geometry(draw_layouts(np.arange(4), seed=0, counts=(5, 5), trial=0)[0])
+    geometry = make_geometry(sample_layouts(np.arange(4), seed=0, counts=(5, 5), trial=0)[0])
     fine, _ = cast_primary(geometry, 93)
     coarse, _ = cast_primary(geometry, 31)
     torch.testing.assert_close(fine[:, 1::3, 1::3], coarse)

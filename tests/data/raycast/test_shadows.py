@@ -3,7 +3,7 @@ import torch
 
 from object_discovery.data.raycast import shadows
 from object_discovery.data.raycast.intersection import Vector
-from object_discovery.data.raycast.layout import draw_layouts
+from object_discovery.data.raycast.layout import sample_layouts
 from object_discovery.data.raycast.primary import make_geometry
 from tests.data.raycast.rooms import make_room
 
@@ -26,7 +26,7 @@ def test_a_point_behind_an_object_is_in_its_shadow() -> None:
 
 
 def test_shadows_of_tiles_are_those_of_the_whole_floor() -> None:
-    layout, _ = draw_layouts(np.arange(3), seed=5, counts=(4, 8), trial=0)
+    layout, _ = sample_layouts(np.arange(3), seed=5, counts=(4, 8), trial=0)
     geometry = make_geometry(layout)
     u, v = torch.linspace(-0.27, 0.27, 20), torch.linspace(0.26, -0.28, 20)
     floor = shadows.floor_points(geometry, u, v)

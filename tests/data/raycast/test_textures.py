@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from object_discovery.data.raycast.textures import PATTERNS, albedo, draw_textures, noise
+from object_discovery.data.raycast.textures import PATTERNS, albedo, noise, sample_textures
 
 
 def _trilinear(lattice: np.ndarray, point: np.ndarray) -> float:
@@ -33,7 +33,7 @@ def test_noise_blends_the_corners_of_its_cell() -> None:
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("pattern", range(len(PATTERNS)))
 def test_every_pattern_mixes_two_colours_and_shows_both(pattern: int, flat: bool) -> None:
-    materials = draw_textures(np.arange(1), seed=0)._replace(pattern=torch.full((11,), pattern))
+    materials = sample_textures(np.arange(1), seed=0)._replace(pattern=torch.full((11,), pattern))
     point = torch.from_numpy(np.random.default_rng(0).uniform(-2, 2, (3, 1, 4000))).float()
     point[2] *= 0 if flat else 1
     surface = torch.tensor([4])
@@ -48,7 +48,7 @@ def test_every_pattern_mixes_two_colours_and_shows_both(pattern: int, flat: bool
 
 
 def test_materials_depend_on_the_number_of_the_scene_only() -> None:
-    together, alone = draw_textures(np.arange(5), seed=1), draw_textures(np.array([3]), seed=1)
+    together, alone = sample_textures(np.arange(5), seed=1), sample_textures(np.array([3]), seed=1)
     for some, one in zip(together[:-1], alone[:-1], strict=True):
         assert torch.equal(some[..., 33:44], one)
-    assert not torch.equal(draw_textures(np.array([3]), seed=2).colours, alone.colours)
+    assert not torch.equal(sample_textures(np.array([3]), seed=2).colours, alone.colours)

@@ -41,12 +41,12 @@ def published(decoder: PatchMLPDecoder, slots: Tensor, attention: Tensor, top_k:
 def test_the_decoder_is_the_published_one(top_k: int | None) -> None:
     decoder, (slots, attention) = make(top_k), inputs()
     with torch.no_grad():
-        features, masks = decoder(slots, attention)
+        features, masks, _ = decoder(slots, attention=attention)
         expected, weights = published(decoder, slots, attention, min(top_k or K, K))
     torch.testing.assert_close(features, expected, rtol=1e-6, atol=1e-6)  # the softmax is in float32
     torch.testing.assert_close(masks.double(), weights, rtol=1e-6, atol=1e-6)
     assert (masks > 0).sum(1).max() == min(top_k or K, K)
-    assert torch.equal(decoder.masks(slots, attention), masks)
+    assert torch.equal(decoder.masks(slots, attention=attention)[0], masks)
 
 
 def test_decoding_all_slots_as_the_top_k_changes_neither_result_nor_gradient() -> None:
@@ -54,7 +54,7 @@ def test_decoding_all_slots_as_the_top_k_changes_neither_result_nor_gradient() -
     results = []
     for top_k in (None, K):
         decoder, given = make(top_k), slots.clone().requires_grad_()
-        features, _ = decoder(given, attention)
+        features, _, _ = decoder(given, attention=attention)
         features.square().sum().backward()
         gradients = [parameter.grad for parameter in decoder.parameters()]
         results.append([features, given.grad, *gradients])
@@ -64,7 +64,7 @@ def test_decoding_all_slots_as_the_top_k_changes_neither_result_nor_gradient() -
 def test_the_gradient_of_top_k_is_right() -> None:
     decoder, (slots, attention) = make(2), inputs()
     given = slots.clone().requires_grad_()
-    decoder(given, attention)[0].square().sum().backward()
+    decoder(given, attention=attention)[0].square().sum().backward()
     expected = slots.clone().requires_grad_()
     published(decoder, expected, attention, 2)[0].square().sum().backward()  # type: ignore[no-untyped-call]
     assert given.grad is not None
@@ -74,8 +74,8 @@ def test_the_gradient_of_top_k_is_right() -> None:
 def test_slots_are_exchangeable() -> None:
     decoder, (slots, attention) = make(2), inputs()
     order = [2, 0, 3, 1]
-    features, masks = decoder(slots, attention)
-    again, permuted = decoder(slots[:, order], attention[:, order])
+    features, masks, _ = decoder(slots, attention=attention)
+    again, permuted, _ = decoder(slots[:, order], attention=attention[:, order])
     torch.testing.assert_close(again, features)
     torch.testing.assert_close(permuted, masks[:, order])
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from object_discovery import load
 from object_discovery.errors import UserError
 from object_discovery.models.dinosaur import DINOSAUR
-from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_trainer
 
 GRID = 4
@@ -42,7 +41,7 @@ def test_the_loss_is_the_squared_error_of_the_features(settings: dict[str, Any])
     features = torch.randn(2, GRID**2, model.encoder.feature_size, dtype=torch.float64)
     slots, attention = model.slot_attention(model.inputs(features))
     decoder: Any = model.decoder
-    predicted, _ = decoder(slots, attention if isinstance(decoder, PatchMLPDecoder) else features)
+    predicted = decoder(slots, attention=attention, features=features).prediction
     expected = ((predicted - features) ** 2).sum() / features.numel()
     loss = model.losses({"features": features})["loss"]
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
@@ -104,7 +103,7 @@ def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
         features = model.encoder(images)
         slots, attention = model.attend_slots(model.inputs(features))
         decoder: Any = model.decoder
-        small = decoder.masks(slots, attention if isinstance(decoder, PatchMLPDecoder) else features)
+        small = decoder.masks(slots, attention=attention, features=features)[0]
         expected = F.interpolate(small.view(2, SLOTS, GRID, GRID), (SIZE, SIZE), mode="bilinear")
         assert torch.equal(found.masks, expected)
         assert torch.equal(found.attention, attention.view(2, SLOTS, GRID, GRID))

@@ -9,7 +9,7 @@ from object_discovery import load
 from object_discovery.layers.frozen_encoder import FrozenEncoder
 from object_discovery.models import MODELS, read_config
 from object_discovery.models.dinosaur import DINOSAUR
-from object_discovery.models.dinosaur.pixels import PixelDecoder, enlarge, pixel_inputs, shrink
+from object_discovery.models.dinosaur.pixels import PixelDecoder, downsample, pixel_inputs, upsample
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_trainer
 
 
@@ -41,7 +41,7 @@ def test_the_decoder_has_the_published_layers() -> None:
 def test_the_decoder_blends_what_slots_paint(size: int) -> None:
     torch.manual_seed(0)
     slots = torch.randn(2, 3, 8)
-    image, slot_images, masks = PixelDecoder(8, size, channels=4)(slots)
+    image, masks, slot_images = PixelDecoder(8, size, channels=4)(slots)
     assert image.shape == (2, 3, size, size)
     torch.testing.assert_close(masks.sum(1), torch.ones(2, size, size))
     torch.testing.assert_close(image, torch.einsum("bkhw,bkchw->bchw", masks, slot_images))
@@ -52,7 +52,7 @@ def test_the_decoder_blends_what_slots_paint(size: int) -> None:
 
 def test_slots_are_told_apart_by_place() -> None:
     torch.manual_seed(0)
-    _, slot_images, _ = PixelDecoder(8, 16, channels=4)(torch.zeros(1, 2, 8))
+    _, _, slot_images = PixelDecoder(8, 16, channels=4)(torch.zeros(1, 2, 8))
     assert torch.equal(slot_images[:, 0], slot_images[:, 1])
     assert slot_images[0, 0].flatten(1).std(1).min() > 0
 
@@ -60,12 +60,12 @@ def test_slots_are_told_apart_by_place() -> None:
 def test_resizing_keeps_what_must_be_kept() -> None:
     masks = torch.rand(2, 3, 4, 4).softmax(1)
     slot_images = torch.rand(2, 3, 3, 4, 4)
-    image, wide, enlarged = enlarge(slot_images, masks, 10)
+    image, wide, enlarged = upsample(slot_images, masks, 10)
     torch.testing.assert_close(enlarged.sum(1), torch.ones(2, 10, 10))
     torch.testing.assert_close(wide[:, 1], F.interpolate(slot_images[:, 1], (10, 10), mode="bilinear"))
     torch.testing.assert_close(image, (wide * enlarged[:, :, None]).sum(1))
     flat = torch.full((1, 3, 9, 9), 0.3)
-    torch.testing.assert_close(shrink(flat, 4), torch.full((1, 3, 4, 4), 0.3))
+    torch.testing.assert_close(downsample(flat, 4), torch.full((1, 3, 4, 4), 0.3))
 
 
 def test_the_loss_is_the_squared_error_of_the_small_image() -> None:

@@ -62,13 +62,13 @@ def test_the_decoder_is_that_of_torch() -> None:
         lambda module, args: seen.update(queries=args[0])  # what the last block asks its slots
     )
     expected = oracle(tokens, memory, tgt_mask=causal)
-    predicted, masks = decoder(slots, features)
+    predicted, masks, _ = decoder(slots, features=features)
     torch.testing.assert_close(predicted, expected)
     _, weights = oracle.layers[-1].multihead_attn(seen["queries"], memory, memory)  # averaged over heads
     assert masks is not None
     torch.testing.assert_close(masks.double(), weights.transpose(1, 2), rtol=1e-5, atol=1e-6)
-    assert torch.equal(decoder.masks(slots, features), masks)
-    assert decoder(slots, features, with_masks=False)[1] is None
+    assert torch.equal(decoder.masks(slots, features=features)[0], masks)
+    assert decoder(slots, features=features, with_masks=False)[1] is None
 
 
 @pytest.mark.parametrize("position", range(N))
@@ -76,7 +76,7 @@ def test_a_patch_changes_only_what_comes_after_it(position: int) -> None:
     decoder, (slots, features) = make().eval(), inputs()
     changed = features.clone()
     changed[:, position] += torch.randn(F)
-    (before, masks), (after, others) = decoder(slots, features), decoder(slots, changed)
+    (before, masks, _), (after, others, _) = decoder(slots, features=features), decoder(slots, features=changed)
     assert torch.equal(after[:, : position + 1], before[:, : position + 1])
     assert torch.equal(others[:, :, : position + 1], masks[:, :, : position + 1])
     assert all(not torch.allclose(after[:, later], before[:, later]) for later in range(position + 1, N))
@@ -85,7 +85,7 @@ def test_a_patch_changes_only_what_comes_after_it(position: int) -> None:
 def test_the_last_patch_is_only_predicted() -> None:
     decoder, (slots, features) = make().eval(), inputs()
     given = features.clone().requires_grad_()
-    predicted, _ = decoder(slots, given)
+    predicted, _, _ = decoder(slots, features=given)
     assert not predicted.grad_fn or torch.autograd.grad(predicted.sum(), given, allow_unused=True)[0] is None
 
 
@@ -95,12 +95,12 @@ def test_an_order_predicts_each_patch_from_those_before_it_in_that_order(
 ) -> None:
     decoder, (slots, features) = make(permuted=True).train(), inputs()
     monkeypatch.setattr(torch, "randint", lambda high, size, device=None: torch.full(size, number))
-    predicted, masks = decoder(slots, features)
+    predicted, masks, _ = decoder(slots, features=features)
     order = patch_orders(*GRID)[number]
     # the same as a raster decoder that is shown the patches in that order
     raster = make()
     raster.load_state_dict({**decoder.state_dict(), "beginnings": decoder.beginnings[number : number + 1]})
-    expected, weights = raster(slots, features[:, order])
+    expected, weights, _ = raster(slots, features=features[:, order])
     torch.testing.assert_close(predicted[:, order], expected)
     torch.testing.assert_close(masks[:, :, order], weights)
 
@@ -109,12 +109,12 @@ def test_orders_are_drawn_for_each_image_in_training_only() -> None:
     decoder, (slots, features) = make(permuted=True), inputs()
     decoder.train()
     torch.manual_seed(0)
-    drawn = {tuple(decoder(slots[:1], features[:1])[0].flatten().tolist()) for _ in range(60)}
+    drawn = {tuple(decoder(slots[:1], features=features[:1])[0].flatten().tolist()) for _ in range(60)}
     assert 7 <= len(drawn) <= 9
     decoder.eval()
     raster = make()
     raster.load_state_dict({**decoder.state_dict(), "beginnings": decoder.beginnings[:1]})
-    assert torch.equal(decoder(slots, features)[0], raster(slots, features)[0])
+    assert torch.equal(decoder(slots, features=features)[0], raster(slots, features=features)[0])
 
 
 def test_the_parameters_are_as_many_as_published() -> None:

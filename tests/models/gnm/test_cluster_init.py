@@ -5,7 +5,7 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from object_discovery import GNM
-from object_discovery.data.datasets.multi_dsprites import draw_multi_dsprites
+from object_discovery.data.datasets.multi_dsprites import generate_multi_dsprites
 from object_discovery.models.gnm.cluster_init import (
     PROPOSAL_SIZE,
     ObjectProposals,
@@ -96,7 +96,7 @@ def test_grid_finer_than_the_clustered_pixels() -> None:
 
 def test_proposals_match_most_sprites() -> None:
     """Most sprites have a proposal within 4 pixels of their centre (optimal matching), and most counts agree."""
-    images, masks = draw_multi_dsprites(np.arange(40))
+    images, masks = generate_multi_dsprites(np.arange(40))
     pixels, labels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255, torch.from_numpy(masks)
     background = torch.stack([image[:, mask == 0].median(1).values for image, mask in zip(pixels, labels, strict=True)])
     proposals = propose_objects(pixels, background[:, :, None, None].expand_as(pixels), 0.1, 4)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from object_discovery import evaluate, train
+from object_discovery.cli.generate import main as generate
 from object_discovery.errors import UserError
-from object_discovery.predict import main as predict
 from tests.models.tiny import TINY, make_data, make_model, make_trainer
 
 pytestmark = [
@@ -29,8 +29,8 @@ def test_train_evaluate_and_generate(tmp_path: Path) -> None:
         *("clevrtex_miou", "mse_sum", "fg_ari", "elbo", "count_accuracy", "log_likelihood")
     }
     assert result["settings"]["particles"] == 2
-    predict(["--generate", "2", "--checkpoint", checkpoint, "--out", str(tmp_path / "predictions")])
-    assert (tmp_path / "predictions" / "generated.png").is_file()
+    generate(["--num", "2", "--checkpoint", checkpoint, "--out", str(tmp_path / "generated")])
+    assert (tmp_path / "generated" / "generated.png").is_file()
 
 
 def test_half_precision_is_refused_before_any_file_is_written(

@@ -15,7 +15,7 @@ def test_blocks_give_what_torch_gives(length: int, number: int, monkeypatch: pyt
     weights = torch.randn(2, 3, length, 6)
     for causal in {False, length == number}:
         queries, keys, values = parts
-        found = attend(queries, keys, values, causal=causal, share=0.1)
+        found = attend(queries, keys, values, causal=causal, probability=0.1)
         expected = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
         torch.testing.assert_close(found, expected)
         gradients = [torch.autograd.grad((out * weights).sum(), parts) for out in (found, expected)]
@@ -26,9 +26,9 @@ def test_the_share_of_the_attention_is_dropped() -> None:
     torch.manual_seed(0)
     values = torch.eye(400).expand(1, 2, 400, 400)
     queries = torch.zeros(1, 2, 400, 8)
-    weights = attend(queries, queries, values, share=0.25)  # each is 1 / 400, or 4 / 3 of that, or 0
+    weights = attend(queries, queries, values, probability=0.25)  # each is 1 / 400, or 4 / 3 of that, or 0
     assert float((weights == 0).float().mean()) == pytest.approx(0.25, abs=5e-3)
     torch.testing.assert_close(weights.max(), torch.tensor(1 / 300))
-    weights = attend(queries, queries, values, causal=True, share=0.25)
+    weights = attend(queries, queries, values, causal=True, probability=0.25)
     assert not weights.triu(1).any()
     assert float(weights.sum(-1).mean()) == pytest.approx(1, abs=0.02)

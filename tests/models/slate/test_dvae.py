@@ -65,7 +65,7 @@ def test_noise_is_that_of_gumbel() -> None:
 
 @pytest.mark.parametrize("tau", [0.1, 1.0, 3.0])
 def test_relaxed_samples_are_softmaxes_with_noise(tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvae, "_LOGITS", 7 * 16)  # parts of 16 rows
+    monkeypatch.setattr(dvae, "_CHUNK_SIZE", 7 * 16)  # parts of 16 rows
     logits = torch.randn(5, 10, 7, requires_grad=True)
     torch.manual_seed(3)
     noise = torch.cat([gumbel_noise(torch.Size([rows, 7]), logits.device) for rows in (16, 16, 16, 2)])
@@ -85,7 +85,7 @@ def test_relaxed_samples_are_finite_in_bfloat16() -> None:
 
 
 def test_tokens_are_drawn_by_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvae, "_LOGITS", 6 * 30_000)
+    monkeypatch.setattr(dvae, "_CHUNK_SIZE", 6 * 30_000)
     torch.manual_seed(0)
     logits = torch.tensor([2.0, -1.0, 0.5, -torch.inf, 1.0, -torch.inf])
     tokens = sample_tokens(logits.expand(200_000, 6))
@@ -143,7 +143,7 @@ def test_words_begin_as_the_clusters_of_scikit_learn(norm: Literal["batch", "gro
     if norm == "batch":
         vae(images, 1.0)
         vae.eval()
-    vae.start_as_kmeans(images)
+    vae.init_as_kmeans(images)
     with torch.no_grad():
         features = vae.encoder(images).permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
     expected = KMeans(6, n_init=20, random_state=0).fit(features).labels_
@@ -159,7 +159,7 @@ def test_words_begin_as_the_clusters_of_scikit_learn(norm: Literal["batch", "gro
 def test_words_begin_finite_with_fewer_patches_than_words(colours: int) -> None:
     vae = make(16)
     images = patches_of(torch.rand(colours, 3), torch.arange(6).view(1, 2, 3) % colours, 0.0)
-    vae.start_as_kmeans(images)
+    vae.init_as_kmeans(images)
     logits = vae.encode(images)
     assert logits.isfinite().all()
     assert logits.abs().max() < 1e4

@@ -95,7 +95,7 @@ def test_configs_validate_after_each_epoch_of_all_scenes(name: str, images: int)
 def test_the_best_checkpoint_is_one_of_good_slots() -> None:
     assert SLATE.monitor(has_masks=True) == ("val/fg_ari", "max")
     assert SLATE.monitor(has_masks=False) == ("val/loss", "min")
-    assert "loss" in SLATE.own_scores
+    assert "loss" in make().extra_metrics()
 
 
 def test_no_gradient_goes_from_slots_and_decoder_to_the_discrete_vae() -> None:
@@ -470,7 +470,7 @@ def test_a_params_object_is_taken() -> None:
 def test_pictures_show_what_the_slots_paint_once_they_are_trained() -> None:
     model, images = make().eval(), make_images()
     found = model(images)
-    assert torch.equal(model.pictures(images, found)["through slots"], model.reconstruct(images))
+    assert torch.equal(model.pictures(images, found)["from slots"], model.reconstruct(images))
     assert make(dvae_steps=1).eval().pictures(images, found) == {}
 
 

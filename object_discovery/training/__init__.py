@@ -1,0 +1,1 @@
+"""Training runs: settings and folder, trainer and callbacks, fitting and resuming."""
