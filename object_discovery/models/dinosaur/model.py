@@ -98,7 +98,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         if p.decoder == "mlp":
             return PatchMLPDecoder(p.slot_size, height * width, size, p.decoder_size, p.decoder_top_k)
         if p.decoder == "broadcast":
-            return PixelDecoder(p.slot_size, p.painted_size)
+            return PixelDecoder(p.slot_size, p.reconstruction_size)
         return PatchTransformerDecoder(
             p.slot_size,
             (height, width),
