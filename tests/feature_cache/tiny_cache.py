@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from torch import Tensor
 
@@ -58,5 +59,16 @@ def write(root: Path, folder: str = "features", views: int = 1, encoder: FrozenE
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Read all files of a folder, hidden ones too."""
-    return {path.name: path.read_bytes() for path in folder.glob("*")}
+    """Read all files of a folder, hidden ones too.
+
+    A shard counts with all its attributes and arrays, not byte by byte: HDF5 before 2.0 stores when it was written.
+    """
+    return {
+        path.name: _shard_content(path) if path.match("[!.]*.h5") else path.read_bytes() for path in folder.glob("*")
+    }
+
+
+def _shard_content(path: Path) -> bytes:
+    with h5py.File(path) as file:
+        arrays = {name: (array.dtype.str, array.shape, array[()].tobytes()) for name, array in sorted(file.items())}
+        return repr((sorted(file.attrs.items()), arrays)).encode()
