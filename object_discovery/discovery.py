@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -33,6 +34,10 @@ class Discovery(NamedTuple):
     """Reconstruction of each slot, `(B, K, 3, H, W)`; None for models without one."""
     attention: Tensor | None = None
     """Attention over the grid of features, `(B, K, h, w)`, which sums to 1 over the slots."""
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Discovery:
+        """Apply a function to each tensor; None stays None."""
+        return Discovery._make(None if value is None else function(value) for value in self)
 
     @property
     def labels(self) -> Tensor:

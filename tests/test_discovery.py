@@ -15,3 +15,13 @@ def test_what_a_model_does_not_have_is_none() -> None:
     assert (found.image, found.slot_images, found.attention) == (None, None, None)
     slots, masks, *rest = found
     assert (slots.shape, masks.shape, len(rest)) == ((1, 3, 4), (1, 3, 2, 2), 3)
+
+
+def test_a_function_is_applied_to_each_tensor() -> None:
+    discovery = Discovery(slots=torch.rand(3, 2, 4), masks=torch.rand(3, 2, 5, 5), attention=torch.rand(3, 2, 1, 1))
+    first = discovery.apply(lambda value: value[:1])
+    assert torch.equal(first.slots, discovery.slots[:1])
+    assert torch.equal(first.masks, discovery.masks[:1])
+    assert first.attention is not None
+    assert first.attention.shape == (1, 2, 1, 1)
+    assert (first.image, first.slot_images) == (None, None)

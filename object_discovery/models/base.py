@@ -252,7 +252,7 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
     def discover_nothing(self, images: Tensor, **options: Any) -> Discovery:
         """Return the discovery of a batch without images, `(0, 3, H, W)`: that of one image, less its entries."""
         discovery: Discovery = self(images.new_zeros(1, *images.shape[1:]), **options)
-        return Discovery._make(None if value is None else value[:0] for value in discovery)
+        return discovery.apply(lambda value: value[:0])
 
     def extra_metrics(self) -> dict[str, Metric]:
         """Build the metrics that this model has besides those of every model, by their names.

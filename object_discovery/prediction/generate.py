@@ -89,7 +89,7 @@ def _write(first: Discovery, images: Tensor, out: Path) -> Path:
             path.unlink()
     for image, path in zip(images, paths, strict=True):
         save_png(image, path)
-    rows = Discovery._make(None if value is None else value[:_ROWS] for value in first)
+    rows = first.apply(lambda value: value[:_ROWS])
     assert rows.image is not None
     background = torch.full((len(rows.masks),), rows.masks.shape[1] - 1)
     save_png(discovery_grid(rows.image, rows._replace(image=None), background=background), out / "generated_slots.png")

@@ -90,7 +90,7 @@ def predict(
         output: Discovery = model(batch, **model.forward_options)
     if output.masks.shape[1] >= IGNORED:
         raise UserError(f"Expected at most {IGNORED - 1} slots, but the model has {output.masks.shape[1]}")
-    output = Discovery._make(None if value is None else value.float().cpu() for value in output)
+    output = output.apply(lambda value: value.float().cpu())
     inputs = batch.cpu()
     return [
         _at_image_size(image, crop, _row(output, index), inputs[index : index + 1])
@@ -114,7 +114,7 @@ def resize_bilinear(images: Tensor, height: int, width: int) -> Tensor:
 
 def _row(discovery: Discovery, index: int) -> Discovery:
     """Return the output for one image of a batch."""
-    return Discovery._make(None if value is None else value[index : index + 1] for value in discovery)
+    return discovery.apply(lambda value: value[index : index + 1])
 
 
 def _at_image_size(
