@@ -136,11 +136,11 @@ class DiscoveryGridLogger(Callback):
             return
         images, masks = batch["image"][: self.count], batch.get("mask")
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            if "features" in batch and isinstance(pl_module, ObjectDiscoveryModel):  # cached: nothing to encode
-                discovery = pl_module.score_batch({key: value[: self.count] for key, value in batch.items()})[0]
+            if isinstance(pl_module, ObjectDiscoveryModel):
+                discovery = pl_module.discover_batch({key: value[: self.count] for key, value in batch.items()})
+                extra = pl_module.pictures(images, discovery)
             else:
-                discovery = pl_module(images)
-            extra = pl_module.pictures(images, discovery) if isinstance(pl_module, ObjectDiscoveryModel) else None
+                discovery, extra = pl_module(images), None
         grid = discovery_grid(images, discovery, masks=None if masks is None else masks[: self.count], extra=extra)
         self.last = self.folder / f"step_{trainer.global_step:07d}.png"
         save_png(grid, self.last)

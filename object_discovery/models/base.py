@@ -264,7 +264,7 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
 
     def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch, and compute the arguments of the `extra_metrics` by their names."""
-        return self(batch["image"], **self.forward_options), {}
+        return self.discover_batch(batch), {}
 
     def _score(self, split: str, batch: Batch) -> None:
         """Update the metrics of a split; a batch without images changes nothing."""

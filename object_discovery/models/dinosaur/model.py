@@ -136,14 +136,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
 
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`; only `decoder="broadcast"` reconstructs an image."""
-        features = self._normalised(self.encoder(images))
-        slots, attention = self._attend_slots(features, options)
-        if self.params.mask_source == "slots":
-            return self._discovery(slots, attention, attention)
-        masks, slot_images = self.decoder.masks(
-            slots, attention=attention, features=features, active=self.active_mask(slots)
-        )
-        return self._discovery(slots, attention, masks, slot_images)
+        return self._discover(self._normalised(self.encoder(images)), options)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the features, or of the pixels with `decoder="broadcast"`."""
@@ -173,7 +166,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         """Find the objects of a batch, by its `features` where it has some."""
         if "features" not in batch:
             return super().discover_batch(batch)
-        return self.score_batch(batch)[0]
+        return self._discover(self.features(batch), self.default_options)
 
     def features(self, batch: Batch) -> Tensor:
         """Return the features of a batch, `(B, N, F)`: its cached ones, or those of its images.
@@ -191,6 +184,16 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
                 f"Expected `features` to be (B, {expected[0]}, {expected[1]}), but got {(*features.shape,)}"
             )
         return self._normalised(features.to(self.dtype))
+
+    def _discover(self, features: Tensor, options: SlotOptions) -> Discovery:
+        """Find the objects by their features `(B, N, F)`."""
+        slots, attention = self._attend_slots(features, options)
+        if self.params.mask_source == "slots":
+            return self._discovery(slots, attention, attention)
+        masks, slot_images = self.decoder.masks(
+            slots, attention=attention, features=features, active=self.active_mask(slots)
+        )
+        return self._discovery(slots, attention, masks, slot_images)
 
     def _normalised(self, features: Tensor) -> Tensor:
         return F.layer_norm(features, features.shape[-1:]) if self.params.feature_norm else features
