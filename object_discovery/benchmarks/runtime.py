@@ -8,6 +8,7 @@ from typing import NamedTuple, ParamSpec
 import torch
 from torch import Tensor, nn
 
+from object_discovery.models.loading import default_device
 from object_discovery.training.trainer import choose_precision
 
 P = ParamSpec("P")
@@ -29,8 +30,7 @@ class Runtime(NamedTuple):
             >>> Runtime.create("bf16-mixed").precision
             'bf16-mixed'
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(device, choose_precision(precision, "auto"))
+        return cls(default_device(), choose_precision(precision, "auto"))
 
     def autocast(self) -> torch.autocast:
         """Return a context manager that applies the precision."""

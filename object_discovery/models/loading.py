@@ -80,6 +80,11 @@ def load_for_inference(
     return model
 
 
+def default_device() -> torch.device:
+    """Return the device of inference: the GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def measure_likelihood(model: ObjectDiscoveryModel[Any], num_particles: int) -> None:
     """Make `Trainer.test` estimate the log-likelihood of each image, logged as `test/log_likelihood`.
 

@@ -13,7 +13,7 @@ from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
 from object_discovery.files import check_writable
 from object_discovery.models.base import has_capability
-from object_discovery.models.loading import load_for_inference
+from object_discovery.models.loading import default_device, load_for_inference
 from object_discovery.prediction.files import read_images, warn
 from object_discovery.prediction.images import find_images
 from object_discovery.prediction.objects import predict
@@ -61,7 +61,7 @@ def compose_files(
     if not has_capability(model, "compose"):
         actual = f"but {checkpoint} is of model type {model.model_type}"
         raise UserError(f"Expected a model that composes scenes, such as slate, {actual}")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     torch.manual_seed(seed)
     _check_number(len(images))
     predictions = predict(model, list(images.values()), fit=fit)

@@ -19,7 +19,7 @@ from object_discovery.files import check_writable
 from object_discovery.metrics.reconstruction import reconstruction_error
 from object_discovery.models import ObjectDiscoveryModel
 from object_discovery.models.base import has_capability
-from object_discovery.models.loading import load_for_inference
+from object_discovery.models.loading import default_device, load_for_inference
 from object_discovery.prediction.images import find_images
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import RESULT, overview, write_prediction
@@ -71,7 +71,7 @@ def predict_files(
     files = files[:limit]
     check_writable(out, "out")
     model = load_for_inference(checkpoint, num_slots, num_iterations)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(default_device())
     torch.manual_seed(seed)
     folders: set[Path] = set()
     first: list[Prediction] = []

@@ -13,7 +13,7 @@ from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
 from object_discovery.files import check_writable
 from object_discovery.models.base import has_capability
-from object_discovery.models.loading import load_for_inference
+from object_discovery.models.loading import default_device, load_for_inference
 from object_discovery.visualization.grid import discovery_grid, save_png
 
 _ROWS = 8
@@ -48,7 +48,7 @@ def generate(checkpoint: str | Path, num: int, out: str | Path, *, num_slots: in
         raise UserError(
             f"Expected a model that samples scenes, such as gnm, but {checkpoint} is of model type {model.model_type}"
         )
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     torch.manual_seed(seed)
     sizes = [min(_BATCH_SIZE, num - start) for start in range(0, num, _BATCH_SIZE)]
     first = model.sample(sizes[0], num_slots=num_slots).discovery

@@ -116,8 +116,7 @@ class TetrominoesDataModule(SceneDataModule):
     """Tetrominoes: three coloured blocks on black (see `SceneDataModule` for files, splits and filters).
 
     Without `data_root` scenes are generated, see `generate_tetrominoes`. A file in the published order is split as in
-    the
-    experiments: the first 60,000 scenes for training, the next 320 for testing, the rest for validation.
+    the experiments: the first 60,000 scenes for training, the next 320 for testing, the rest for validation.
 
     Example:
         >>> data = TetrominoesDataModule(batch_size=8, num_workers=0)

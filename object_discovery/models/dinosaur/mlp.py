@@ -16,9 +16,8 @@ class PatchMLPDecoder(nn.Module):
 
     A slot plus a learned position embedding passes through three hidden layers to F features and an alpha logit, and
     the features are averaged with the softmax of the alphas over the slots. Linear parts are computed once: the first
-    layer
-    for slots and positions separately, and the last layer on the averaged hidden features of a patch. The result is
-    equal up to rounding.
+    layer for slots and positions separately, and the last layer on the averaged hidden features of a patch. The result
+    is equal up to rounding.
 
     Shapes: B images, K slots, D slot size, N patches, F feature size, k decoded slots per patch.
 
