@@ -9,7 +9,7 @@ from object_discovery.benchmark import BENCHMARKS, main
 from object_discovery.benchmarks.data import DataBenchmarkParams
 from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
 from object_discovery.errors import UserError
-from tests.data.tfrecord_writer import draw, example, write
+from tests.data.tfrecord_writer import example, random_scene, write
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -55,7 +55,7 @@ def test_the_result_is_written(quick: list[DataBenchmarkParams], tmp_path: Path)
 
 
 def test_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write(tmp_path / "a.tfrecords", [example(draw("clevr_with_masks", 0))])
+    source = write(tmp_path / "a.tfrecords", [example(random_scene("clevr_with_masks", 0))])
     out = tmp_path / "result.json"
     tiny = ["--num_written", "1", "--resolution", "16", "--batch_size", "1", "--seconds", "0", "--repeats", "1"]
     main(["data", "--source", str(source), *tiny, "--out", str(out)])

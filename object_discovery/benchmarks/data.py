@@ -24,7 +24,7 @@ from object_discovery.benchmarks.records import write_records
 from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
 from object_discovery.benchmarks.timing import Timing, time_in_turn
 from object_discovery.data.conversion.tfrecord import read_records
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.dataset import StoredScenes
 from object_discovery.data.datasets.clevr import CLEVRSource, central_crop
 from object_discovery.data.loaders import SceneLoader, make_loader
@@ -83,7 +83,7 @@ def run(params: DataBenchmarkParams) -> BenchmarkReport:
         records, drawn = Path(params.source or folder / "drawn.tfrecords"), params.source is None
         if drawn:
             write_records(records, params.num_scenes)
-        size = convert(records, folder / "ours.h5", limit=params.num_scenes, progress=False)
+        size = convert_tfrecord(records, folder / "ours.h5", limit=params.num_scenes, progress=False)
         ours = SceneFile(folder / "ours.h5")
         if ours.dataset != "clevr_with_masks":
             raise UserError(f"Expected {records} to hold clevr_with_masks, but it holds {ours.dataset}")
@@ -190,7 +190,7 @@ def _measure_conversion(
     length = last.offset + 16 + len(last.data)
 
     def convert_all() -> int:
-        return convert(records, folder / "again.h5", limit=size, progress=False, overwrite=True)
+        return convert_tfrecord(records, folder / "again.h5", limit=size, progress=False, overwrite=True)
 
     ways: dict[str, Callable[[], int]] = {"convert": convert_all}
     compressed = _window_bits(records)

@@ -42,7 +42,7 @@ def generate_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[An
             yield {
                 "image": image[top : top + HEIGHT],
                 "mask": masks,
-                "visibility": masks.any(axis=(1, 2, 3)).astype(np.float32),
+                "visibility": np.asarray(masks.any(axis=(1, 2, 3)), np.float32),
                 "pixel_coords": np.zeros((ENTITIES, 3), np.float32),
             }
 

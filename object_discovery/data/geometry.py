@@ -11,11 +11,11 @@ Crop = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
 
 
-def cut(frame: NDArray[Any], crop: Crop | None) -> NDArray[Any]:
+def crop_array(frame: NDArray[Any], crop: Crop | None) -> NDArray[Any]:
     """Crop an array `(H, W, ...)`; None: no crop.
 
     Example:
-        >>> cut(np.arange(6).reshape(2, 3), (1, 1, 1, 2)).tolist()
+        >>> crop_array(np.arange(6).reshape(2, 3), (1, 1, 1, 2)).tolist()
         [[4, 5]]
     """
     if crop is None:

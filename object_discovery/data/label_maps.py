@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.geometry import Crop, cut
+from object_discovery.data.geometry import Crop, crop_array
 from object_discovery.discovery import IGNORED
 
 
@@ -51,7 +51,7 @@ def count_pixels(labels: NDArray[np.uint8], num_labels: int, crop: Crop | None =
         >>> count_pixels(np.array([[0, 1, 255]], np.uint8), 3)
         array([1, 1, 0], dtype=int32)
     """
-    return np.bincount(cut(labels, crop).ravel(), minlength=256)[:num_labels].astype(np.int32)
+    return np.bincount(crop_array(labels, crop).ravel(), minlength=256)[:num_labels].astype(np.int32)
 
 
 def count_labels(labels: NDArray[np.uint8]) -> int:

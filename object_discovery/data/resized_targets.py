@@ -16,8 +16,8 @@ _SCORED = ("mask", "classes")
 class ResizedTargetDataset(SceneDataset):
     """Scenes with label maps `mask` and `classes` `(B, S, S)` of a size S of their own.
 
-    Those of photographs are made from the whole map, see `PhotographSource.maps_at`. Others are cropped as the images
-    and resized to the nearest pixel.
+    Those of photographs are made from the whole map, see `PhotographSource.evaluation_maps`. Others are cropped as the
+    images and resized to the nearest pixel.
 
     Args:
         scenes: The split.
@@ -47,7 +47,7 @@ class ResizedTargetDataset(SceneDataset):
             return resize_batch(maps, size)
         numbers = [int(number) for number in scenes.indices[indices]]
         if isinstance(scenes.source, PhotographSource):
-            held = [scenes.source.maps_at(number, size) for number in numbers]
+            held = [scenes.source.evaluation_maps(number, size) for number in numbers]
             return {key: torch.from_numpy(np.stack([one[key] for one in held])) for key in held[0] if key in maps}
         cropped = [scenes.cropped(number)[1] for number in numbers]
         single = [resize_batch({key: torch.from_numpy(one[key])[None] for key in maps}, size) for one in cropped]

@@ -6,15 +6,15 @@ import pytest
 from PIL import Image
 
 from object_discovery.benchmarks.layouts import Features, read_features, write_ours, write_png_tree, write_published
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.datasets.clevr import CLEVRDataModule
 from object_discovery.data.readers.hdf5_scenes import SceneFile
-from tests.data.tfrecord_writer import draw, example, reference_labels, write
+from tests.data.tfrecord_writer import example, random_scene, reference_labels, write
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Features]:
-    return [draw("clevr_with_masks", seed) for seed in range(3)]
+    return [random_scene("clevr_with_masks", seed) for seed in range(3)]
 
 
 def test_both_layouts_read_alike(scenes: list[Features], tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_published_file_is_as_published(scenes: list[Features], tmp_path: Pa
 
 def test_our_file_is_that_of_the_conversion(scenes: list[Features], tmp_path: Path) -> None:
     records = write(tmp_path / "a.tfrecords", [example(scene) for scene in scenes])
-    convert(records, tmp_path / "converted.h5")
+    convert_tfrecord(records, tmp_path / "converted.h5")
     write_ours(tmp_path / "ours.h5", scenes)
     with h5py.File(tmp_path / "converted.h5") as converted, h5py.File(tmp_path / "ours.h5") as ours:
         names: list[str] = []

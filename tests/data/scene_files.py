@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from object_discovery.data.readers.hdf5_scenes import Scene, pack_scene, write_scenes
+from object_discovery.data.readers.hdf5_scenes import CompressedScene, compress_scene, write_scenes
 
 Bytes = npt.NDArray[np.uint8]
 Crop = tuple[int, int, int, int]
@@ -47,12 +47,12 @@ def write_own(
     def count(label_map: Bytes) -> npt.NDArray[np.int32]:
         return np.array([(label_map == label).sum() for label in range(entities)], dtype=np.int32)
 
-    def scene(image: Bytes, label_map: Bytes) -> Scene:
+    def scene(image: Bytes, label_map: Bytes) -> CompressedScene:
         columns = {"counts/frame": count(label_map)}
         if crop is not None:
             top, left, height, width = crop
             columns["counts/crop"] = count(label_map[top : top + height, left : left + width])
-        return pack_scene(image, label_map, columns, crop)
+        return compress_scene(image, label_map, columns, crop)
 
     attributes = {"dataset": dataset} | ({"variant": variant} if variant else {})
     scenes = map(scene, images, labels)

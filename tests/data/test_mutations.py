@@ -14,10 +14,19 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.errors import CorruptFileError, UserError
-from tests.data.tfrecord_writer import draw, example, example_class, field, frame, mask_crc, reference_labels, varint
+from tests.data.tfrecord_writer import (
+    example,
+    example_class,
+    field,
+    frame,
+    mask_crc,
+    random_scene,
+    reference_labels,
+    varint,
+)
 
 COUNT = 300
 SECONDS, BYTES = 20.0, 1 << 31  # for each file; the memory is what may be reserved on top of what is in use
@@ -180,7 +189,7 @@ def compare(target: Path, scenes: list[Scene], case: str) -> None:
 def attempt(source: Path, target: Path, workers: int) -> UserError | None:
     """Convert a file; return the error for the user, if there is one."""
     try:
-        convert(source, target, progress=False, workers=workers)
+        convert_tfrecord(source, target, progress=False, workers=workers)
     except UserError as error:
         return error
     return None
@@ -198,7 +207,9 @@ def mutate(count: int, folder: Path, first: int = 0) -> Counter[tuple[str, str]]
         How often each damage had each outcome.
     """
     source, target, outcomes = folder / "a.tfrecords", folder / "a.h5", Counter[tuple[str, str]]()
-    bases = [[example(draw("tetrominoes", 3 * packed + n), bool(packed)) for n in range(3)] for packed in range(2)]
+    bases = [
+        [example(random_scene("tetrominoes", 3 * packed + n), bool(packed)) for n in range(3)] for packed in range(2)
+    ]
     originals = [read_scenes(b"".join(map(frame, base)), "plain") for base in bases]
     for number in range(first, first + count):
         kind, file, compression = damage(bases[number % 2], np.random.default_rng(number))

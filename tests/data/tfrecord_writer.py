@@ -99,7 +99,7 @@ def example_class() -> type[Any]:
     return made
 
 
-def draw(dataset: str, seed: int, entities: int | None = None, variant: str | None = None) -> Features:
+def random_scene(dataset: str, seed: int, entities: int | None = None, variant: str | None = None) -> Features:
     """Make a random scene with the published features of a dataset; its masks do not overlap."""
     rng = np.random.default_rng(seed)
     sprites = {"binarized": (1, 4), "colored_on_grayscale": (3, 6), "colored_on_colored": (3, 5)}
@@ -121,7 +121,7 @@ def draw(dataset: str, seed: int, entities: int | None = None, variant: str | No
     }
     if dataset != "objects_room":
         scene |= {name: rng.random(entities, np.float32) for name in ("x", "y")}
-        scene["visibility"] = masks.any(axis=(1, 2, 3)).astype(np.float32)
+        scene["visibility"] = np.asarray(masks.any(axis=(1, 2, 3)), np.float32)
     if dataset == "clevr_with_masks":
         scene["pixel_coords"] = rng.random((entities, 3), np.float32)
         scene["size"] = rng.integers(0, 3, entities, np.uint8)

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.download import SOURCES, command, download
 from object_discovery.download import fetch as fetching
 from object_discovery.download.command import write_trainaug
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 
-from ..data.tfrecord_writer import draw, example, write
+from ..data.tfrecord_writer import example, random_scene, write
 from .archives import make_tar, make_zip, tree
 from .server import Server
 
@@ -37,7 +37,7 @@ def put_clevrtex(server: Server) -> None:
 
 
 def test_tfrecords_can_be_converted_by_the_printed_command(server: Server, tmp_path: Path) -> None:
-    source = write(tmp_path / "a", [example(draw("tetrominoes", seed)) for seed in range(3)])
+    source = write(tmp_path / "a", [example(random_scene("tetrominoes", seed)) for seed in range(3)])
     server.files["tetrominoes_train.tfrecords"] = source.read_bytes()
     root = tmp_path / "my data"
     lines = download("tetrominoes", root, url=server.base + "/")
@@ -46,7 +46,7 @@ def test_tfrecords_can_be_converted_by_the_printed_command(server: Server, tmp_p
     assert lines[1].startswith("convert: python data_scripts/convert_tfrecords.py ")
     script, source_path, target_path = shlex.split(lines[1])[2:]
     assert (SCRIPT.parents[1] / script).is_file()
-    assert convert(source_path, target_path) == 3
+    assert convert_tfrecord(source_path, target_path) == 3
     assert names(root) == ["tetrominoes_train.h5", "tetrominoes_train.tfrecords"]
     server.asked.clear()
     assert download("tetrominoes", root, url=server.base)[0] == "tetrominoes_train.tfrecords: already there"

@@ -78,7 +78,7 @@ def convert_sketchy(
     if workers is not None and workers < 0:
         raise ValueError(f"Expected argument `workers` to be at least 0, but got {workers}")
     target = Path(target)
-    episodes = place_episodes(_find_files(Path(source), target), target)
+    episodes = split_episodes(_find_files(Path(source), target), target)
     try:
         _check_target(target, episodes)
         _convert_all(episodes, (os.cpu_count() or 1) if workers is None else max(1, workers), progress)
@@ -87,7 +87,7 @@ def convert_sketchy(
     return episodes
 
 
-def place_episodes(files: list[Path], target: Path) -> list[Episode]:
+def split_episodes(files: list[Path], target: Path) -> list[Episode]:
     """Split the episodes as published: by their names, the first tenth validates and the second tests.
 
     Args:
@@ -98,7 +98,7 @@ def place_episodes(files: list[Path], target: Path) -> list[Episode]:
         The episodes, numbered through `train`, `valid` and `test`.
 
     Example:
-        >>> [str(folder) for _, folder in place_episodes([Path(f"{n}_x") for n in range(10, 20)], Path("p"))][7:]
+        >>> [str(folder) for _, folder in split_episodes([Path(f"{n}_x") for n in range(10, 20)], Path("p"))][7:]
         ['p/train/ep000007', 'p/valid/ep000008', 'p/test/ep000009']
     """
     files, tenth = sorted(files, key=lambda path: path.name), len(files) // 10

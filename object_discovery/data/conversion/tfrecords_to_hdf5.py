@@ -26,7 +26,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from object_discovery.data.conversion.tfrecord import Record, read_records
 from object_discovery.data.label_maps import count_pixels, label_map
-from object_discovery.data.readers.hdf5_scenes import VERSION, Scene, pack_scene, write_scenes
+from object_discovery.data.readers.hdf5_scenes import VERSION, CompressedScene, compress_scene, write_scenes
 from object_discovery.data.readers.multi_object_datasets import DATASET_SCHEMAS, DatasetSchema, find_schema
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from object_discovery.files import atomic_write
@@ -40,7 +40,7 @@ _PARTS = 2  # how the parts are laid out; those of another number are not gone o
 _NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # of a feature, which becomes the name of an array
 
 
-def convert(
+def convert_tfrecord(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     dataset: str | None = None,
@@ -133,11 +133,11 @@ class _Encoder:
         """Number of labels with the background."""
         return self.entities + 1 - self.scene_set.background_entities
 
-    def encode(self, records: list[Record]) -> list[Scene]:
+    def encode(self, records: list[Record]) -> list[CompressedScene]:
         """Check, parse and compress records."""
         return [self._encode(record) for record in records]
 
-    def _encode(self, record: Record) -> Scene:
+    def _encode(self, record: Record) -> CompressedScene:
         record.check()
         features = record.example()
         if _sizes(features) != self.features:
@@ -147,7 +147,7 @@ class _Encoder:
         columns["counts/frame"] = count_pixels(labels, self.labels)
         if self.scene_set.crop:
             columns["counts/crop"] = count_pixels(labels, self.labels, self.scene_set.crop)
-        return pack_scene(features["image"].reshape(self.scene_set.image), labels, columns, self.scene_set.crop)
+        return compress_scene(features["image"].reshape(self.scene_set.image), labels, columns, self.scene_set.crop)
 
     def _labels(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         shape = list(self.scene_set.image[:2])
@@ -245,7 +245,7 @@ class _Job:
         facts = {"dataset": known.name, "source": self.source.name, "source_size": self.source.stat().st_size}
         return facts | ({"variant": known.variant} if known.variant else {})
 
-    def _write(self, path: Path, encoder: _Encoder, scenes: Iterable[Scene], num_scenes: int) -> None:
+    def _write(self, path: Path, encoder: _Encoder, scenes: Iterable[CompressedScene], num_scenes: int) -> None:
         known, attributes = encoder.scene_set, self._attributes(encoder)
         with atomic_write(path, sync=True) as beside:
             write_scenes(beside, scenes, num_scenes, known.image, attributes, known.crop)
@@ -300,7 +300,7 @@ def _num_scenes(path: Path) -> int:
         return int(file["image"].shape[0])
 
 
-def _stored_scenes(parts: Iterable[Path]) -> Iterator[Scene]:
+def _stored_scenes(parts: Iterable[Path]) -> Iterator[CompressedScene]:
     """Read the scenes of the parts as they are stored."""
     for part in parts:
         with h5py.File(part, "r") as file:
@@ -315,7 +315,7 @@ def _stored_scenes(parts: Iterable[Path]) -> Iterator[Scene]:
             for index in range(images.shape[0]):
                 image = tuple(images.read_direct_chunk((index, 0, left, 0))[1] for left in strips)
                 mask = masks.read_direct_chunk((index, 0, 0))[1]
-                yield Scene(image, mask, {name: values[index] for name, values in columns.items()})
+                yield CompressedScene(image, mask, {name: values[index] for name, values in columns.items()})
 
 
 def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -331,10 +331,10 @@ def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield block
 
 
-def _encoded(records: Iterable[Record], encoder: _Encoder, workers: int) -> Iterator[Scene]:
+def _encoded(records: Iterable[Record], encoder: _Encoder, workers: int) -> Iterator[CompressedScene]:
     """Encode records in several threads, in order; of several errors the first in the file is raised."""
     blocks, failure = _blocks(records), None
-    pending: deque[Future[list[Scene]]] = deque()
+    pending: deque[Future[list[CompressedScene]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             while True:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from object_discovery.data import DATASETS
 from object_discovery.data.conversion.tfrecord import read_records
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.datasets.shapes3d import Shapes3DFile
 from object_discovery.data.inspect.recognition import find_records, recognise
 from object_discovery.data.label_maps import count_labels
@@ -121,7 +121,7 @@ def _describe_records(path: Path, dataset: str | None, num: int, sample: int) ->
     """Convert the first scenes of a TFRecord file, and guess from its size how many there are."""
     with tempfile.TemporaryDirectory() as folder:
         limit = max(num, sample)
-        seen = convert(path, Path(folder, "sample.h5"), dataset, limit=limit, progress=False)
+        seen = convert_tfrecord(path, Path(folder, "sample.h5"), dataset, limit=limit, progress=False)
         *_, last = islice(read_records(path, check=False), seen)
         size = seen if seen < limit else max(seen, round(seen * path.stat().st_size / last.consumed))
         rule = "not split yet: convert it once by `object-discovery convert records`"

@@ -75,7 +75,7 @@ def project(camera: Camera, points: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     return np.stack([PRINCIPAL_POINT[0] + along(right) * scale, PRINCIPAL_POINT[1] - along(up) * scale], axis=-1)
 
 
-def slopes(places: Tensor) -> tuple[Tensor, Tensor]:
+def ray_slopes(places: Tensor) -> tuple[Tensor, Tensor]:
     """Turn places in the frame into slopes of rays.
 
     The ray through column x and row y has the direction forward + slope of x * right + slope of y * up.
@@ -87,7 +87,7 @@ def slopes(places: Tensor) -> tuple[Tensor, Tensor]:
         The slopes if the places are columns, and if they are rows.
 
     Example:
-        >>> [round(slope.item(), 4) for slope in slopes(Tensor([0.5]))]
+        >>> [round(slope.item(), 4) for slope in ray_slopes(Tensor([0.5]))]
         [0.0, -0.0143]
     """
     return (places - PRINCIPAL_POINT[0]) / FOCAL_LENGTH, (PRINCIPAL_POINT[1] - places) / FOCAL_LENGTH

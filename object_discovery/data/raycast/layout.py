@@ -36,7 +36,7 @@ COLOURS = {
     "yellow": (255, 238, 51),
 }
 """The colours, RGB."""
-REACH = 3.0
+MAX_COORDINATE = 3.0
 """Objects stand at x and y between -3 and 3."""
 DISTANCE = 0.25
 """Least distance between the circles of size `SIZES` around two objects."""
@@ -64,7 +64,7 @@ class Layout(NamedTuple):
     """Indices into `MATERIALS`, `(B, 10)`."""
     colour: npt.NDArray[np.int64]
     """Indices into `COLOURS`, `(B, 10)`."""
-    turn: npt.NDArray[np.float64]
+    rotation: npt.NDArray[np.float64]
     """Cosine and sine of the rotation about the vertical, `(B, 10, 2)`."""
     position: npt.NDArray[np.float64]
     """Centres `(B, 10, 3)`: x, y, z in scene units; the floor is z = 0."""
@@ -107,13 +107,13 @@ def sample_layouts(
     kinds = [integers(draws[..., i], high) for i, high in enumerate((len(SHAPES), 2, 2, len(COLOURS)))]
     angle = 2 * math.pi * draws[..., 4]
     # rounded, so that no difference between two mathematical libraries can move a pixel
-    turn = np.round(np.stack([np.cos(angle), np.sin(angle)], axis=-1) * 2**16) / 2**16
+    rotation = np.round(np.stack([np.cos(angle), np.sin(angle)], axis=-1) * 2**16) / 2**16
     present = np.arange(MAX_OBJECTS) < number[:, None]
-    candidates = REACH * (2 * draws[..., 5:].reshape(len(indices), MAX_OBJECTS, _CANDIDATES, 2) - 1)
+    candidates = MAX_COORDINATE * (2 * draws[..., 5:].reshape(len(indices), MAX_OBJECTS, _CANDIDATES, 2) - 1)
     size = np.array(SIZES)[kinds[1]]
     place, placed = _place(candidates, size, present, look_at_origin(eye))
     position = np.concatenate([place, size[..., None]], axis=-1)
-    layout = Layout(present, kinds[0], kinds[1], kinds[2], kinds[3], turn, position, eye, lights)
+    layout = Layout(present, kinds[0], kinds[1], kinds[2], kinds[3], rotation, position, eye, lights)
     return layout, placed
 
 
@@ -146,7 +146,7 @@ def _place(
     return place, placed
 
 
-def set_out(layout: Layout) -> Layout:
+def arrange_in_rows(layout: Layout) -> Layout:
     """Make the objects small and set them out in rows, so that each can be seen whatever the camera.
 
     Args:
@@ -186,6 +186,6 @@ def set_prediction_targets(layout: Layout) -> npt.NDArray[np.float32]:
         np.eye(high)[field]
         for field, high in ((large_first, 2), (layout.material, 2), (layout.shape, 3), (layout.colour, len(COLOURS)))
     ]
-    position = (layout.position + REACH) / (2 * REACH)
+    position = (layout.position + MAX_COORDINATE) / (2 * MAX_COORDINATE)
     targets = np.concatenate([position, *one_hot, np.ones((*layout.size.shape, 1))], axis=-1)
     return np.asarray(np.where(layout.present[..., None], targets, 0), dtype=np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from object_discovery.data.raycast.camera import look_at_origin, project, slopes
+from object_discovery.data.raycast.camera import look_at_origin, project, ray_slopes
 from object_discovery.data.raycast.intersection import INTERVALS, Vector
 from object_discovery.data.raycast.layout import CUBE_SIDE, SIZES, Layout
 
@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
     """Indices into `SHAPES`, `(B, O)`; -1 where there is no object."""
     extent: Tensor
     """Radius, or half the side of a cube, `(B, O)`."""
-    turn: Tensor
+    rotation: Tensor
     """Cosine and sine of the rotation, `(2, B, O)`."""
     centre: Tensor
     """`(3, B, O)`."""
@@ -41,9 +41,9 @@ class Geometry(NamedTuple):
     touched: Tensor
     """Which tiles each object may appear in, `(B, O, 8, 8)`: row, column."""
 
-    def localise(self, vector: Vector, objects: Tensor) -> Vector:
+    def to_object_frame(self, vector: Vector, objects: Tensor) -> Vector:
         """Turn vectors into the coordinates of objects, given by their numbers in the B * O objects."""
-        cos, sin = self.turn.flatten(1).index_select(1, objects)
+        cos, sin = self.rotation.flatten(1).index_select(1, objects)
         while cos.dim() < vector[0].dim():
             cos, sin = cos[:, None], sin[:, None]
         return cos * vector[0] + sin * vector[1], cos * vector[1] - sin * vector[0], vector[2]
@@ -65,7 +65,7 @@ def make_geometry(layout: Layout, device: torch.device | str = "cpu") -> Geometr
 
     camera = look_at_origin(layout.eye)
     extent = np.array(SIZES)[layout.size] * np.where(layout.shape == 0, CUBE_SIDE, 1.0)
-    cos, sin = layout.turn[..., :1], layout.turn[..., 1:]
+    cos, sin = layout.rotation[..., :1], layout.rotation[..., 1:]
     x, y, z = (extent[..., None] * _CORNERS[:, axis] for axis in range(3))
     corners = np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1) + layout.position[:, :, None]
     seen = TILES * project(camera, corners)
@@ -76,7 +76,7 @@ def make_geometry(layout: Layout, device: torch.device | str = "cpu") -> Geometr
     return Geometry(
         torch.from_numpy(np.where(layout.present, layout.shape, -1)).to(device),
         tensor(extent),
-        tensor(np.moveaxis(layout.turn, -1, 0)),
+        tensor(np.moveaxis(layout.rotation, -1, 0)),
         tensor(np.moveaxis(layout.position, -1, 0)),
         tensor(layout.eye.T),
         tensor(np.stack([axis.T for axis in camera[1:]])),
@@ -91,7 +91,7 @@ def pixel_slopes(resolution: int, device: torch.device) -> tuple[Tensor, Tensor]
     Columns and rows beyond the resolution, up to a multiple of 8, continue the frame.
     """
     size = -(-resolution // TILES) * TILES
-    return slopes((torch.arange(size, dtype=torch.float32, device=device) + 0.5) / resolution)
+    return ray_slopes((torch.arange(size, dtype=torch.float32, device=device) + 0.5) / resolution)
 
 
 def cast_primary(geometry: Geometry, resolution: int) -> tuple[Tensor, Tensor]:
@@ -139,9 +139,9 @@ def _local_rays(geometry: Geometry, scene: Tensor, objects: Tensor, v: Tensor, u
     `v` `(P, h)` and `u` `(P, w)` are the slopes of rows and columns.
     """
     eye, centre = geometry.eye.index_select(1, scene), geometry.centre.flatten(1).index_select(1, objects)
-    origin = geometry.localise((eye[0] - centre[0], eye[1] - centre[1], eye[2] - centre[2]), objects)
+    origin = geometry.to_object_frame((eye[0] - centre[0], eye[1] - centre[1], eye[2] - centre[2]), objects)
     axes = geometry.axes[:, :, scene]
-    right, up, forward = (geometry.localise((axis[0], axis[1], axis[2]), objects) for axis in axes)
+    right, up, forward = (geometry.to_object_frame((axis[0], axis[1], axis[2]), objects) for axis in axes)
 
     def direction(axis: int) -> Tensor:
         along_rows = forward[axis][:, None] + v * up[axis][:, None]

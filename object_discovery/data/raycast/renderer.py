@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from object_discovery.data.raycast import shadows, textures
-from object_discovery.data.raycast.camera import slopes
+from object_discovery.data.raycast.camera import ray_slopes
 from object_discovery.data.raycast.layout import COLOURS
 from object_discovery.data.raycast.primary import Geometry, cast_primary, pixel_slopes
 from object_discovery.data.raycast.shading import FLOOR, Surface, floor_brightness, normalise, normals
@@ -44,7 +44,7 @@ def _floor(geometry: Geometry, resolution: int, materials: textures.Textures | N
     points = 1 + (resolution + 1) // 2
     points += -points % 5
     places = torch.arange(points, dtype=torch.float32, device=geometry.eye.device) * (2 / resolution)
-    grid = shadows.floor_points(geometry, *slopes(places))
+    grid = shadows.floor_points(geometry, *ray_slopes(places))
     hidden = shadows.floor_shadows(geometry, grid, points)
     brightness = floor_brightness(geometry, grid, hidden, shadows.ambient_occlusion(geometry, grid))
     fine = brightness.view(scenes, points, points)
@@ -82,10 +82,10 @@ def _objects(
     eye, centre = geometry.eye.index_select(1, scene), geometry.centre.flatten(1).index_select(1, objects)
     ray = [forward[axis] + u * right[axis] + v * up[axis] for axis in range(3)]
     x, y, z = (eye[axis] + t * ray[axis] for axis in range(3))
-    local = geometry.localise((x - centre[0], y - centre[1], z - centre[2]), objects)
+    local = geometry.to_object_frame((x - centre[0], y - centre[1], z - centre[2]), objects)
     extent = geometry.extent.flatten()[objects]
     nx, ny, nz = normals(geometry.shape.flatten()[objects], extent, local)
-    cos, sin = geometry.turn.flatten(1).index_select(1, objects)
+    cos, sin = geometry.rotation.flatten(1).index_select(1, objects)
     normal = cos * nx - sin * ny, sin * nx + cos * ny, nz
     surface = Surface((x, y, z), normal, normalise((-ray[0], -ray[1], -ray[2])), material.flatten()[objects] == 1)
     hidden = shadows.object_shadows(geometry, objects, (x, y, z))

@@ -55,7 +55,7 @@ def _beyond(x: Tensor, flat: Tensor) -> Tensor:
     return x - torch.minimum(torch.maximum(x, -flat), flat)
 
 
-def lamp_light(point: Vector, normal: Vector | None, lamp: Vector) -> tuple[Tensor, Vector]:
+def incident_light(point: Vector, normal: Vector | None, lamp: Vector) -> tuple[Tensor, Vector]:
     """Return how much light of a lamp of strength 1, which is turned to the origin, falls on points, and from where.
 
     `normal` None is the floor's.
@@ -84,7 +84,7 @@ def floor_brightness(geometry: Geometry, floor: Vector, shadows: Tensor, ambient
     total = _AMBIENT * ambient
     for number, strength in enumerate(_LAMPS):
         x, y, z = geometry.lights[:, :, number, None]
-        light, _ = lamp_light(floor, None, (x, y, z))
+        light, _ = incident_light(floor, None, (x, y, z))
         total = total + strength * light * (1 - shadows[:, number])
     return total
 
@@ -109,7 +109,7 @@ class Surface:
         gloss = torch.zeros_like(diffuse)
         for number, strength in enumerate(_LAMPS):
             x, y, z = lamps[:, number]
-            light, towards = lamp_light(self.point, self.normal, (x, y, z))
+            light, towards = incident_light(self.point, self.normal, (x, y, z))
             seen = strength * light * (1 - shadows[:, number])
             diffuse = diffuse + seen
             gloss = gloss + seen * self._highlight(towards)

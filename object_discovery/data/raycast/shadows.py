@@ -36,9 +36,9 @@ def occlusion(geometry: Geometry, objects: Tensor, light: Vector, ray: Vector) -
         chosen = (shapes == shape).nonzero()[:, 0]
         some = objects[chosen]
         x, y, z = (part.index_select(0, chosen) for part in light)
-        x, y, z = geometry.localise((x, y, z), some)
+        x, y, z = geometry.to_object_frame((x, y, z), some)
         along_x, along_y, along_z = (part.index_select(0, chosen) for part in ray)
-        direction = geometry.localise((along_x, along_y, along_z), some)
+        direction = geometry.to_object_frame((along_x, along_y, along_z), some)
         origin = x.view(spread), y.view(spread), z.view(spread)
         enter, leave = interval(origin, direction, geometry.extent.flatten()[some].view(spread))
         shade = ((leave - enter) / (_SOFTNESS * (1 - leave).clamp(min=0) + _SHARPNESS)).clamp(0, 1)
@@ -103,7 +103,7 @@ def _touched(geometry: Geometry, tiled: list[Tensor]) -> Tensor:
     A shadow lies in the box around the shadows of the eight corners of the upright box around an object.
     """
     lights, centre = geometry.lights[..., None], geometry.centre[:, :, None]
-    cos, sin = geometry.turn.abs()
+    cos, sin = geometry.rotation.abs()
     reach = torch.where(geometry.shape == 0, (cos + sin) * geometry.extent, geometry.extent)[:, None]
     touched = (geometry.shape >= 0)[:, None, :, None]
     for axis in (0, 1):

@@ -28,7 +28,7 @@ class Textures(NamedTuple):
     """Indices into `PATTERNS`, `(B * S,)`."""
     frequency: Tensor
     """Repetitions in a scene unit, `(B * S,)`."""
-    turn: Tensor
+    rotation: Tensor
     """Cosine and sine of the direction of the pattern, `(2, B * S)`."""
     offset: Tensor
     """Where the pattern starts, `(3, B * S)`."""
@@ -57,7 +57,7 @@ def sample_textures(indices: npt.NDArray[np.int64], seed: int, device: torch.dev
     draws = uniform(indices, surfaces * _DRAWS, seed=seed, stream=2).reshape(len(indices), surfaces, _DRAWS)
     frequency = np.where(np.arange(surfaces) == 0, 0.5 + draws[..., 1], 1.5 + 2.5 * draws[..., 1])
     angle = 2 * math.pi * draws[..., 2]
-    turn = np.round(np.stack([np.cos(angle), np.sin(angle)]) * 2**16) / 2**16
+    rotation = np.round(np.stack([np.cos(angle), np.sin(angle)]) * 2**16) / 2**16
     colours = np.moveaxis(draws[..., 6:12].reshape(-1, 2, 3), 0, -1).copy()
     bright = 0.3 + 0.7 * draws[..., 12].reshape(-1)
     colours = 0.05 + 0.9 * colours * colours * bright
@@ -72,7 +72,7 @@ def sample_textures(indices: npt.NDArray[np.int64], seed: int, device: torch.dev
     return Textures(
         torch.from_numpy(integers(draws[..., 0], len(PATTERNS)).reshape(-1)).to(device),
         tensor(frequency.reshape(-1)),
-        tensor(turn.reshape(2, -1)),
+        tensor(rotation.reshape(2, -1)),
         tensor(_LATTICE * np.moveaxis(draws[..., 3:6], -1, 0).reshape(3, -1)),
         tensor(colours),
         tensor(uniform([0], _LATTICE**3, seed=0)[0]),
@@ -96,7 +96,7 @@ def albedo(textures: Textures, surfaces: Tensor, point: Vector, flat: bool = Fal
     def of(field: Tensor) -> Tensor:
         return field[surfaces].view(spread)
 
-    frequency, (cos, sin) = of(textures.frequency), (of(part) for part in textures.turn)
+    frequency, (cos, sin) = of(textures.frequency), (of(part) for part in textures.rotation)
     x, y, z = (coordinate * frequency for coordinate in point)
     place = (
         cos * x + sin * y + of(textures.offset[0]),
@@ -109,7 +109,7 @@ def albedo(textures: Textures, surfaces: Tensor, point: Vector, flat: bool = Fal
     return red, green, blue
 
 
-def noise(lattice: Tensor, point: Vector, flat: bool = False) -> Tensor:
+def value_noise(lattice: Tensor, point: Vector, flat: bool = False) -> Tensor:
     """Blend random numbers at the corners of the unit cells around points.
 
     Args:
@@ -122,7 +122,7 @@ def noise(lattice: Tensor, point: Vector, flat: bool = False) -> Tensor:
 
     Example:
         >>> zero = torch.zeros(1)
-        >>> noise(torch.arange(4096.0) / 4096, (zero, zero + 1.0, zero))
+        >>> value_noise(torch.arange(4096.0) / 4096, (zero, zero + 1.0, zero))
         tensor([0.0039])
     """
     axes = 2 if flat else 3
@@ -153,7 +153,7 @@ def _patterns(textures: Textures, pattern: Tensor, place: Vector, flat: bool) ->
         if not len(chosen):
             continue
         x, y, z = (coordinate[chosen] for coordinate in place)
-        cloud = noise(textures.lattice, (x, y, z), flat) if name in ("clouds", "marble", "rings") else x
+        cloud = value_noise(textures.lattice, (x, y, z), flat) if name in ("clouds", "marble", "rings") else x
         mix[chosen] = _pattern(name, (x, y, z), cloud, textures.lattice, flat)
     return mix
 
@@ -161,7 +161,7 @@ def _patterns(textures: Textures, pattern: Tensor, place: Vector, flat: bool) ->
 def _pattern(name: str, place: Vector, cloud: Tensor, lattice: Tensor, flat: bool) -> Tensor:
     x, y, z = place
     if name == "clouds":
-        fine = noise(lattice, (2 * x + 5, 2 * y + 3, 2 * z + 7), flat)
+        fine = value_noise(lattice, (2 * x + 5, 2 * y + 3, 2 * z + 7), flat)
         return _step(0.65 * cloud + 0.35 * fine, 0.5, 3)
     if name == "stripes":
         return _step(_wave(x + 0.5 * z), 0.5, 8)

@@ -90,7 +90,7 @@ def cached_file(
     source = source.resolve()
     state = source.stat()
     name = f"{source.name}.{_digest((state.st_size, state.st_mtime_ns, key))}.{kind}.cache"
-    places = cache_places(source.with_name(name))
+    places = cache_paths(source.with_name(name))
     for place in places:
         if valid(place):
             return place
@@ -103,7 +103,7 @@ def cached_file(
     return None
 
 
-def cache_places(path: Path) -> list[Path]:
+def cache_paths(path: Path) -> list[Path]:
     """Return where a file may be kept, best first.
 
     Args:
@@ -113,7 +113,7 @@ def cache_places(path: Path) -> list[Path]:
         The path, and one in the cache folder whose name tells it from files of the same name in other folders.
 
     Example:
-        >>> [place.name.split(".")[0] for place in cache_places(Path("/data/clevr/scenes.cache"))]
+        >>> [place.name.split(".")[0] for place in cache_paths(Path("/data/clevr/scenes.cache"))]
         ['scenes', 'clevr']
     """
     path = path.parent.resolve() / path.name

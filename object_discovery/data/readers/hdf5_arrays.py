@@ -14,12 +14,12 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from object_discovery.data.geometry import Crop, cut
+from object_discovery.data.geometry import Crop, crop_array
 from object_discovery.data.readers.hdf5_errors import HDF5_ERRORS, hdf5_errors, open_hdf5
 from object_discovery.errors import CorruptFileError
 
 
-class Rows(NamedTuple):
+class RowSpec(NamedTuple):
     """What the rows of an array must be."""
 
     kind: type[Any]
@@ -67,12 +67,12 @@ class ArrayFile:
         CorruptFileError: On first use, if the file is damaged or of another kind.
 
     Example:
-        >>> ArrayFile("3dshapes.h5", "3D Shapes", {"images": Rows(np.uint8, (64, 64, 3))}).length("images")
+        >>> ArrayFile("3dshapes.h5", "3D Shapes", {"images": RowSpec(np.uint8, (64, 64, 3))}).length("images")
         Traceback (most recent call last):
         object_discovery.errors.DatasetNotFoundError: No such file: 3dshapes.h5
     """
 
-    def __init__(self, path: str | os.PathLike[str], content: str, arrays: dict[str, Rows]) -> None:
+    def __init__(self, path: str | os.PathLike[str], content: str, arrays: dict[str, RowSpec]) -> None:
         self.path = Path(path)
         self.content = content
         self.arrays = arrays
@@ -118,7 +118,7 @@ class ArrayFile:
         index = range(array.shape[0])[index]
         with hdf5_errors(self.path, f"cannot read `{name}` of row {index}"):
             row = _row(array, index, crop) if array.deflated and array.chunks and array.chunks[0] == 1 else None
-            return cut(np.asarray(array.data[index]), crop) if row is None else row
+            return crop_array(np.asarray(array.data[index]), crop) if row is None else row
 
     def blocks(self, name: str, rows: int = 64) -> Iterator[NDArray[Any]]:
         """Read a whole array, decompressing every chunk once.

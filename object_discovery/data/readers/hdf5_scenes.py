@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.geometry import Crop, cut
+from object_discovery.data.geometry import Crop, crop_array
 from object_discovery.data.label_maps import count_pixels, label_map
 from object_discovery.data.readers.cache import Arrays, cached_arrays
 from object_discovery.data.readers.hdf5_errors import hdf5_errors, open_hdf5
@@ -40,7 +40,7 @@ VERSION = 1
 _BLOCK_BYTES = 1 << 25  # masks read at once when objects are counted
 
 
-class Scene(NamedTuple):
+class CompressedScene(NamedTuple):
     """A scene as the file stores it."""
 
     image: tuple[bytes, ...]
@@ -51,26 +51,26 @@ class Scene(NamedTuple):
     """A row of each small dataset, by its path in the file, such as `counts/frame`."""
 
 
-def pack_scene(
+def compress_scene(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], columns: dict[str, NDArray[Any]], crop: Crop | None = None
-) -> Scene:
+) -> CompressedScene:
     """Compress a scene.
 
     Args:
         image: The image `(H, W, C)`.
         labels: The label map `(H, W)`.
-        columns: What else to store, see `Scene`.
+        columns: What else to store, see `CompressedScene`.
         crop: The published crop of the dataset.
 
     Returns:
         The scene as the file stores it.
     """
-    return Scene(deflate_strips(image, strip_width(image.shape[1], crop)), deflate(labels), columns)
+    return CompressedScene(deflate_strips(image, strip_width(image.shape[1], crop)), deflate(labels), columns)
 
 
 def write_scenes(
     path: str | os.PathLike[str],
-    scenes: Iterable[Scene],
+    scenes: Iterable[CompressedScene],
     num_scenes: int,
     image: tuple[int, int, int],
     attributes: dict[str, Any],
@@ -199,7 +199,7 @@ def _count_block(contents: _Contents, block: NDArray[Any], crop: Crop) -> NDArra
 
 
 def _count_objects(pixels: NDArray[np.int32]) -> NDArray[np.int64]:
-    return (pixels[:, 1:] > 0).sum(axis=1, dtype=np.int64)
+    return np.asarray((pixels[:, 1:] > 0).sum(axis=1), np.int64)
 
 
 class SceneFile(SceneSource):
@@ -289,7 +289,7 @@ class SceneFile(SceneSource):
         contents = self._contents
         if contents.entity_axis is None:
             return contents.labels(self._part("mask", index, crop))
-        return cut(contents.labels(self._part("mask", index, None)), crop)
+        return crop_array(contents.labels(self._part("mask", index, None)), crop)
 
     def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
         """Read the label map of a scene, under the key `mask`."""
@@ -360,7 +360,7 @@ class SceneFile(SceneSource):
         contents = self._contents
         strips = contents.strips[name]
         if strips is None:
-            return cut(self._read(contents.image if name == "image" else contents.mask, index), crop)
+            return crop_array(self._read(contents.image if name == "image" else contents.mask, index), crop)
         index = range(contents.size)[index]
         with hdf5_errors(self.path, f"cannot read `/{name}` of scene {index}"):
             return strips.read(index, crop)

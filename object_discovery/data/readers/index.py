@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.readers.cache import cache_places, log_if_slow
+from object_discovery.data.readers.cache import cache_paths, log_if_slow
 from object_discovery.errors import DatasetNotFoundError
 from object_discovery.files import atomic_write, file_lock
 
@@ -87,7 +87,7 @@ def file_state(path: str | os.PathLike[str]) -> State:
     return state.st_size, state.st_mtime_ns
 
 
-def read_numbers(
+def cached_integers(
     folder: str | os.PathLike[str], names: Sequence[str], read: Callable[[Path], int], keep_as: str
 ) -> NDArray[np.int64]:
     """Read a number from each file, in parallel, unless it is known from an earlier time.
@@ -108,13 +108,13 @@ def read_numbers(
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.txt").write_text("abc")
-        ...     read_numbers(folder, ["a.txt"], lambda path: len(path.read_text()), "lengths")
+        ...     cached_integers(folder, ["a.txt"], lambda path: len(path.read_text()), "lengths")
         array([3])
     """
     folder = Path(folder)
     states = zip(names, _in_parallel(lambda name: file_state(f"{folder}/{name}"), names), strict=True)
     keys = [(name, *state) for name, state in states]
-    places = cache_places(folder / f"object_discovery.{keep_as}.npz")
+    places = cache_paths(folder / f"object_discovery.{keep_as}.npz")
     known = {key: number for place in places for key, number in _kept(place).items()}
     missing = [key for key in keys if key not in known]
     if missing:

@@ -76,19 +76,19 @@ class PhotographSource(SceneSource):
         """Read the label maps of a photograph, of the size of its image."""
         return {key: self._fitted(values) for key, values in self._maps(index).items()}
 
-    def maps_at(self, index: int, size: int) -> dict[str, NDArray[np.uint8]]:
+    def evaluation_maps(self, index: int, size: int) -> dict[str, NDArray[np.uint8]]:
         """Read the label maps of a photograph as published protocols score them, `(size, size)` each.
 
         Maps are resized to the nearest pixel so that their short side has the size, then the central square is cut
         out; or squashed. Crowds are left out: their pixels are background, or the object that lies there.
         """
-        return {key: self._sized(values, size) for key, values in self._scored_maps(index).items()}
+        return {key: self._sized(values, size) for key, values in self._maps_without_crowds(index).items()}
 
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Count the objects of every photograph that are left in the square, `(N,)`; counted once and kept."""
         if crop is not None:
             return super().object_counts(crop)
-        path, state = self._counted()
+        path, state = self._counts_source()
         return np.array(cached_arrays(path, "counts", (self.fit, state), lambda: {"counts": self._count()})["counts"])
 
     def _count(self) -> NDArray[np.int64]:
@@ -113,7 +113,7 @@ class PhotographSource(SceneSource):
         top, left = (round((side - size) / 2) for side in resized.shape)
         return np.ascontiguousarray(resized[top : top + size, left : left + size])
 
-    def _scored_maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+    def _maps_without_crowds(self, index: int) -> dict[str, NDArray[np.uint8]]:
         """Read the label maps of a whole photograph without its crowds."""
         return self._maps(index)
 
@@ -126,5 +126,5 @@ class PhotographSource(SceneSource):
         """Read the label maps of a whole photograph, `(H, W)` each."""
 
     @abstractmethod
-    def _counted(self) -> tuple[Path, object]:
+    def _counts_source(self) -> tuple[Path, object]:
         """Return the file or folder that the label maps come from, and what else they depend on."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 
 
-def unpack_runs(packed: NDArray[np.uint8], starts: Numbers) -> tuple[Numbers, Numbers]:
+def decode_run_lengths(packed: NDArray[np.uint8], starts: Numbers) -> tuple[Numbers, Numbers]:
     """Unpack the run lengths of many masks from the strings of pycocotools.
 
     A run is in groups of 5 bits in characters from 48 on, the lowest first. A group has a sixth bit if another follows;
@@ -27,7 +27,7 @@ def unpack_runs(packed: NDArray[np.uint8], starts: Numbers) -> tuple[Numbers, Nu
         The run lengths `(L,)`, and the mask that each belongs to `(L,)`.
 
     Example:
-        >>> runs, masks = unpack_runs(np.frombuffer(b"326", np.uint8), np.array([0, 2, 3]))
+        >>> runs, masks = decode_run_lengths(np.frombuffer(b"326", np.uint8), np.array([0, 2, 3]))
         >>> runs.tolist(), masks.tolist()
         ([3, 2, 6], [0, 0, 1])
     """
@@ -46,7 +46,7 @@ def unpack_runs(packed: NDArray[np.uint8], starts: Numbers) -> tuple[Numbers, Nu
     return runs, masks
 
 
-def count_visible(
+def count_visible_masks(
     runs: Numbers, masks: Numbers, crowd: NDArray[Any], images: Numbers, sizes: Numbers, crops: Numbers
 ) -> Numbers:
     """Count the masks of each image that have a pixel in its crop which no other mask has.
@@ -64,8 +64,9 @@ def count_visible(
 
     Example:
         >>> one, other = [1, 2, 1], [2, 2]  # of 1 x 4 pixels: the second and third, the third and fourth
+        >>> runs, masks = np.array(one + other), np.array([0, 0, 0, 1, 1])
         >>> sizes, crops = np.array([[1, 4]]), np.array([[0, 0, 1, 3]])
-        >>> count_visible(np.array(one + other), np.array([0, 0, 0, 1, 1]), np.zeros(2), np.zeros(2, int), sizes, crops)
+        >>> count_visible_masks(runs, masks, np.zeros(2), np.zeros(2, int), sizes, crops)
         array([1])
     """
     number = _numbers(masks)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.geometry import Crop, cut
+from object_discovery.data.geometry import Crop, crop_array
 from object_discovery.data.label_maps import count_labels
 
 
@@ -50,7 +50,9 @@ class SceneSource(ABC):
 
     def scene(self, index: int, crop: Crop | None = None) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
         """Read a part of an image and of its label maps (None: all); faster than all of them, where it can be."""
-        return cut(self.image(index), crop), {key: cut(values, crop) for key, values in self.maps(index).items()}
+        return crop_array(self.image(index), crop), {
+            key: crop_array(values, crop) for key, values in self.maps(index).items()
+        }
 
     def targets(self, index: int) -> dict[str, NDArray[Any]]:
         """Read what else is known of a scene, of the same shape for all scenes, such as `objects` `(O, 19)`."""
@@ -58,4 +60,6 @@ class SceneSource(ABC):
 
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Count the objects of every scene that have a pixel in a part of the frame (None: in the frame), `(N,)`."""
-        return np.array([count_labels(cut(self.maps(index)["mask"], crop)) for index in range(len(self))], np.int64)
+        return np.array(
+            [count_labels(crop_array(self.maps(index)["mask"], crop)) for index in range(len(self))], np.int64
+        )

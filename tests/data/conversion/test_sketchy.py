@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from object_discovery.data.conversion import sketchy
-from object_discovery.data.conversion.sketchy import CAMERAS, convert_sketchy, place_episodes
+from object_discovery.data.conversion.sketchy import CAMERAS, convert_sketchy, split_episodes
 from object_discovery.data.datasets.sketchy import VIEWS, SketchyDataModule
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from tests.data.tfrecord_writer import Features, example, write
@@ -71,7 +71,7 @@ def test_images_are_the_published_crops(tmp_path: Path) -> None:
 def test_episodes_are_split_by_their_names(tmp_path: Path) -> None:
     shuffled = [tmp_path / str(n % 3) / name(n) for n in np.random.default_rng(0).permutation(25).tolist()]
     placed = {
-        episode.path.name: str(episode.folder.relative_to(tmp_path)) for episode in place_episodes(shuffled, tmp_path)
+        episode.path.name: str(episode.folder.relative_to(tmp_path)) for episode in split_episodes(shuffled, tmp_path)
     }
     for n in range(25):
         folder = f"valid/ep{21 + n:06}" if n < 2 else f"test/ep{21 + n:06}" if n < 4 else f"train/ep{n - 4:06}"

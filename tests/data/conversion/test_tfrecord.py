@@ -9,7 +9,7 @@ import pytest
 from object_discovery.data.conversion import tfrecord
 from object_discovery.data.conversion.tfrecord import masked_crc32c, parse_example, read_records
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
-from tests.data.tfrecord_writer import DATA, draw, example, example_class, field, frame, varint, write
+from tests.data.tfrecord_writer import DATA, example, example_class, field, frame, random_scene, varint, write
 
 EXAMPLES = [b"", b"abc", bytes(range(256)) * 9]
 
@@ -69,7 +69,7 @@ def test_gzip_of_several_members(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_example_as_google_parses_it(packed: bool) -> None:
-    features = draw("tetrominoes", 0) | {
+    features = random_scene("tetrominoes", 0) | {
         "count": np.array([0, 1, -1, 300, 2**62, -(2**63)], np.int64),
         "one": np.array([7], np.uint8),
         "tricky": np.array([10, 1, 5, 10, 1, 6], np.uint8),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.inspect.description import describe, show
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from tests.data.layouts.clevr import write_clevr
@@ -23,7 +23,7 @@ from tests.data.layouts.shapes3d import images_and_factors, write_shapes3d
 from tests.data.layouts.sketchy import write_sketchy
 from tests.data.layouts.voc import write_voc
 from tests.data.scene_files import make_scenes, write_own, write_published
-from tests.data.tfrecord_writer import draw, example, reference_labels, write
+from tests.data.tfrecord_writer import example, random_scene, reference_labels, write
 
 SCRIPT = Path(__file__).parents[3] / "data_scripts" / "describe.py"
 
@@ -120,7 +120,7 @@ def test_objects_are_counted_in_a_sample_unless_they_are_written_down(tmp_path: 
 
 
 def test_records_are_looked_at_without_converting_them(tmp_path: Path) -> None:
-    scenes = [draw("tetrominoes", seed) for seed in range(12)]
+    scenes = [random_scene("tetrominoes", seed) for seed in range(12)]
     path = write(tmp_path / "train.tfrecords", [example(scene) for scene in scenes])
     found = describe(tmp_path, num=12, sample=13)
     assert (found.dataset, found.layout, found.exact, found.num_images) == ("tetrominoes", "TFRecord", True, 12)
@@ -133,7 +133,7 @@ def test_records_are_looked_at_without_converting_them(tmp_path: Path) -> None:
 
 
 def test_the_number_of_records_is_guessed_from_the_size(tmp_path: Path) -> None:
-    scenes = [example(draw("clevr_with_masks", 0))] * 12
+    scenes = [example(random_scene("clevr_with_masks", 0))] * 12
     found = describe(write(tmp_path / "a.tfrecords", scenes, "plain"), num=1, sample=6)
     assert not found.exact
     assert 11 <= found.num_images <= 13
@@ -226,10 +226,10 @@ def _interrupted(**_: object) -> None:
 
 
 def test_a_converted_file_is_described_as_its_records(tmp_path: Path) -> None:
-    scenes = [draw("multi_dsprites", seed, variant="colored_on_colored") for seed in range(5)]
+    scenes = [random_scene("multi_dsprites", seed, variant="colored_on_colored") for seed in range(5)]
     path = write(tmp_path / "a.tfrecords", [example(scene) for scene in scenes])
     records = describe(path)
-    convert(path, tmp_path / "a.h5")
+    convert_tfrecord(path, tmp_path / "a.h5")
     converted = describe(tmp_path)  # a folder with both: the converted one is read
     assert converted.layout == "HDF5"
     assert (converted.dataset, converted.variant) == (records.dataset, records.variant)

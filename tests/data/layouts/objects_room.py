@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tests.data.tfrecord_writer import Features, draw
+from tests.data.tfrecord_writer import Features, random_scene
 
 ENTITIES = {"train": 7, "test_six_objects": 10, "test_empty_room": 4, "test_identical_color": 10}
 SIZES = {"train": 20, "test_six_objects": 4, "test_empty_room": 3, "test_identical_color": 5}
@@ -16,7 +16,7 @@ SIZES = {"train": 20, "test_six_objects": 4, "test_empty_room": 3, "test_identic
 def scenes(name: str) -> list[Features]:
     """Random scenes of one file; in the training file objects are missing from every other scene."""
     start = 1000 * list(SIZES).index(name)
-    drawn = [draw("objects_room", start + seed, ENTITIES[name]) for seed in range(SIZES[name])]
+    drawn = [random_scene("objects_room", start + seed, ENTITIES[name]) for seed in range(SIZES[name])]
     for number, scene in enumerate(drawn if name == "train" else []):
         mask = scene["mask"]
         for entity in range(4 + 3 - number % 2 * (number % 3), 7):

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from object_discovery.data.raycast.camera import look_at_origin, project, slopes
+from object_discovery.data.raycast.camera import look_at_origin, project, ray_slopes
 
 # an object of CLEVR with masks, scene 0: its place, and its pixel of 320 x 240 and depth, as published
 PLACE, PIXEL, DEPTH = (-0.98078734, 1.8602544, 0.35), (181, 88), 13.133422
@@ -25,6 +25,6 @@ def test_the_frame_is_that_of_the_published_crop() -> None:
 
 def test_rays_and_projection_are_inverse() -> None:
     camera = look_at_origin(EYE)
-    u, v = slopes(torch.tensor([0.125, 0.75], dtype=torch.float64))
+    u, v = ray_slopes(torch.tensor([0.125, 0.75], dtype=torch.float64))
     ray = camera.forward + u[0].item() * camera.right + v[1].item() * camera.up
     np.testing.assert_allclose(project(camera, EYE + 5 * ray), [[0.125, 0.75]], atol=1e-12)

@@ -12,8 +12,8 @@ from object_discovery.data.raycast.layout import (
     SHAPES,
     SIZES,
     Layout,
+    arrange_in_rows,
     sample_layouts,
-    set_out,
     set_prediction_targets,
 )
 
@@ -68,7 +68,7 @@ def test_camera_and_lights_are_jittered_but_do_not_depend_on_the_trial() -> None
 
 
 def test_objects_that_are_set_out_keep_their_distance() -> None:
-    layout = set_out(sample_layouts(np.arange(50), 0, (10, 10), trial=0)[0])
+    layout = arrange_in_rows(sample_layouts(np.arange(50), 0, (10, 10), trial=0)[0])
     offset = np.linalg.norm(layout.position[:, :, None] - layout.position[:, None], axis=-1)
     assert (offset[:, ~np.eye(10, dtype=bool)] > DISTANCE + 2 * SIZES[0]).all()
     assert (np.abs(layout.position) <= 3).all()

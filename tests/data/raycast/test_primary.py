@@ -27,7 +27,7 @@ def test_labels_and_depths_are_those_of_marching(scene: int) -> None:
     nearest, expected = -layout.eye[0, 2] / rays[:, 2], np.zeros(len(rays))
     unsure = np.zeros(len(rays), dtype=bool)
     for number in np.flatnonzero(layout.present[0]):
-        (cos, sin), shape = layout.turn[0, number], layout.shape[0, number]
+        (cos, sin), shape = layout.rotation[0, number], layout.shape[0, number]
         turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
         size = SIZES[layout.size[0, number]] * (CUBE_SIDE if shape == 0 else 1)
         origin = np.broadcast_to(turn @ (layout.eye[0] - layout.position[0, number]), rays.shape)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from object_discovery.data.raycast.shading import lamp_light, normalise, normals
+from object_discovery.data.raycast.shading import incident_light, normalise, normals
 from tests.data.raycast.marching import signed_distance
 
 
@@ -38,7 +38,7 @@ def test_light_falls_with_the_square_of_the_distance_and_the_cosine() -> None:
         lamp = torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([height])
         place = torch.tensor([aside]), torch.tensor([0.0]), torch.tensor([0.0])
         x, y, z = (torch.tensor([part]) for part in normal)
-        return lamp_light(place, (x, y, z), lamp)[0].item()
+        return incident_light(place, (x, y, z), lamp)[0].item()
 
     assert light(2, 0, (0, 0, 1)) == pytest.approx(1 / 4)
     assert light(4, 0, (0, 0, 1)) == pytest.approx(1 / 16)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from object_discovery.data.raycast.textures import PATTERNS, albedo, noise, sample_textures
+from object_discovery.data.raycast.textures import PATTERNS, albedo, sample_textures, value_noise
 
 
 def _trilinear(lattice: np.ndarray, point: np.ndarray) -> float:
@@ -23,9 +23,9 @@ def test_noise_blends_the_corners_of_its_cell() -> None:
     lattice = generator.random((16, 16, 16))
     points = generator.uniform(-20, 20, (50, 3))
     x, y, z = torch.from_numpy(points).unbind(1)
-    found = noise(torch.from_numpy(lattice.ravel()), (x, y, z))
+    found = value_noise(torch.from_numpy(lattice.ravel()), (x, y, z))
     np.testing.assert_allclose(found.numpy(), [_trilinear(lattice, point) for point in points], atol=1e-12)
-    flat = noise(torch.from_numpy(lattice.ravel()), (x, y, z), flat=True)
+    flat = value_noise(torch.from_numpy(lattice.ravel()), (x, y, z), flat=True)
     points[:, 2] = 0
     np.testing.assert_allclose(flat.numpy(), [_trilinear(lattice, point) for point in points], atol=1e-12)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from object_discovery.data.readers import cache
-from object_discovery.data.readers.cache import Arrays, cache_places, cached_arrays, cached_file
+from object_discovery.data.readers.cache import Arrays, cache_paths, cached_arrays, cached_file
 from object_discovery.files import file_lock
 
 
@@ -114,7 +114,7 @@ def test_other_errors_are_handed_on_and_nothing_is_left(source: Path) -> None:
 def test_files_of_the_same_name_share_nothing_in_the_users_folder(tmp_path: Path, cache_folder: Path) -> None:
     for parent in ("a", "b"):
         (tmp_path / parent / "data").mkdir(parents=True)
-    one, two = (cache_places(tmp_path / parent / "data" / "x.cache") for parent in ("a", "b"))
+    one, two = (cache_paths(tmp_path / parent / "data" / "x.cache") for parent in ("a", "b"))
     assert [place[0] for place in (one, two)] == [tmp_path / parent / "data" / "x.cache" for parent in ("a", "b")]
     assert one[1] != two[1]
     assert one[1].parent == two[1].parent == cache_folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from object_discovery.data.readers.hdf5_arrays import ArrayFile, Rows
+from object_discovery.data.readers.hdf5_arrays import ArrayFile, RowSpec
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 CHUNKS: list[dict[str, Any]] = [
@@ -29,7 +29,7 @@ def values() -> NDArray[np.uint16]:
 def write(path: Path, **options: Any) -> ArrayFile:
     with h5py.File(path, "w") as file:
         file.create_dataset("a", data=values(), **options)
-    return ArrayFile(path, "numbers", {"a": Rows(np.integer, (5, None, 3))})
+    return ArrayFile(path, "numbers", {"a": RowSpec(np.integer, (5, None, 3))})
 
 
 @pytest.mark.parametrize("options", CHUNKS)
@@ -52,7 +52,7 @@ def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path: Path) -> N
     with h5py.File(tmp_path / "a.h5", "w") as file:
         array = file.create_dataset("a", (4, 2), "u1", chunks=(1, 2), compression="gzip", fillvalue=7)
         array[1] = 5
-    rows = ArrayFile(tmp_path / "a.h5", "numbers", {"a": Rows(np.uint8, (2,))})
+    rows = ArrayFile(tmp_path / "a.h5", "numbers", {"a": RowSpec(np.uint8, (2,))})
     assert [rows.row("a", index).tolist() for index in range(4)] == [[7, 7], [5, 5], [7, 7], [7, 7]]
 
 
@@ -79,7 +79,7 @@ def test_pickle_and_close(tmp_path: Path) -> None:
 
 def one_line(path: Path, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match) as raised:
-        ArrayFile(path, "numbers", {"a": Rows(np.integer, (5, None, 3))}).row("a", 0)
+        ArrayFile(path, "numbers", {"a": RowSpec(np.integer, (5, None, 3))}).row("a", 0)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 

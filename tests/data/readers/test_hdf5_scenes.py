@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from object_discovery.data.label_maps import count_pixels, label_map
 from object_discovery.data.readers import hdf5_scenes
-from object_discovery.data.readers.hdf5_scenes import SceneFile, pack_scene, write_scenes
+from object_discovery.data.readers.hdf5_scenes import SceneFile, compress_scene, write_scenes
 from object_discovery.data.readers.multi_object_datasets import find_schema
 from object_discovery.data.readers.strips import deflate
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
-from tests.data.tfrecord_writer import Features, draw, reference_labels
+from tests.data.tfrecord_writer import Features, random_scene, reference_labels
 
 NAMES = ["tetrominoes", "multi_dsprites", "objects_room"]
 
@@ -45,7 +45,7 @@ def write_ours(path: Path, scenes: list[Features], dataset: str, crop: Any = Non
         columns["counts/frame"] = np.bincount(labels.ravel(), minlength=256)[:12].astype(np.int32)
         if crop:
             columns["counts/crop"] = np.full(12, 7, np.int32)  # told apart from counting
-        rows.append(pack_scene(scene["image"], labels, columns, crop))
+        rows.append(compress_scene(scene["image"], labels, columns, crop))
     height, width, channels = scenes[0]["image"].shape
     write_scenes(path, rows, len(rows), (height, width, channels), {"dataset": dataset, **attributes}, crop)
     return path
@@ -59,7 +59,7 @@ def objects_in(labels: NDArray[np.uint8], crop: tuple[int, int, int, int]) -> in
 @pytest.mark.parametrize("dataset", NAMES)
 @pytest.mark.parametrize("entities_first", [True, False])
 def test_both_layouts_give_the_same_scenes(tmp_path: Path, dataset: str, entities_first: bool) -> None:
-    scenes = [draw(dataset, seed) for seed in range(3)]
+    scenes = [random_scene(dataset, seed) for seed in range(3)]
     published = SceneFile(write_published(tmp_path / "published.h5", scenes, dataset, entities_first))
     ours = SceneFile(write_ours(tmp_path / "ours.h5", scenes, dataset))
     assert published.dataset == ours.dataset == dataset
@@ -80,7 +80,7 @@ def test_both_layouts_give_the_same_scenes(tmp_path: Path, dataset: str, entitie
 
 
 def test_clevr_as_published(tmp_path: Path) -> None:
-    scene = draw("clevr_with_masks", 0)
+    scene = random_scene("clevr_with_masks", 0)
     file = SceneFile(write_published(tmp_path / "a.h5", [scene], "clevr_with_masks"))
     labels = reference_labels(scene, "clevr_with_masks")
     assert file.dataset == "clevr_with_masks"
@@ -89,7 +89,7 @@ def test_clevr_as_published(tmp_path: Path) -> None:
 
 
 def test_one_channel_is_repeated(tmp_path: Path) -> None:
-    scene = draw("multi_dsprites", 0, variant="binarized")
+    scene = random_scene("multi_dsprites", 0, variant="binarized")
     for write in (write_published, write_ours):
         file = SceneFile(write(tmp_path / f"{write.__name__}.h5", [scene], "multi_dsprites"))
         np.testing.assert_array_equal(file.image(0), np.concatenate([scene["image"]] * 3, axis=2))
@@ -130,14 +130,14 @@ def test_count_pixels_in_a_crop() -> None:
 
 def test_stored_counts_are_used(tmp_path: Path, cache_folder: Path) -> None:
     crop = (1, 2, 20, 21)
-    file = SceneFile(write_ours(tmp_path / "a.h5", [draw("tetrominoes", 0)], "tetrominoes", crop))
+    file = SceneFile(write_ours(tmp_path / "a.h5", [random_scene("tetrominoes", 0)], "tetrominoes", crop))
     assert file.object_counts(crop).tolist() == [11]
     file.object_counts(None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5"]
 
 
 def test_counts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scenes = [draw("tetrominoes", seed) for seed in range(5)]
+    scenes = [random_scene("tetrominoes", seed) for seed in range(5)]
     path = write_published(tmp_path / "a.h5", scenes, "tetrominoes")
     monkeypatch.setattr(hdf5_scenes, "_BLOCK_BYTES", 1)
     counts = SceneFile(path).object_counts(None)
@@ -154,14 +154,14 @@ def test_counts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_crop_must_be_inside_the_frame(tmp_path: Path) -> None:
-    file = SceneFile(write_ours(tmp_path / "a.h5", [draw("tetrominoes", 0)], "tetrominoes"))
+    file = SceneFile(write_ours(tmp_path / "a.h5", [random_scene("tetrominoes", 0)], "tetrominoes"))
     for crop in ((-1, 0, 5, 5), (0, 0, 36, 5), (0, 31, 5, 5), (0, 0, 0, 5)):
         with pytest.raises(ValueError, match="Expected argument `crop` to be inside the frame of 35 x 35"):
             file.object_counts(crop)
 
 
 def test_indices(tmp_path: Path) -> None:
-    scenes = [draw("tetrominoes", seed) for seed in range(2)]
+    scenes = [random_scene("tetrominoes", seed) for seed in range(2)]
     file = SceneFile(write_ours(tmp_path / "a.h5", scenes, "tetrominoes"))
     np.testing.assert_array_equal(file.image(-1), scenes[1]["image"])
     with pytest.raises(IndexError):
@@ -174,7 +174,7 @@ def _read(file: SceneFile, index: int) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_other_processes(tmp_path: Path, method: str) -> None:
-    scenes = [draw("tetrominoes", seed) for seed in range(4)]
+    scenes = [random_scene("tetrominoes", seed) for seed in range(4)]
     file = SceneFile(write_ours(tmp_path / "a.h5", scenes, "tetrominoes"))
     file.image(0)
     with multiprocessing.get_context(method).Pool(1) as pool:
@@ -184,7 +184,7 @@ def test_other_processes(tmp_path: Path, method: str) -> None:
 
 
 def test_forked_copy_opens_the_file_again(tmp_path: Path) -> None:
-    file = SceneFile(write_ours(tmp_path / "a.h5", [draw("tetrominoes", 0)], "tetrominoes"))
+    file = SceneFile(write_ours(tmp_path / "a.h5", [random_scene("tetrominoes", 0)], "tetrominoes"))
     before = file._contents
     reader, writer = os.pipe()
     child = os.fork()
@@ -199,7 +199,7 @@ def test_forked_copy_opens_the_file_again(tmp_path: Path) -> None:
 
 
 def test_pickle_and_close(tmp_path: Path) -> None:
-    scene = draw("tetrominoes", 0)
+    scene = random_scene("tetrominoes", 0)
     file = SceneFile(write_ours(tmp_path / "a.h5", [scene], "tetrominoes"))
     file.image(0)
     copy = pickle.loads(pickle.dumps(file))
@@ -209,7 +209,7 @@ def test_pickle_and_close(tmp_path: Path) -> None:
 
 
 def test_same_scenes_same_bytes_and_any_reader(tmp_path: Path) -> None:
-    scenes = [draw("tetrominoes", seed) for seed in range(2)]
+    scenes = [random_scene("tetrominoes", seed) for seed in range(2)]
     one, two = (write_ours(tmp_path / name, scenes, "tetrominoes") for name in ("one.h5", "two.h5"))
     assert one.read_bytes() == two.read_bytes()
     with h5py.File(one) as file:
@@ -234,7 +234,7 @@ def test_wrong_files(tmp_path: Path) -> None:
     one_line(tmp_path, "expected an HDF5 file of scenes, but got a folder")
     (tmp_path / "text.h5").write_text("hello" * 99)
     one_line(tmp_path / "text.h5", "expected a whole HDF5 file")
-    whole = write_ours(tmp_path / "a.h5", [draw("tetrominoes", 0)], "tetrominoes").read_bytes()
+    whole = write_ours(tmp_path / "a.h5", [random_scene("tetrominoes", 0)], "tetrominoes").read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.h5").write_bytes(whole[:size])
         one_line(tmp_path / "cut.h5", "expected a whole HDF5 file")
@@ -279,14 +279,14 @@ def test_foreign_hdf5(tmp_path: Path, datasets: dict[str, NDArray[Any]], match: 
 
 
 def test_newer_version(tmp_path: Path) -> None:
-    path = write_ours(tmp_path / "a.h5", [draw("tetrominoes", 0)], "tetrominoes")
+    path = write_ours(tmp_path / "a.h5", [random_scene("tetrominoes", 0)], "tetrominoes")
     with h5py.File(path, "a") as file:
         file.attrs["version"] = 2
     one_line(path, "written by a newer version")
 
 
 def test_damaged_chunk(tmp_path: Path) -> None:
-    scene = draw("tetrominoes", 0)
+    scene = random_scene("tetrominoes", 0)
     path = write_ours(tmp_path / "a.h5", [scene], "tetrominoes")
     content, chunk = path.read_bytes(), deflate(scene["image"])
     assert content.count(chunk) == 1
@@ -299,7 +299,7 @@ def test_damaged_chunk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_damage_anywhere_is_never_another_error(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    path = write_ours(tmp_path / "a.h5", [draw("tetrominoes", 0)], "tetrominoes")
+    path = write_ours(tmp_path / "a.h5", [random_scene("tetrominoes", 0)], "tetrominoes")
     content = bytearray(path.read_bytes())
     start = int(rng.integers(0, len(content) - 64))
     content[start : start + 64] = rng.bytes(64)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from object_discovery.data.readers.index import file_state, list_files, read_numbers
+from object_discovery.data.readers.index import cached_integers, file_state, list_files
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 NAMES = [f"{number % 3}/{number:03d}.txt" for number in range(300)]
@@ -45,7 +45,7 @@ def reader() -> tuple[Callable[[Path], int], list[str]]:
 def read_again(folder: Path, names: list[str] = NAMES) -> tuple[list[int], list[str]]:
     """The numbers, and the files that were read for them."""
     number, read = reader()
-    return read_numbers(folder, names, number, "numbers").tolist(), sorted(read)
+    return cached_integers(folder, names, number, "numbers").tolist(), sorted(read)
 
 
 def test_files_are_listed_by_name_over_all_subfolders(folder: Path) -> None:
@@ -67,15 +67,15 @@ def test_folders_and_files_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=f"Cannot read {tmp_path}/none: No such file"):
         file_state(tmp_path / "none")
     with pytest.raises(DatasetNotFoundError, match=f"Cannot read {tmp_path}/none: No such file"):
-        read_numbers(tmp_path, ["file", "none"], lambda path: 0, "numbers")
+        cached_integers(tmp_path, ["file", "none"], lambda path: 0, "numbers")
 
 
 def test_each_file_is_read_once(folder: Path) -> None:
     assert read_again(folder) == ([1000 + number for number in range(300)], sorted(NAMES))
     assert read_again(folder) == ([1000 + number for number in range(300)], [])
     assert read_again(folder, NAMES[5:2:-1]) == ([1005, 1004, 1003], [])
-    assert read_numbers(folder, NAMES[:1], lambda path: 7, "other").tolist() == [7]
-    assert read_numbers(folder, [], lambda path: 7, "none").dtype == np.int64
+    assert cached_integers(folder, NAMES[:1], lambda path: 7, "other").tolist() == [7]
+    assert cached_integers(folder, [], lambda path: 7, "none").dtype == np.int64
 
 
 def test_files_that_changed_or_were_added_are_read_again(folder: Path) -> None:
@@ -153,7 +153,7 @@ def test_an_error_ends_the_reading_and_nothing_is_kept(folder: Path) -> None:
         raise CorruptFileError(f"{path.name} is damaged")
 
     with pytest.raises(CorruptFileError, match=r"000.txt is damaged"):
-        read_numbers(folder, NAMES, read, "numbers")
+        cached_integers(folder, NAMES, read, "numbers")
     assert not list(folder.glob("*numbers*"))
 
 
@@ -170,7 +170,7 @@ def test_writers_at_the_same_time_never_show_half_a_file(folder: Path) -> None:
                 read.append(path)
                 return 1000 + int(path.stem)
 
-            good.append(read_numbers(folder, names, number, "numbers").tolist() == expected and len(read) <= 4)
+            good.append(cached_integers(folder, names, number, "numbers").tolist() == expected and len(read) <= 4)
         return good
 
     read_again(folder, names)

@@ -31,7 +31,7 @@ class Source(PhotographSource):
         self.reads += 1
         return {"mask": np.tile(np.arange(7, dtype=np.uint8), (4, 1))}
 
-    def _counted(self) -> tuple[Path, object]:
+    def _counts_source(self) -> tuple[Path, object]:
         return self.path, None
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from object_discovery.data.readers.run_lengths import count_visible, unpack_runs
+from object_discovery.data.readers.run_lengths import count_visible_masks, decode_run_lengths
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")
 
@@ -37,7 +37,7 @@ def pack(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def test_runs_are_those_of_the_masks() -> None:
     masks = draw_masks(8)
-    runs, owner = unpack_runs(*pack(masks))
+    runs, owner = decode_run_lengths(*pack(masks))
     for number, mask in enumerate(masks):
         flat = np.concatenate([[0], mask.ravel(order="F"), [1 - mask[-1, -1]]])
         expected = [b - a for a, b in pairwise([0, *np.flatnonzero(np.diff(flat)).tolist()])]
@@ -45,7 +45,7 @@ def test_runs_are_those_of_the_masks() -> None:
 
 
 def test_no_masks_have_no_runs() -> None:
-    runs, owner = unpack_runs(np.empty(0, np.uint8), np.array([0]))
+    runs, owner = decode_run_lengths(np.empty(0, np.uint8), np.array([0]))
     assert (runs.tolist(), owner.tolist()) == ([], [])
 
 
@@ -57,7 +57,7 @@ def test_counts_are_those_of_the_pixels(number: int, whole: bool) -> None:
     side = SIZES.min(axis=1)
     part = np.stack([(SIZES[:, 0] - side) // 2, (SIZES[:, 1] - side) // 2, side, side], axis=1)
     crops = np.concatenate([np.zeros_like(SIZES), SIZES], axis=1) if whole else part
-    counts = count_visible(*unpack_runs(*pack(masks)), crowd, images, SIZES, crops)
+    counts = count_visible_masks(*decode_run_lengths(*pack(masks)), crowd, images, SIZES, crops)
     for image, (top, left, height, width) in enumerate(crops.tolist()):
         held = [
             mask[top : top + height, left : left + width] for mask, of in zip(masks, images, strict=True) if of == image
@@ -68,8 +68,8 @@ def test_counts_are_those_of_the_pixels(number: int, whole: bool) -> None:
 
 
 def test_images_without_masks_have_none() -> None:
-    counts = count_visible(
-        *unpack_runs(*pack([np.ones((7, 9), np.uint8, order="F")])),
+    counts = count_visible_masks(
+        *decode_run_lengths(*pack([np.ones((7, 9), np.uint8, order="F")])),
         np.zeros(1),
         np.array([1]),
         np.array([[7, 9], [7, 9], [7, 9]]),

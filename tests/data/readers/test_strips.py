@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from object_discovery.data.readers.hdf5_scenes import SceneFile, pack_scene, write_scenes
+from object_discovery.data.readers.hdf5_scenes import SceneFile, compress_scene, write_scenes
 from object_discovery.data.readers.strips import Strips, deflate_strips, strip_width
 
 FRAME = (20, 128, 3)
@@ -17,7 +17,7 @@ LABELS = IMAGES[..., 0] % 5
 
 def write(path: Path, crop: Any) -> Path:
     columns = {"counts/crop": np.zeros(2, np.int32)}
-    scenes = [pack_scene(image, labels, columns, crop) for image, labels in zip(IMAGES, LABELS, strict=True)]
+    scenes = [compress_scene(image, labels, columns, crop) for image, labels in zip(IMAGES, LABELS, strict=True)]
     write_scenes(path, scenes, len(scenes), FRAME, {}, crop)
     return path
 
