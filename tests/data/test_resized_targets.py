@@ -32,7 +32,7 @@ def test_squares_are_those_of_torchvision(size: tuple[int, int], tmp_path: Path)
     for side in (32, 80):
         resized = transforms.resize(tensor, [side], transforms.InterpolationMode.NEAREST_EXACT)
         expected = transforms.center_crop(resized, [side])[0]
-        found = scenes.source._sized(labels, side)  # type: ignore[attr-defined]
+        found = scenes.source._resized(labels, side)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(found, expected.numpy())
 
 

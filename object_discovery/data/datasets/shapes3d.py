@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.geometry import Crop
 from object_discovery.data.readers.cache import cached_file
+from object_discovery.data.readers.deflate import deflate
 from object_discovery.data.readers.hdf5_arrays import ArrayFile, RowSpec
 from object_discovery.data.readers.source import SceneSource
-from object_discovery.data.readers.strips import deflate
 from object_discovery.data.splits import Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from object_discovery.recommended import RECOMMENDED
