@@ -1,4 +1,4 @@
-"""Small rooms to test with."""
+"""Layouts of given objects for tests."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from object_discovery.data.raycast.layout import MAX_OBJECTS, Layout
 
 
 def make_room(*objects: tuple[str, int, float, float], metal: bool = False, colour: int = 0) -> Layout:
-    """One scene of objects given by shape, size (0 small, 1 large), x and y; camera and lights are not jittered."""
+    """Return a layout of one scene: objects by shape, size (0 small, 1 large), x and y; no jitter of camera and lights."""
     shapes = ("cube", "sphere", "cylinder")
     size, kind, position = (
         np.zeros((1, MAX_OBJECTS), int),
