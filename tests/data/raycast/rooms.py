@@ -6,7 +6,7 @@ from object_discovery.data.raycast.layout import MAX_OBJECTS, Layout
 
 
 def make_room(*objects: tuple[str, int, float, float], metal: bool = False, colour: int = 0) -> Layout:
-    """Return a layout of one scene: objects by shape, size (0 small, 1 large), x and y; no jitter of camera and lights."""
+    """Return the layout of a scene without jitter; objects are shape, size (0 small, 1 large), x and y."""
     shapes = ("cube", "sphere", "cylinder")
     size, kind, position = (
         np.zeros((1, MAX_OBJECTS), int),
