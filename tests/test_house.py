@@ -116,7 +116,7 @@ def test_imports_point_down(module: str) -> None:
         ("metrics.ari", "def f():\n    from object_discovery import data", {"data"}),
         ("metrics.ari", "from object_discovery import load, layers", {"__init__", "layers"}),
         ("models.base", "import torch, object_discovery.data.datasets.clevr", {"data"}),
-        ("models.gnm.prior", "from ...data import DATASETS", {"data"}),
+        ("models.gnm.struct_draw", "from ...data import DATASETS", {"data"}),
         ("data.splits", "from ..models.base import read_config", {"models"}),
         ("data.splits", "from .. import models, errors", {"models"}),
         ("data.splits", "from object_discovery.train import main", {"train"}),

@@ -1,1 +1,1 @@
-"""What `python -m object_discovery.benchmark` measures, one file a benchmark."""
+"""Benchmarks of the command `object-discovery benchmark NAME`, one module each."""

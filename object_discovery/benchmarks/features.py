@@ -1,7 +1,7 @@
-"""What a training step costs with features from a cache, with features in memory, and with the encoder in the step.
+"""Cost of a training step from cached features: read from disk, held in memory, or computed by the encoder.
 
-The images are drawn, and the encoder's weights are random: neither changes how long a step takes. Everything lies in a
-temporary folder, and is read from the system's cache.
+Images are synthetic and the encoder's weights random, which does not change the cost of a step. The cache lies in a
+temporary folder and is read from the page cache.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from object_discovery.benchmarks.report import BenchmarkReport, Measure, Ratio
-from object_discovery.benchmarks.timing import Timing, time_in_turn
+from object_discovery.benchmarks.base_params import BenchmarkParams
+from object_discovery.benchmarks.report import BenchmarkReport, Ratio
+from object_discovery.benchmarks.runtime import Runtime, training_step
+from object_discovery.benchmarks.timing import time_alternating
 from object_discovery.data.datasets.scenes import ScenesDataModule
 from object_discovery.data.loaders import SceneLoader, make_loader
 from object_discovery.discovery import Batch
@@ -27,21 +30,21 @@ from object_discovery.feature_cache.datamodule import features_key
 from object_discovery.feature_cache.writer import every_image
 from object_discovery.models import DINOSAUR
 
-_STEP = "step, features {}"
+_MEMORY, _CACHE, _ENCODER = "step, features in memory", "step, features from the cache", "step with the encoder"
 
 
-@dataclass
-class FeatureBenchmarkParams:
-    """What to measure, and how long."""
+@dataclass(kw_only=True)
+class FeatureBenchmarkParams(BenchmarkParams):
+    """Settings of the benchmark of cached features."""
 
     encoder: str = "dino_s16"
-    """The encoder; its weights are random."""
+    """Encoder; its weights are random."""
     resolution: int = 224
     """Height and width of the images in pixels."""
     decoder: str = "mlp"
-    """The decoder of DINOSAUR: mlp or transformer."""
+    """Decoder of DINOSAUR: `mlp` or `transformer`."""
     decoder_size: int = 2048
-    """Hidden size of the MLP."""
+    """Hidden size of the MLP decoder."""
     slot_size: int = 256
     """Size of a slot vector."""
     num_images: int = 64
@@ -49,47 +52,42 @@ class FeatureBenchmarkParams:
     batch_size: int = 16
     """Images in a batch."""
     num_workers: int = 0
-    """Loading processes."""
-    steps: int = 4
-    """Steps in each repetition."""
-    repeats: int = 5
-    """Repetitions of everything; they alternate."""
-    out: str | None = None
-    """JSON file for the result. None: printed only."""
+    """Worker processes of the loader."""
+    num_steps: int = 4
+    """Training steps in each repetition."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        check_at_least(self, 1, "num_images", "batch_size", "steps", "repeats")
+        """Refuse values out of range."""
+        super().__post_init__()
+        check_at_least(self, 1, "num_images", "batch_size", "num_steps")
         check_argument(self.decoder in ("mlp", "transformer"), "decoder", "mlp or transformer", self.decoder)
 
 
 def run(params: FeatureBenchmarkParams) -> BenchmarkReport:
-    """Measure steps with features from the disk, from memory, and computed in the step.
-
-    Args:
-        params: What to measure, and how long.
+    """Time training steps with features from the cache, from memory, and from the encoder in the step.
 
     Returns:
-        The measures, and the ratios with their targets.
+        The measurements, and ratios with their targets.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _model(params).to(device)
+    runtime = Runtime.create()
+    model = _build_model(params).to(runtime.device)
     data = ScenesDataModule(resolution=params.resolution, train_size=params.num_images, num_workers=0)
-    numbers = np.arange(params.num_images)
+    indices = np.arange(params.num_images)
+    report = BenchmarkReport(f"features of {params.encoder}, DINOSAUR on {runtime.device.type}", asdict(params))
     with tempfile.TemporaryDirectory() as folder:
         key = features_key(data, "train", model.encoder, exact=True)
         cache = FeatureCache.create(Path(folder), key, shard_size=params.batch_size)
         images, start = every_image(data.train_set, cache.shard_size), time.perf_counter()
-        write_features(model.encoder, images, numbers, cache, num_workers=0, device=device, progress=False)
-        seconds = (time.perf_counter() - start) / len(images)
-        cached = CachedFeatureDataset(data.train_set, cache, numbers, images=False)
-        report = BenchmarkReport(f"features of {params.encoder}, DINOSAUR on {device}", asdict(params))
-        report.measures.append(Measure("drawing and caching, an image", "ms", *[1e3 * seconds] * 3))
-        _measure(report, params, model, data.train_set[list(range(params.batch_size))], cached)
+        write_features(model.encoder, images, indices, cache, num_workers=0, device=runtime.device, progress=False)
+        milliseconds = 1e3 * (time.perf_counter() - start) / len(images)
+        report.add_value("generating and caching, an image", "ms", milliseconds)
+        dataset = CachedFeatureDataset(data.train_set, cache, indices, images=False)
+        loader = make_loader(dataset, train=True, batch_size=params.batch_size, num_workers=params.num_workers)
+        _time_steps(report, params, runtime, model, data.train_set[list(range(params.batch_size))], loader)
     return report
 
 
-def _model(params: FeatureBenchmarkParams) -> DINOSAUR:
+def _build_model(params: FeatureBenchmarkParams) -> DINOSAUR:
     return DINOSAUR(
         encoder=params.encoder,
         encoder_weights="none",
@@ -100,63 +98,50 @@ def _model(params: FeatureBenchmarkParams) -> DINOSAUR:
     )
 
 
-def _measure(
+def _time_steps(
     report: BenchmarkReport,
     params: FeatureBenchmarkParams,
+    runtime: Runtime,
     model: DINOSAUR,
     images: Batch,
-    cached: CachedFeatureDataset,
+    loader: SceneLoader,
 ) -> None:
-    """Time the same steps on three kinds of batches, and reading alone."""
-    device = model.encoder.mean.device
-    loader = make_loader(cached, train=True, batch_size=params.batch_size, num_workers=params.num_workers)
-    held = {key: value.to(device) for key, value in next(iter(loader)).items()}
-    encoded = model.on_after_batch_transfer({"image": images["image"].to(device)})
-    step = _stepper(model)
+    """Time the same training step on three sources of batches, and reading the cache alone."""
+    feature_batch = {key: value.to(runtime.device) for key, value in next(iter(loader)).items()}
+    image_batch = model.on_after_batch_transfer({"image": images["image"].to(runtime.device)})
+    step = training_step(model, _loss_of(model))
 
-    def timed(batches: Callable[[], Iterator[Batch]]) -> Callable[[], int]:
+    def train_on(batches: Callable[[], Iterator[Batch]]) -> Callable[[], int]:
         def work() -> int:
             for batch in batches():
                 step(batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            return params.steps
+            runtime.synchronize()
+            return params.num_steps
 
         return work
 
-    ways: dict[str, Callable[[], int]] = {
-        _STEP.format("in memory"): timed(lambda: iter([held] * params.steps)),
-        _STEP.format("from the cache"): timed(lambda: _batches(loader, params.steps, device)),
-        _STEP.format("computed in it"): timed(lambda: iter([encoded] * params.steps)),
-        "reading alone": lambda: sum(1 for _ in _batches(loader, params.steps, device)),
+    workloads: dict[str, Callable[[], int]] = {
+        _MEMORY: train_on(lambda: iter([feature_batch] * params.num_steps)),
+        _CACHE: train_on(lambda: _batches(loader, params.num_steps, runtime.device)),
+        _ENCODER: train_on(lambda: iter([image_batch] * params.num_steps)),
+        "reading the cache": lambda: sum(1 for _ in _batches(loader, params.num_steps, runtime.device)),
     }
-    for way in ways.values():
-        way()
-    timings = time_in_turn(ways, params.repeats)
-    report.measures += [_milliseconds(name, timing) for name, timing in timings.items()]
-    memory, disk, computed, _ = timings.values()
-    report.ratios.append(Ratio("step in memory / from the cache", memory.over(disk), 1 / 1.1))
-    report.ratios.append(Ratio("step with the encoder / from the cache", computed.over(disk)))
+    for work in workloads.values():
+        work()  # warm-up
+    timings = time_alternating(workloads, params.repeats)
+    report.add_times(timings, "ms")
+    report.ratios += [
+        Ratio("step in memory / from the cache", timings[_MEMORY].over(timings[_CACHE]), 1 / 1.1),
+        Ratio("step with the encoder / from the cache", timings[_ENCODER].over(timings[_CACHE])),
+    ]
 
 
-def _stepper(model: DINOSAUR) -> Callable[[Batch], None]:
-    """Return a whole step of training: forward, backward, and Adam."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-    def step(batch: Batch) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        model.losses(batch)["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
+def _loss_of(model: DINOSAUR) -> Callable[[Batch], Tensor]:
+    return lambda batch: model.losses(batch)["loss"]
 
 
 def _batches(loader: SceneLoader, count: int, device: torch.device) -> Iterator[Batch]:
-    """Load so many batches, epoch after epoch."""
+    """Load `count` batches, over as many epochs as needed."""
     endless = (batch for _ in iter(int, 1) for batch in loader)
     for batch in islice(endless, count):
         yield {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-
-
-def _milliseconds(name: str, timing: Timing) -> Measure:
-    return Measure(name, "ms", 1e3 * timing.median, 1e3 * min(timing.seconds), 1e3 * max(timing.seconds))

@@ -1,4 +1,4 @@
-"""The same scenes in three layouts: ours, that of the published conversion, and a tree of PNG files."""
+"""The same scenes in three layouts: the library's HDF5, the reference conversion's HDF5, and a folder of PNG files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from object_discovery.data.label_maps import count_pixels, label_map
 from object_discovery.data.readers.hdf5_scenes import CompressedScene, SceneFile, compress_scene, write_scenes
 
 Features: TypeAlias = dict[str, NDArray[Any]]
-"""The features of a scene, in the shapes of the published conversion."""
+"""Features of a scene, in the shapes of the reference conversion."""
 CROP: Crop = (29, 64, 192, 192)
 """The published crop of CLEVR with masks."""
 _PNG_SIZE = (480, 320)  # width and height of the images of CLEVR v1.0
 
 
 def read_features(file: SceneFile, indices: Iterable[int]) -> list[Features]:
-    """Read scenes of CLEVR with masks as a published conversion holds them.
+    """Read scenes of CLEVR with masks in the shapes of the reference conversion.
 
     Args:
         file: The scenes.
-        indices: Numbers of the scenes to read.
+        indices: Indices of the scenes to read.
 
     Returns:
         For each scene `image` `(240, 320, 3)`, `mask` `(11, 240, 320, 1)` of 0 or 255, and all its factors.
@@ -40,8 +40,8 @@ def read_features(file: SceneFile, indices: Iterable[int]) -> list[Features]:
     ]
 
 
-def write_ours(path: str | os.PathLike[str], scenes: Sequence[Features]) -> int:
-    """Write scenes in the library's layout, as a conversion does: threads compress them, and one writes.
+def write_library_layout(path: str | os.PathLike[str], scenes: Sequence[Features]) -> int:
+    """Write scenes in the library's layout, as its conversion does: compressed by a pool of threads.
 
     Args:
         path: The file to write.
@@ -64,10 +64,10 @@ def write_ours(path: str | os.PathLike[str], scenes: Sequence[Features]) -> int:
     return len(scenes)
 
 
-def write_published(path: str | os.PathLike[str], scenes: Sequence[Features]) -> int:
-    """Write scenes as the published conversion does: every array grows by a row for every scene.
+def write_reference_layout(path: str | os.PathLike[str], scenes: Sequence[Features]) -> int:
+    """Write scenes in the layout of the reference conversion, which resizes every dataset for each scene.
 
-    The arrays are made of the size of one scene, whose chunks h5py guesses, and compressed at gzip's default level.
+    Datasets are created with the size of one scene, with chunks guessed by h5py and gzip at its default level.
 
     Args:
         path: The file to write.
@@ -80,27 +80,25 @@ def write_published(path: str | os.PathLike[str], scenes: Sequence[Features]) ->
         github.com/HHousen/object-discovery-pytorch, `preprocess_clevr_with_masks.py` (the layout).
     """
     with h5py.File(path, "w") as file:
-        for number, scene in enumerate(scenes):
+        for index, scene in enumerate(scenes):
             for name, value in scene.items():
-                if number == 0:
-                    longest = (None, *value.shape)
-                    file.create_dataset(
-                        name, (1, *value.shape), value.dtype, maxshape=longest, chunks=True, compression="gzip"
-                    )
-                file[name].resize(number + 1, axis=0)
-                file[name][number] = value
+                if index == 0:
+                    shape, maxshape = (1, *value.shape), (None, *value.shape)
+                    file.create_dataset(name, shape, value.dtype, maxshape=maxshape, chunks=True, compression="gzip")
+                file[name].resize(index + 1, axis=0)
+                file[name][index] = value
     return len(scenes)
 
 
-def write_png_tree(root: Path, scenes: Sequence[Features]) -> None:
-    """Write the images in the layout and the size of CLEVR v1.0, as its renderer saves them: RGBA, 320 x 480 pixels.
+def write_png_folder(root: Path, scenes: Sequence[Features]) -> None:
+    """Write images in the layout of CLEVR v1.0: RGBA, 320 x 480 pixels.
 
     Args:
-        root: The folder to be `CLEVR_v1.0`.
-        scenes: The scenes; their images are enlarged.
+        root: The folder `CLEVR_v1.0` to create.
+        scenes: The scenes; their images are upsampled.
     """
     folder = root / "images" / "train"
     folder.mkdir(parents=True)
-    for number, scene in enumerate(scenes):
+    for index, scene in enumerate(scenes):
         image = Image.fromarray(scene["image"]).resize(_PNG_SIZE, Image.Resampling.BICUBIC)
-        image.convert("RGBA").save(folder / f"CLEVR_train_{number:06d}.png")
+        image.convert("RGBA").save(folder / f"CLEVR_train_{index:06d}.png")

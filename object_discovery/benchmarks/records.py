@@ -1,4 +1,4 @@
-"""TFRecord files of scenes as large as CLEVR's, generated, for machines that have no real ones."""
+"""Synthetic TFRecord files in the format and size of CLEVR with masks, for machines without the dataset."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from object_discovery.data.conversion.tfrecord import masked_crc32c
 from object_discovery.data.datasets.scenes import render_scenes
 
 HEIGHT, WIDTH, ENTITIES = 240, 320, 11
-"""Size of an image of CLEVR with masks, and the number of its masks."""
-_AT_ONCE = 8
+"""Size of an image of CLEVR with masks, and its number of masks."""
+_BATCH_SIZE = 8
 
 
 def generate_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
-    """Draw scenes with the features of CLEVR with masks, as far as the benchmark needs them.
+    """Generate scenes with those features of CLEVR with masks that the benchmark needs.
 
     Args:
         size: Number of scenes.
@@ -35,8 +35,8 @@ def generate_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[An
         (11, 240, 320, 1)
     """
     top = (WIDTH - HEIGHT) // 2
-    for start in range(0, size, _AT_ONCE):
-        scenes = render_scenes(np.arange(start, min(size, start + _AT_ONCE)), seed, resolution=WIDTH)
+    for start in range(0, size, _BATCH_SIZE):
+        scenes = render_scenes(np.arange(start, min(size, start + _BATCH_SIZE)), seed, resolution=WIDTH)
         for image, labels in zip(scenes.image.numpy(), scenes.mask.numpy(), strict=True):
             masks = entity_masks(labels[top : top + HEIGHT])
             yield {
@@ -48,10 +48,10 @@ def generate_features(size: int, seed: int = 0) -> Iterator[dict[str, NDArray[An
 
 
 def entity_masks(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn a label map into a mask for each entity.
+    """Convert a label map into one mask for each entity.
 
     Args:
-        labels: Labels `(H, W)`; 0 is the background, 255 is nothing.
+        labels: Labels `(H, W)`; 0 is the background, 255 is ignored.
 
     Returns:
         Masks `(11, H, W, 1)` of 0 or 255.
@@ -64,7 +64,7 @@ def entity_masks(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_records(path: str | os.PathLike[str], size: int, seed: int = 0) -> None:
-    """Write drawn scenes as CLEVR with masks is published: compressed by GZIP, every byte a string of its own.
+    """Write synthetic scenes in the published format of CLEVR with masks: gzip, one string for each byte.
 
     Args:
         path: The file to write.
@@ -81,7 +81,7 @@ def write_records(path: str | os.PathLike[str], size: int, seed: int = 0) -> Non
 
 
 def _varint(value: int) -> bytes:
-    """Encode an integer, seven bits a byte, the lowest first."""
+    """Encode an integer as a protobuf varint: seven bits a byte, least significant first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -90,12 +90,12 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, value: bytes) -> bytes:
-    """Encode a field of a protobuf message that holds bytes."""
+    """Encode a length-delimited protobuf field."""
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
 def _feature(values: NDArray[Any]) -> bytes:
-    """Encode a `tf.train.Feature`: a list of strings of one byte each, or a list of floats."""
+    """Encode a `tf.train.Feature`: a list of one-byte strings, or a list of floats."""
     if values.dtype != np.uint8:
         return _field(2, _field(1, values.astype("<f4").tobytes()))
     strings = np.empty((values.size, 3), np.uint8)

@@ -1,7 +1,7 @@
-"""The habits of public implementations of GNM in a training step, in our own words, on the weights of our model.
+"""Training step of GNM with the inefficiencies of public implementations, on the weights of the library's model.
 
-Three warps of each object by grid_sample, a second reconstruction through the global latent in every step, boxes drawn
-object by object on the CPU, and each logged number read at once.
+Each object is warped three times by grid_sample; every step also reconstructs from the global latent and draws boxes
+object by object on the CPU; and every logged number is read immediately, which synchronises with the device.
 """
 
 from __future__ import annotations
@@ -10,93 +10,96 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from object_discovery.models.gnm.decomposition import corners
+from object_discovery.models.gnm.decomposition import box_corners
 from object_discovery.models.gnm.distributions import straight_through_clamp
-from object_discovery.models.gnm.local_latents import Objects, place
+from object_discovery.models.gnm.local_latents import ObjectLatents, where_to_boxes
 from object_discovery.models.gnm.model import GNM
 from object_discovery.models.gnm.objective import (
-    auxiliary_divergences,
-    divergences,
+    auxiliary_kl_terms,
     elbo,
-    loss,
+    kl_terms,
     negative_log_likelihood,
-    weights_at,
+    schedule_values,
+    weighted_loss,
 )
 
 _EPS = 1e-15
+_END_OF_SCHEDULES = 10**12
 
 
 def warp(glimpses: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Put glimpses `(M, C, g, g)` in boxes `(M, 4)` of images by grid_sample: `(M, C, size, size)`."""
+    """Warp glimpses `(M, C, g, g)` into boxes `(M, 4)` of images `(M, C, size, size)` by grid_sample."""
     width, height, x, y = boxes.unbind(-1)
     zero = torch.zeros_like(x)
-    rows = [torch.stack([1 / width, zero, -x / width], -1), torch.stack([zero, 1 / height, -y / height], -1)]
-    grid = F.affine_grid(torch.stack(rows, 1), [len(boxes), 1, size, size], align_corners=False)
+    theta = [torch.stack([1 / width, zero, -x / width], -1), torch.stack([zero, 1 / height, -y / height], -1)]
+    grid = F.affine_grid(torch.stack(theta, 1), [len(boxes), 1, size, size], align_corners=False)
     return F.grid_sample(glimpses, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def render(model: GNM, objects: Objects, background: Tensor) -> tuple[Tensor, Tensor]:
-    """Render images `(B, 3, H, W)`; and return the boxes of the objects, `(B, N, 4)`."""
+def render(model: GNM, objects: ObjectLatents, background: Tensor) -> tuple[Tensor, Tensor]:
+    """Render images `(B, 3, H, W)`, and return the objects' boxes `(B, N, 4)`."""
     batch, count = objects.presence.shape
     size = model.params.resolution
     glimpses = model.glimpses(objects.what.flatten(0, 1))
-    boxes = place(objects.where, model.params.grid)
-    alpha = glimpses[:, 3:] * objects.presence.reshape(-1, 1, 1, 1)
-    flat = boxes.flatten(0, 1)
-    opacity = warp(alpha, flat, size).view(batch, count, 1, size, size)
-    painted = warp(alpha * glimpses[:, :3], flat, size).view(batch, count, 3, size, size)
-    nearness = (-objects.depth.reshape(-1, 1, 1, 1)).sigmoid()
-    weights = warp(alpha * nearness, flat, size).view(batch, count, 1, size, size)
-    foreground = (painted * (weights / (weights.sum(1, keepdim=True) + _EPS))).sum(1)
-    covered = straight_through_clamp(opacity.sum(1), _EPS, 1 - _EPS)
-    return foreground + (1 - covered) * model.background.paint(background), boxes
+    boxes = where_to_boxes(objects.where, model.params.grid)
+    glimpse_alpha = glimpses[:, 3:] * objects.presence.reshape(-1, 1, 1, 1)
+    flat_boxes = boxes.flatten(0, 1)
+    alpha = warp(glimpse_alpha, flat_boxes, size).view(batch, count, 1, size, size)
+    rgb = warp(glimpse_alpha * glimpses[:, :3], flat_boxes, size).view(batch, count, 3, size, size)
+    depth_weight = (-objects.depth.reshape(-1, 1, 1, 1)).sigmoid()
+    weights = warp(glimpse_alpha * depth_weight, flat_boxes, size).view(batch, count, 1, size, size)
+    foreground = (rgb * (weights / (weights.sum(1, keepdim=True) + _EPS))).sum(1)
+    total_alpha = straight_through_clamp(alpha.sum(1), _EPS, 1 - _EPS)
+    return foreground + (1 - total_alpha) * model.background.decode(background), boxes
 
 
-def draw_frames(images: Tensor, boxes: Tensor, presence: Tensor) -> Tensor:
-    """Draw a frame around each object, one after another, on the CPU."""
-    images, boxes, presence = images.detach().cpu().clone(), corners(boxes, images.shape[-1]).cpu(), presence.cpu()
+def draw_boxes_one_by_one(images: Tensor, boxes: Tensor, presence: Tensor) -> Tensor:
+    """Draw the box of each present object, one after another, on the CPU."""
+    images, boxes, presence = images.detach().cpu().clone(), box_corners(boxes, images.shape[-1]).cpu(), presence.cpu()
     last = images.shape[-1] - 1
     colour = torch.tensor([1.0, 0.0, 0.0])[:, None]
-    for image, of_image, there in zip(images, boxes, presence, strict=True):
-        for box, chance in zip(of_image, there, strict=True):
+    for image, image_boxes, image_presence in zip(images, boxes, presence, strict=True):
+        for box, probability in zip(image_boxes, image_presence, strict=True):
             x0, y0, x1, y1 = (min(last, int(value)) for value in box)
-            if chance.item() > 0.5:
+            if probability.item() > 0.5:
                 image[:, y0, x0 : x1 + 1] = image[:, y1, x0 : x1 + 1] = colour
                 image[:, y0 : y1 + 1, x0] = image[:, y0 : y1 + 1, x1] = colour
     return images
 
 
-def published_loss(model: GNM, images: Tensor, *, extras: bool = True) -> tuple[Tensor, dict[str, float]]:
+def reference_loss(model: GNM, images: Tensor, *, logging: bool = True) -> tuple[Tensor, dict[str, float]]:
     """Compute the loss of a step at the end of all schedules.
 
     Args:
         model: The model.
         images: `(B, 3, H, W)`, floats in [0, 1].
-        extras: Do what the loss does not need, too: the second reconstruction, boxes, and reading of numbers.
+        logging: Also do what public implementations log in every step: the reconstruction from the global latent, the
+            boxes, and the loss terms as numbers.
 
     Returns:
-        The loss, and what was read.
+        The loss, and the logged numbers.
     """
-    p, weights = model.params, weights_at(model.params, 10**12)
-    encoded, inferred, inferred_background = model.infer(images)
-    objects, background = inferred.sample(weights.tau), inferred_background.sample()
-    latent = model.global_latent(encoded)
-    expected, expected_background = model.head(latent.features), model.background.expect(latent.samples)
+    p, schedule = model.params, schedule_values(model.params, _END_OF_SCHEDULES)
+    features, posterior, background_posterior = model.infer(images)
+    objects, background = posterior.rsample(schedule.tau), background_posterior.rsample()
+    global_latent = model.global_latent(features)
+    prior = model.head(global_latent.features)
+    background_prior = model.background.conditional_prior(global_latent.samples)
     image, boxes = render(model, objects, background)
-    parts = {
+    terms = {
         "nll": negative_log_likelihood(image, images, p.sigma),
-        **divergences(inferred, expected, inferred_background, expected_background, latent),
-        **auxiliary_divergences(
-            inferred, objects, inferred_background, weights.presence_prior, p.scale_prior, p.scale_std
+        **kl_terms(posterior, prior, background_posterior, background_prior, global_latent),
+        **auxiliary_kl_terms(
+            posterior, objects, background_posterior, schedule.presence_prior, p.scale_prior, p.scale_std
         ),
     }
-    values = {name: value.mean() for name, value in parts.items()}
-    total = loss(values, weights)
-    if not extras:
-        return total, {}
-    imagined = expected.sample(weights.tau)
-    again, other_boxes = render(model, imagined, expected_background.sample())
-    draw_frames(image, boxes, objects.presence)
-    draw_frames(again, other_boxes, imagined.presence)
-    read = {name: value.item() for name, value in {**values, "loss": total, "elbo": elbo(values)}.items()}
-    return total, read
+    means = {name: value.mean() for name, value in terms.items()}
+    loss = weighted_loss(means, schedule)
+    if not logging:
+        return loss, {}
+    prior_objects = prior.rsample(schedule.tau)
+    reconstruction, prior_boxes = render(model, prior_objects, background_prior.rsample())
+    draw_boxes_one_by_one(image, boxes, objects.presence)
+    draw_boxes_one_by_one(reconstruction, prior_boxes, prior_objects.presence)
+    logged = {name: value.item() for name, value in {**means, "loss": loss, "elbo": elbo(means)}.items()}
+    return loss, logged

@@ -1,7 +1,7 @@
-"""SLATE computed the way its authors' code does, with the weights of ours: what our way is compared with.
+"""Reference implementation of SLATE, computed as in the authors' code, on the weights of the library's model.
 
-Tokens and targets are one-hots, attention is an explicit softmax under a mask, and every generated token costs a pass
-over all tokens before it.
+Tokens and targets are one-hot, attention is an explicit softmax with a mask, and every generated token takes a pass
+over the whole prefix.
 """
 
 from __future__ import annotations
@@ -19,59 +19,61 @@ from object_discovery.models.slate.model import SLATE
 from object_discovery.models.slate.transformer import DecoderBlock
 
 
-def published_losses(model: SLATE, images: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+def reference_losses(model: SLATE, images: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     """Compute the squared error of the discrete VAE and the cross-entropy of the decoder, both as means over images.
 
     Args:
-        model: Its weights are used; its resolution is a multiple of 4 and its Slot Attention has the full gradient.
+        model: The model, whose weights are used; its resolution must be a multiple of 4, and its Slot Attention must
+            back-propagate through all iterations.
         images: `(B, 3, H, W)` in [0, 1].
         tau: Temperature of the relaxed tokens.
 
     Returns:
-        Two scalars.
+        Squared error and cross-entropy, scalars.
 
     Reference:
         Singh, Deng and Ahn 2022, section 3.
     """
     height = images.shape[-2] // PATCH
-    log_chances = model.dvae.encode(images).log_softmax(-1)
-    painted = model.dvae.decode(F.gumbel_softmax(log_chances, tau), height)
-    one_hots = F.gumbel_softmax(log_chances, tau, hard=True).detach()
-    mse = (painted - images).square().sum() / len(images)
+    log_probs = model.dvae.encode(images).log_softmax(-1)
+    reconstruction = model.dvae.decode(F.gumbel_softmax(log_probs, tau), height)
+    one_hots = F.gumbel_softmax(log_probs, tau, hard=True).detach()
+    mse = (reconstruction - images).square().sum() / len(images)
     slots, embedded = _attend_slots(model, one_hots)
-    predicted = _decode(model, embedded[:, :-1], slots)
-    return mse, -(one_hots * predicted.log_softmax(-1)).flatten(1).sum(1).mean()
+    logits = _decode(model, embedded[:, :-1], slots)
+    return mse, -(one_hots * logits.log_softmax(-1)).flatten(1).sum(1).mean()
 
 
 @torch.no_grad()
-def published_generation(model: SLATE, slots: Tensor, lengths: Iterable[int] | None = None) -> Tensor:
-    """Write tokens from slots, with a pass over the whole prefix for each.
+def reference_generation(model: SLATE, slots: Tensor, lengths: Iterable[int] | None = None) -> Tensor:
+    """Generate tokens autoregressively from slots, with a pass over the whole prefix for each token.
 
     Args:
         model: In evaluation mode.
         slots: `(B, K, D)`.
-        lengths: Numbers of tokens before those to write, for a measurement that takes a part of the time; tokens that
-            are not written are taken to be the first word. None: all.
+        lengths: Prefix lengths, in tokens, at which a token is generated; the other tokens are 0, so that a part of the
+            generation can be timed. None: all.
 
     Returns:
         Tokens `(B, N)`, int64.
     """
-    words, number = model.params.codebook_size, model.embedding.num_tokens
-    written = torch.zeros(len(slots), 1 + number, 1 + words, device=slots.device)
-    written[:, 0, 0] = 1  # the beginning
-    written[:, 1:, 1] = 1
-    for length in range(number) if lengths is None else lengths:
-        predicted = _decode(model, _embed(model, written[:, : length + 1]), slots)[:, -1]
-        written[:, length + 1] = F.pad(F.one_hot(predicted.argmax(-1), words), (1, 0)).to(written.dtype)
-    return written[:, 1:, 1:].argmax(-1)
+    codebook_size, num_tokens = model.params.codebook_size, model.embedding.num_tokens
+    one_hots = torch.zeros(len(slots), 1 + num_tokens, 1 + codebook_size, device=slots.device)
+    one_hots[:, 0, 0] = 1  # the beginning-of-sequence token
+    one_hots[:, 1:, 1] = 1
+    for length in range(num_tokens) if lengths is None else lengths:
+        logits = _decode(model, _embed(model, one_hots[:, : length + 1]), slots)[:, -1]
+        token = F.one_hot(logits.argmax(-1), codebook_size)
+        one_hots[:, length + 1] = F.pad(token, (1, 0)).to(one_hots.dtype)
+    return one_hots[:, 1:, 1:].argmax(-1)
 
 
 def _attend_slots(model: SLATE, one_hots: Tensor) -> tuple[Tensor, Tensor]:
-    """Embed one-hots `(B, N, V)` after the beginning, and find their slots."""
+    """Embed one-hot tokens `(B, N, V)` after a beginning-of-sequence token, and compute their slots."""
     beginning = torch.zeros_like(one_hots[:, :1])
-    whole = torch.cat([F.pad(beginning, (1, 0)), F.pad(one_hots, (1, 0))], 1)
-    whole[:, 0, 0] = 1
-    embedded = _embed(model, whole)
+    sequence = torch.cat([F.pad(beginning, (1, 0)), F.pad(one_hots, (1, 0))], 1)
+    sequence[:, 0, 0] = 1
+    embedded = _embed(model, sequence)
     core = model.slot_attention
     slots = core.initial_slots(len(embedded))
     keys, values = core.project(model.features(embedded[:, 1:]))
@@ -82,8 +84,8 @@ def _attend_slots(model: SLATE, one_hots: Tensor) -> tuple[Tensor, Tensor]:
 
 def _embed(model: SLATE, one_hots: Tensor) -> Tensor:
     embedding = model.embedding
-    words: Tensor = embedding.words(one_hots.argmax(-1))
-    return embedding.dropout(words + embedding.positions[: words.shape[1]])  # type: ignore[no-any-return]
+    tokens: Tensor = embedding.words(one_hots.argmax(-1))
+    return embedding.dropout(tokens + embedding.positions[: tokens.shape[1]])  # type: ignore[no-any-return]
 
 
 def _decode(model: SLATE, inputs: Tensor, slots: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a benchmark found: measures, and ratios with what they should be; as tables and as JSON."""
+"""Report of a benchmark: measurements, and ratios with their targets; as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rich.table import Table
 from object_discovery.benchmarks.timing import Timing
 
 
-class Measure(NamedTuple):
-    """Something measured several times in one run."""
+class Measurement(NamedTuple):
+    """A quantity measured in several repetitions."""
 
     name: str
     """What was measured."""
@@ -26,57 +26,67 @@ class Measure(NamedTuple):
     """Its unit."""
     median: float
     """Median of the repetitions."""
-    low: float
+    minimum: float
     """Smallest of them."""
-    high: float
+    maximum: float
     """Largest of them."""
 
 
 class Ratio(NamedTuple):
-    """A ratio of two measures of one run, and what it should be at least."""
+    """A ratio of two measurements, with a target."""
 
     name: str
     """What is compared."""
     ratio: float
-    """The ratio; the larger the better, if there is a ratio."""
-    at_least: float | None = None
-    """The ratio. None: there is none."""
+    """The ratio; larger is better where there is a target."""
+    target: float | None = None
+    """Smallest ratio that is acceptable. None: no target."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio reaches its target; None if there is no ratio."""
-        return None if self.at_least is None else self.ratio >= self.at_least
+        """Whether the ratio reaches its target; None if it has none."""
+        return None if self.target is None else self.ratio >= self.target
 
 
 @dataclass
 class BenchmarkReport:
-    """The result of a benchmark."""
+    """Result of a benchmark."""
 
     title: str
-    """What was measured, and on what data."""
+    """What was measured, on which data and hardware."""
     settings: dict[str, Any]
-    """The settings of the run."""
-    measures: list[Measure] = field(default_factory=list)
-    """What was measured."""
+    """The benchmark's parameters."""
+    measurements: list[Measurement] = field(default_factory=list)
+    """Measured quantities."""
     ratios: list[Ratio] = field(default_factory=list)
-    """What was compared."""
+    """Ratios of them."""
+
+    def add_value(self, name: str, unit: str, value: float) -> None:
+        """Add a quantity that was measured once, or computed."""
+        self.measurements.append(Measurement(name, unit, value, value, value))
 
     def add_times(self, timings: Mapping[str, Timing], unit: str = "ms an image", prefix: str = "") -> None:
-        """Add how many milliseconds each way took for a unit of work; names are put after `prefix`."""
+        """Add milliseconds per unit of work of each workload, whose name is appended to `prefix`."""
         for name, timing in timings.items():
             times = (timing.median, min(timing.seconds), max(timing.seconds))
-            self.measures.append(Measure(prefix + name, unit, *(1e3 * seconds for seconds in times)))
+            self.measurements.append(Measurement(prefix + name, unit, *(1e3 * seconds for seconds in times)))
+
+    def add_rates(self, timings: Mapping[str, Timing], unit: str = "images/s") -> None:
+        """Add units of work per second of each workload."""
+        for name, timing in timings.items():
+            times = (timing.median, max(timing.seconds), min(timing.seconds))
+            self.measurements.append(Measurement(name, unit, *(1 / seconds for seconds in times)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for a JSON file, with what tells the machine.
+        """Return plain values for a JSON file, with a description of the machine.
 
         Example:
-            >>> BenchmarkReport("nothing", {}, ratios=[Ratio("a / b", 2.0, 1.5)]).as_dict()["ratios"]
-            [{'name': 'a / b', 'ratio': 2.0, 'at_least': 1.5, 'met': True}]
+            >>> BenchmarkReport("title", {}, ratios=[Ratio("a / b", 2.0, 1.5)]).as_dict()["ratios"]
+            [{'name': 'a / b', 'ratio': 2.0, 'target': 1.5, 'met': True}]
         """
         return {
             **asdict(self),
-            "measures": [measure._asdict() for measure in self.measures],
+            "measurements": [measurement._asdict() for measurement in self.measurements],
             "ratios": [{**ratio._asdict(), "met": ratio.met} for ratio in self.ratios],
             "machine": {
                 "system": platform.platform(),
@@ -91,26 +101,34 @@ class BenchmarkReport:
         """Print the tables.
 
         Args:
-            console: Where to print. None: standard output.
+            console: Console to print to. None: standard output.
         """
         console = console or Console(highlight=False)
-        measures = Table("measure", box=box.SIMPLE)
-        for column in ("median", "lowest", "highest"):
-            measures.add_column(column, justify="right")
-        measures.add_column("unit")
-        for name, unit, *values in self.measures:
-            measures.add_row(
-                escape(name), *(f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in values), unit
-            )
-        table = Table("ratio", box=box.SIMPLE)
-        for column in ("measured", "at least"):
-            table.add_column(column, justify="right")
+        console.print(self.title, soft_wrap=True, markup=False)
+        console.print(self._measurement_table())
+        console.print(self._ratio_table())
+
+    def _measurement_table(self) -> Table:
+        table = _table("measurement", "median", "minimum", "maximum")
+        table.add_column("unit")
+        for name, unit, *values in self.measurements:
+            formatted = (f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in values)
+            table.add_row(escape(name), *formatted, unit)
+        return table
+
+    def _ratio_table(self) -> Table:
+        table = _table("ratio", "measured", "target")
         table.add_column("")
         for ratio in self.ratios:
-            needed = "" if ratio.at_least is None else f"{ratio.at_least:g}"
-            table.add_row(
-                escape(ratio.name), f"{ratio.ratio:.2f}", needed, {True: "met", False: "missed", None: ""}[ratio.met]
-            )
-        console.print(self.title, soft_wrap=True, markup=False)
-        console.print(measures)
-        console.print(table)
+            target = "" if ratio.target is None else f"{ratio.target:g}"
+            verdict = {True: "met", False: "missed", None: ""}[ratio.met]
+            table.add_row(escape(ratio.name), f"{ratio.ratio:.2f}", target, verdict)
+        return table
+
+
+def _table(name: str, *numeric: str) -> Table:
+    """Build a table with a column of names and right-aligned columns of numbers."""
+    table = Table(name, box=box.SIMPLE)
+    for column in numeric:
+        table.add_column(column, justify="right")
+    return table

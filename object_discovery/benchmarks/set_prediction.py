@@ -1,27 +1,27 @@
-"""What the matching of predicted to true objects costs in a training step of set prediction."""
+"""Cost of matching predicted to true objects, relative to a training step of set prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from object_discovery.benchmarks.base_params import TrainingBenchmarkParams
 from object_discovery.benchmarks.report import BenchmarkReport, Ratio
-from object_discovery.benchmarks.timing import check_precision, time_in_turn
+from object_discovery.benchmarks.runtime import Runtime, training_step
+from object_discovery.benchmarks.timing import time_alternating
 from object_discovery.errors import check_at_least
 from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES
 from object_discovery.models.set_prediction import SetPrediction, match_objects
-from object_discovery.training.trainer import choose_precision
 
-_BAR = 20.0  # matching shall take less than 5 % of a step
+_TARGET = 20.0  # matching takes at most 5 % of a step
 
 
-@dataclass
-class SetPredictionBenchmarkParams:
-    """What to measure, and how long."""
+@dataclass(kw_only=True)
+class SetPredictionBenchmarkParams(TrainingBenchmarkParams):
+    """Settings of the benchmark of set prediction."""
 
     config: str = "set_prediction_scenes"
     """Configuration of the model."""
@@ -30,25 +30,19 @@ class SetPredictionBenchmarkParams:
     num_objects: int = 10
     """Objects in an image."""
     num_steps: int = 5
-    """Training steps in a repetition."""
-    repeats: int = 5
-    """Repetitions of everything; they alternate."""
-    precision: str = "auto"
-    """Of the training step: `bf16-mixed`, `32-true`, or auto for the former where the hardware multiplies bfloat16."""
-    out: str | None = None
-    """JSON file for the result. None: printed only."""
+    """Training steps in each repetition."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        check_at_least(self, 1, "batch_size", "num_objects", "num_steps", "repeats")
-        check_precision(self.precision)
+        """Refuse values out of range."""
+        super().__post_init__()
+        check_at_least(self, 1, "num_objects")
 
 
 def random_objects(batch_size: int, num_objects: int) -> Tensor:
-    """Draw rows of properties `(B, O, 19)` as datasets have them, all of them objects.
+    """Sample property vectors of objects `(B, O, 19)` in the layout of the datasets, without padding.
 
     Example:
-        >>> random_objects(2, 3)[..., 3:].sum(-1)  # four properties are one-hot, and each is there
+        >>> random_objects(2, 3)[..., 3:].sum(-1)  # four one-hot properties, and the presence
         tensor([[5., 5., 5.],
                 [5., 5., 5.]])
     """
@@ -58,48 +52,31 @@ def random_objects(batch_size: int, num_objects: int) -> Tensor:
 
 
 def run(params: SetPredictionBenchmarkParams) -> BenchmarkReport:
-    """Measure training steps (losses, gradients, clipping and the optimiser) beside the matching alone."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = choose_precision(params.precision, "auto")
-    model = SetPrediction.from_config(params.config).to(device)
+    """Time training steps (loss, gradients, clipping and optimiser), and the matching alone."""
+    runtime = Runtime.create(params.precision)
+    model = SetPrediction.from_config(params.config).to(runtime.device)
     p, size = model.params, model.params.resolution
-    images = torch.rand(params.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
-    objects = random_objects(params.batch_size, params.num_objects).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-6, fused=True)
+    images = torch.rand(params.batch_size, 3, size, size, device=runtime.device).to(memory_format=torch.channels_last)
+    objects = random_objects(params.batch_size, params.num_objects).to(runtime.device)
     with torch.no_grad():
-        pred = model.predict(images)
+        predictions = model.predict(images)
 
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=chosen == "bf16-mixed"):
-            loss = model.losses({"image": images, "objects": objects})["loss"]
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+    def loss() -> Tensor:
+        with runtime.autocast():
+            return model.losses({"image": images, "objects": objects})["loss"]
 
-    def match() -> None:
-        match_objects(pred, objects, p.coordinate_weight, p.property_loss)
-
-    ways = {"training step": step, "matching": match}
-    timings = time_in_turn({name: _work(way, params, device) for name, way in ways.items()}, params.repeats)
+    steps = {
+        "training step": training_step(model, loss),
+        "matching": lambda: match_objects(predictions, objects, p.coordinate_weight, p.property_loss),
+    }
+    workloads = {name: runtime.workload(step, params.num_steps, params.batch_size) for name, step in steps.items()}
+    timings = time_alternating(workloads, params.repeats)
     title = (
         f"set prediction, {p.num_slots} slots for {params.num_objects} objects, {size} x {size} pixels: "
-        f"{chosen} on {device.type}, {torch.get_num_threads()} threads"
+        f"{runtime.describe()}"
     )
-    report = BenchmarkReport(title, {**asdict(params), "precision": chosen})
+    report = BenchmarkReport(title, {**asdict(params), "precision": runtime.precision})
     report.add_times(timings)
     ratio = timings["training step"].over(timings["matching"])
-    report.ratios.append(Ratio("training step / matching", ratio, _BAR))
+    report.ratios.append(Ratio("training step / matching", ratio, _TARGET))
     return report
-
-
-def _work(way: Callable[[], None], params: SetPredictionBenchmarkParams, device: torch.device) -> Callable[[], int]:
-    def work() -> int:
-        for _ in range(params.num_steps):
-            way()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return params.num_steps * params.batch_size
-
-    way()  # the first allocates, and chooses kernels
-    return work

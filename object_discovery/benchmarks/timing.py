@@ -1,4 +1,4 @@
-"""Time several ways to do the same, in turn, so that what else the machine does falls on all of them."""
+"""Timing of workloads in alternation, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -7,65 +7,52 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from object_discovery.errors import check_argument
-
 
 class Timing(NamedTuple):
-    """How long one way took."""
+    """Durations of one workload."""
 
     seconds: list[float]
-    """Time of each repetition for one unit of work."""
+    """Duration of each repetition in seconds per unit of work."""
 
     @property
     def median(self) -> float:
-        """Median time in seconds."""
+        """Median duration in seconds."""
         return median(self.seconds)
 
     def over(self, other: Timing) -> float:
-        """Return how many times as long this way takes: the median over the repetitions, which are compared in pairs.
+        """Compute the ratio of this workload's duration to another's: the median of the repetitions' paired ratios.
 
         Example:
             >>> Timing([2.0, 8.0, 6.0]).over(Timing([1.0, 2.0, 2.0]))
             3.0
         """
-        return median(mine / its for mine, its in zip(self.seconds, other.seconds, strict=True))
+        return median(ours / theirs for ours, theirs in zip(self.seconds, other.seconds, strict=True))
 
 
-def check_precision(precision: str) -> None:
-    """Refuse a precision that a training step is not measured in.
-
-    Raises:
-        ValueError: If it is one.
-    """
-    check_argument(
-        precision in ("auto", "bf16-mixed", "32-true"), "precision", "auto, bf16-mixed or 32-true", precision
-    )
-
-
-def time_in_turn(ways: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, Timing]:
-    """Time each way once, then each again, and so on.
+def time_alternating(workloads: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, Timing]:
+    """Time each workload once, then each again, and so on.
 
     Args:
-        ways: What to time; each returns how many units of work it did.
+        workloads: The workloads; each returns the number of units of work that it did.
         repeats: Repetitions of each, at least 1.
 
     Returns:
-        The times for one unit of work of each way.
+        The duration of each workload per unit of work.
 
     Raises:
         ValueError: If `repeats` is below 1.
 
     Example:
-        >>> timings = time_in_turn({"nothing": lambda: 1}, repeats=3)
+        >>> timings = time_alternating({"nothing": lambda: 1}, repeats=3)
         >>> len(timings["nothing"].seconds)
         3
     """
     if repeats < 1:
         raise ValueError(f"Expected argument `repeats` to be at least 1, but got {repeats}")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for _ in range(repeats):
-        for name, way in ways.items():
+        for name, work in workloads.items():
             start = time.perf_counter()
-            units = way()
+            units = work()
             seconds[name].append((time.perf_counter() - start) / units)
     return {name: Timing(values) for name, values in seconds.items()}

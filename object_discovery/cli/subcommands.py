@@ -31,23 +31,44 @@ def dispatch(prog: str, description: str, table: Mapping[str, Subcommand], argv:
     Raises:
         SystemExit: With status 2 and one line, if there is no such subcommand; else as the subcommand ends.
     """
-    name, *rest = argv or ["--help"]
-    if name in ("-h", "--help"):
-        with one_line_errors():
-            print(_help(prog, description, table))
+    name = choose_subcommand(prog, description, {name: entry.description for name, entry in table.items()}, argv)
+    if name is None:
         return
-    if name not in table:
-        similar = difflib.get_close_matches(name, table, n=1)
-        hint = f": did you mean {similar[0]}?" if similar else ""
-        fail(f"Expected {prog} to be followed by one of {', '.join(table)}, but got {name!r}{hint}")
     module, function = table[name].target.split(":")
     with one_line_errors():  # Ctrl-C during the import
-        getattr(import_module(module), function)(rest)
+        getattr(import_module(module), function)(argv[1:])
 
 
-def _help(prog: str, description: str, table: Mapping[str, Subcommand]) -> str:
-    width = max(map(len, table))
-    lines = [f"  {name:<{width}}  {subcommand.description}" for name, subcommand in table.items()]
+def choose_subcommand(prog: str, description: str, descriptions: Mapping[str, str], argv: Sequence[str]) -> str | None:
+    """Return the subcommand that the first argument names, or print the help.
+
+    Args:
+        prog: The command, as the user types it.
+        description: What the command is for; `--help` shows it above the subcommands.
+        descriptions: What each subcommand does, in one line, by name.
+        argv: The arguments; without any, the help is printed.
+
+    Returns:
+        The name of the subcommand; None after the help.
+
+    Raises:
+        SystemExit: With status 2 and one line, if there is no such subcommand.
+    """
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        with one_line_errors():
+            print(_help(prog, description, descriptions))
+        return None
+    if name not in descriptions:
+        similar = difflib.get_close_matches(name, descriptions, n=1)
+        hint = f": did you mean {similar[0]}?" if similar else ""
+        fail(f"Expected {prog} to be followed by one of {', '.join(descriptions)}, but got {name!r}{hint}")
+    return name
+
+
+def _help(prog: str, description: str, descriptions: Mapping[str, str]) -> str:
+    width = max(map(len, descriptions))
+    lines = [f"  {name:<{width}}  {text}" for name, text in descriptions.items()]
     return "\n".join(
         [f"usage: {prog} COMMAND ...", "", description, "", *lines, "", f"`{prog} COMMAND --help` shows its flags."]
     )

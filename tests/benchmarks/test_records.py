@@ -8,11 +8,11 @@ from object_discovery.data.conversion.tfrecord import read_records
 from tests.data.tfrecord_writer import example, example_class
 
 
-def test_records_are_as_published(tmp_path: Path) -> None:
+def test_records_are_in_the_published_format(tmp_path: Path) -> None:
     write_records(tmp_path / "a.tfrecords", 2, seed=3)
     records = list(read_records(tmp_path / "a.tfrecords"))
     scenes = list(generate_features(2, seed=3))
-    message: Any = example_class()  # Google's protobuf is the oracle
+    message: Any = example_class()  # protobuf is the oracle
     for record, features in zip(records, scenes, strict=True):
         read = message.FromString(record.data).features.feature
         assert set(read) == features.keys()
@@ -25,7 +25,7 @@ def test_records_are_as_published(tmp_path: Path) -> None:
     assert (scenes[0]["image"] != scenes[1]["image"]).any()
 
 
-def test_entities_cover_the_frame_once() -> None:
+def test_masks_partition_the_image() -> None:
     (features,) = generate_features(1)
     masks = features["mask"]
     assert masks.shape == (11, 240, 320, 1)

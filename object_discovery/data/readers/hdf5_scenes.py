@@ -208,7 +208,8 @@ def _find_entity_axis(row: tuple[int, ...], frame: tuple[int, int]) -> int | Non
 
 def _count_objects(pixels: NDArray[np.int32]) -> NDArray[np.int64]:
     """Count the labels from 1 on that have a pixel, given the number of pixels of each label, `(N, E)`."""
-    return np.asarray((pixels[:, 1:] > 0).sum(axis=1), np.int64)
+    counts: NDArray[np.int64] = np.sum(pixels[:, 1:] > 0, axis=1, dtype=np.int64)
+    return counts
 
 
 class SceneFile(SceneSource):

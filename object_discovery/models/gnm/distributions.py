@@ -1,4 +1,4 @@
-"""The two kinds of distribution that the latents have: diagonal Gaussians, and relaxed Bernoulli variables."""
+"""Distributions of the latents: diagonal Gaussians and relaxed Bernoulli variables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STD_FLOOR = 1e-4
-"""Added to every standard deviation, so that none vanishes and makes a loss infinite."""
+"""Added to every standard deviation, so that no KL divergence or density becomes infinite."""
 
 
 class Gaussian(NamedTuple):
-    """A Gaussian with independent entries, in float32.
+    """A diagonal Gaussian, in float32.
 
     Example:
         >>> Gaussian(torch.ones(3), torch.ones(3)).kl(0.0, 1.0)
@@ -27,35 +27,36 @@ class Gaussian(NamedTuple):
     """Standard deviations, `(..., D)`, positive."""
 
     @classmethod
-    def of(cls, raw: Tensor) -> Gaussian:
-        """Make one of a network's output `(..., 2 D)`: means, and what softplus turns into standard deviations."""
+    def from_raw(cls, raw: Tensor) -> Gaussian:
+        """Build a Gaussian from a layer's output `(..., 2 D)`: means, and standard deviations before the softplus."""
         mean, std = raw.float().chunk(2, dim=-1)
         return cls(mean, F.softplus(std) + STD_FLOOR)
 
-    def sample(self, noise: float = 1.0) -> Tensor:
-        """Draw a sample `(..., D)` that is differentiable; with `noise` below 1 it lies nearer to the mean."""
-        return self.mean + noise * self.std * torch.randn_like(self.mean)
+    def rsample(self, noise_scale: float = 1.0) -> Tensor:
+        """Sample `(..., D)` by reparameterisation; `noise_scale` multiplies the standard deviation."""
+        return self.mean + noise_scale * self.std * torch.randn_like(self.mean)
 
     def kl(self, mean: Tensor | float, std: Tensor | float) -> Tensor:
-        """Return the KL divergence of each entry from that of another Gaussian, `(..., D)`."""
+        """Compute the KL divergence to another Gaussian elementwise, `(..., D)`."""
         ratio = self.std / std
         return 0.5 * (ratio.square() + ((self.mean - mean) / std).square() - 1) - ratio.log()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the logarithm of the density of each entry, `(..., D)`."""
+        """Compute the log density elementwise, `(..., D)`."""
         error = (value - self.mean) / self.std
         return -0.5 * (error.square() + math.log(2 * math.pi)) - self.std.log()
 
 
 def relaxed_bernoulli(logits: Tensor, tau: float) -> Tensor:
-    """Draw samples in (0, 1) that are differentiable, and the nearer to 0 or 1 the lower the temperature.
+    """Sample relaxed Bernoulli variables (binary Concrete) by reparameterisation.
 
     Args:
-        logits: Log-odds, any shape.
-        tau: Temperature, above 0. Whatever it is, a sample is above one half with the probability of a 1.
+        logits: Logits, any shape.
+        tau: Temperature, above 0; the lower, the closer samples are to 0 or 1. At any temperature a sample exceeds 0.5
+            with probability sigmoid(logit).
 
     Returns:
-        Samples of the same shape, float32.
+        Samples in (0, 1), of the same shape, float32.
 
     Reference:
         Maddison et al., The Concrete Distribution, ICLR 2017, arXiv 1611.00712.
@@ -69,29 +70,29 @@ def relaxed_bernoulli(logits: Tensor, tau: float) -> Tensor:
 
 
 def bernoulli_kl(logits: Tensor, other: Tensor | float) -> Tensor:
-    """Return the KL divergence of Bernoulli variables from others; never infinite or NaN for finite log-odds.
+    """Compute the KL divergence between Bernoulli variables elementwise; finite for finite logits.
 
     Args:
-        logits: Log-odds, any shape.
-        other: Log-odds of the others, of a shape that fits, or one number.
+        logits: Logits of the first distribution, any shape.
+        other: Logits of the second, of a broadcastable shape, or one number.
 
     Returns:
-        Divergences, float32.
+        KL divergences in nats, float32.
 
     Example:
         >>> bernoulli_kl(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 2.0]))
         tensor([0., 0.])
     """
     logits = logits.float()
-    other = torch.as_tensor(other, dtype=torch.float32)  # one number stays on the CPU, which all devices accept
-    chance = logits.sigmoid()
-    ones = F.logsigmoid(logits) - F.logsigmoid(other)
-    zeros = F.logsigmoid(-logits) - F.logsigmoid(-other)
-    return chance * ones + (1 - chance) * zeros
+    other = torch.as_tensor(other, dtype=torch.float32)  # a CPU scalar, which broadcasts on every device
+    probability = logits.sigmoid()
+    log_ratio_one = F.logsigmoid(logits) - F.logsigmoid(other)
+    log_ratio_zero = F.logsigmoid(-logits) - F.logsigmoid(-other)
+    return probability * log_ratio_one + (1 - probability) * log_ratio_zero
 
 
 def straight_through_clamp(values: Tensor, low: float, high: float) -> Tensor:
-    """Clamp values, and let the gradient through as if nothing were clamped.
+    """Clamp values in the forward pass; the backward pass is the identity (straight-through estimator).
 
     Example:
         >>> values = torch.tensor([-1.0, 0.5, 3.0], requires_grad=True)

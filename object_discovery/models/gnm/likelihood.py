@@ -1,4 +1,4 @@
-"""Importance sampling: what a sample of the latents says about the density of an image."""
+"""Importance weights for the estimate of the log-likelihood."""
 
 from __future__ import annotations
 
@@ -6,51 +6,53 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from object_discovery.models.gnm.distributions import Gaussian
-from object_discovery.models.gnm.local_latents import ObjectDistribution, Objects
-from object_discovery.models.gnm.prior import GlobalLatent
+from object_discovery.models.gnm.local_latents import ObjectDistribution, ObjectLatents
+from object_discovery.models.gnm.struct_draw import GlobalLatent
 
 
-def log_prob(distribution: ObjectDistribution, objects: Objects) -> Tensor:
-    """Return the logarithm of the density of objects whose presence is 0 or 1, `(B,)`.
+def log_prob(distribution: ObjectDistribution, objects: ObjectLatents) -> Tensor:
+    """Compute the joint log density of all object latents of an image, with z_pres in {0, 1}; `(B,)`.
 
     Example:
         >>> import torch
-        >>> none = Gaussian(torch.zeros(1, 2, 0), torch.ones(1, 2, 0))
-        >>> chances = ObjectDistribution(torch.tensor([[0.0, 20.0]]), none, none, none)
-        >>> log_prob(chances, Objects(torch.tensor([[0.0, 1.0]]), none.mean, none.mean, none.mean)).exp()
+        >>> empty = Gaussian(torch.zeros(1, 2, 0), torch.ones(1, 2, 0))
+        >>> distribution = ObjectDistribution(torch.tensor([[0.0, 20.0]]), empty, empty, empty)
+        >>> objects = ObjectLatents(torch.tensor([[0.0, 1.0]]), empty.mean, empty.mean, empty.mean)
+        >>> log_prob(distribution, objects).exp()
         tensor([0.5000])
     """
-    there = -F.binary_cross_entropy_with_logits(distribution.presence, objects.presence, reduction="none").sum(1)
+    bce = F.binary_cross_entropy_with_logits(distribution.presence, objects.presence, reduction="none")
     gaussians = zip(distribution[1:], objects[1:], strict=True)
-    return there + sum(total_log_prob(gaussian, value) for gaussian, value in gaussians)
+    return -bce.sum(1) + sum(total_log_prob(gaussian, value) for gaussian, value in gaussians)
 
 
 def total_log_prob(gaussian: Gaussian, value: Tensor) -> Tensor:
-    """Return the logarithm of the density of all entries together, `(B,)`."""
+    """Compute the joint log density of all entries of an image, `(B,)`."""
     return gaussian.log_prob(value).flatten(1).sum(1)
 
 
-def log_ratio(
-    objects: Objects,
-    inferred: ObjectDistribution,
-    expected: ObjectDistribution,
+def log_prior_posterior_ratio(
+    objects: ObjectLatents,
+    posterior: ObjectDistribution,
+    prior: ObjectDistribution,
     background: Tensor,
-    inferred_background: Gaussian,
-    expected_background: Gaussian,
-    latent: GlobalLatent,
+    background_posterior: Gaussian,
+    background_prior: Gaussian,
+    global_latent: GlobalLatent,
 ) -> Tensor:
-    """Return how much more probable latents are under the prior than under the posterior, `(B,)`, in nats.
+    """Compute log p(z) - log q(z | x) of sampled latents, `(B,)`, in nats.
 
     Args:
-        objects: The objects drawn, whose presence is 0 or 1.
-        inferred: Their posterior.
-        expected: Their prior given the global latent.
-        background: The background's latent drawn.
-        inferred_background: Its posterior.
-        expected_background: Its prior given the global latent.
-        latent: The global latent drawn, with its posterior and prior.
+        objects: Sampled object latents, with z_pres in {0, 1}.
+        posterior: q(z_s | x).
+        prior: p(z_s | z_g).
+        background: Sampled z_bg.
+        background_posterior: q(z_bg | x).
+        background_prior: p(z_bg | z_g).
+        global_latent: Sampled z_g with its posterior and prior.
     """
-    prior = log_prob(expected, objects) + total_log_prob(expected_background, background)
-    posterior = log_prob(inferred, objects) + total_log_prob(inferred_background, background)
-    of_latent = total_log_prob(latent.prior, latent.samples) - total_log_prob(latent.posterior, latent.samples)
-    return prior - posterior + of_latent
+    log_prior = log_prob(prior, objects) + total_log_prob(background_prior, background)
+    log_posterior = log_prob(posterior, objects) + total_log_prob(background_posterior, background)
+    samples = global_latent.samples
+    log_global_ratio = total_log_prob(global_latent.prior, samples) - total_log_prob(global_latent.posterior, samples)
+    return log_prior - log_posterior + log_global_ratio

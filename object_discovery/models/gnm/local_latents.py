@@ -1,4 +1,4 @@
-"""What each cell of the grid says about its object: whether there is one, where, how deep, and what."""
+"""Local latents z_s of the objects: z_pres, z_where, z_depth and z_what of each cell of the grid."""
 
 from __future__ import annotations
 
@@ -8,86 +8,87 @@ import torch
 from torch import Tensor, nn
 
 from object_discovery.models.gnm.blocks import GridNorm
-from object_discovery.models.gnm.cluster_init import Seeds
+from object_discovery.models.gnm.cluster_init import ObjectProposals
 from object_discovery.models.gnm.distributions import Gaussian, relaxed_bernoulli
 
-_LEAN = 1.0  # what seeds add to or take from the presence, before its bound
+_PROPOSAL_LOGIT = 1.0  # added to z_pres's raw logit in cells with a proposal, subtracted in the others
 
 
-class Objects(NamedTuple):
-    """The latents of the objects in N cells of B images."""
+class ObjectLatents(NamedTuple):
+    """Values of the object latents in N cells of B images."""
 
     presence: Tensor
-    """How much an object is there, `(B, N)`, in [0, 1]."""
+    """z_pres: presence, `(B, N)`, in [0, 1]."""
     where: Tensor
-    """Logit of its scale, logarithm of its ratio of height to width, and its shift, `(B, N, 4)`."""
+    """z_where: logit of the scale, log of the aspect ratio height / width, and raw x and y shift, `(B, N, 4)`."""
     depth: Tensor
-    """How far away it is, `(B, N, 1)`."""
+    """z_depth, `(B, N, 1)`; objects with a smaller value occlude those with a larger one."""
     what: Tensor
-    """What it looks like, `(B, N, D)`."""
+    """z_what: appearance, `(B, N, D)`."""
 
 
 class ObjectDistribution(NamedTuple):
-    """The distributions of `Objects`."""
+    """Distribution of the object latents: posterior q(z_s | x) or prior p(z_s | z_g)."""
 
     presence: Tensor
-    """Log-odds, `(B, N)`."""
+    """Logits of z_pres, `(B, N)`."""
     where: Gaussian
-    """Of `Objects.where`."""
+    """Distribution of z_where."""
     depth: Gaussian
-    """Of `Objects.depth`."""
+    """Distribution of z_depth."""
     what: Gaussian
-    """Of `Objects.what`."""
+    """Distribution of z_what."""
 
-    def sample(self, tau: float, noise: float = 1.0) -> Objects:
-        """Draw differentiable samples; the presence is relaxed with temperature `tau`; `noise` scales the others'."""
+    def rsample(self, tau: float, noise_scale: float = 1.0) -> ObjectLatents:
+        """Sample by reparameterisation: relaxed z_pres at temperature `tau`, Gaussians with scaled noise."""
         presence = relaxed_bernoulli(self.presence, tau)
-        return Objects(presence, self.where.sample(noise), self.depth.sample(noise), self.what.sample(noise))
+        where, depth, what = (gaussian.rsample(noise_scale) for gaussian in (self.where, self.depth, self.what))
+        return ObjectLatents(presence, where, depth, what)
 
-    def draw(self) -> Objects:
-        """Draw samples, whose presence is 0 or 1."""
-        return self.sample(tau=1.0)._replace(presence=torch.bernoulli(self.presence.sigmoid()))
+    def sample(self) -> ObjectLatents:
+        """Sample with z_pres in {0, 1}."""
+        return self.rsample(tau=1.0)._replace(presence=torch.bernoulli(self.presence.sigmoid()))
 
-    def mode(self) -> Objects:
-        """Return the most probable latents, whose presence is 0 or 1."""
-        return Objects((self.presence > 0).float(), self.where.mean, self.depth.mean, self.what.mean)
+    def mode(self) -> ObjectLatents:
+        """Return the mode, with z_pres in {0, 1}."""
+        return ObjectLatents((self.presence > 0).float(), self.where.mean, self.depth.mean, self.what.mean)
 
 
-def place(where: Tensor, grid: int) -> Tensor:
-    """Turn where objects are into boxes.
+def where_to_boxes(where: Tensor, grid: int) -> Tensor:
+    """Convert z_where to bounding boxes.
 
     Args:
-        where: `(..., N, 4)`, see `Objects`.
-        grid: G; there are N = G x G cells, in rows from the top left.
+        where: z_where, `(..., N, 4)`, see `ObjectLatents`.
+        grid: G; there are N = G x G cells in row-major order.
 
     Returns:
-        Width and height as shares of the image's, and the centre x, y, which runs from -1 to 1 over the image and lies
-        within a cell's size of the centre of its cell: `(..., N, 4)`.
+        Boxes `(..., N, 4)`: width and height as fractions of the image, then the centre x, y in [-1, 1] over the image,
+        at most one cell away from the centre of the box's cell.
 
     Example:
-        >>> place(torch.zeros(1, 4, 4), grid=2)[0]
+        >>> where_to_boxes(torch.zeros(1, 4, 4), grid=2)[0]
         tensor([[ 0.5000,  0.5000, -0.5000, -0.5000],
                 [ 0.5000,  0.5000,  0.5000, -0.5000],
                 [ 0.5000,  0.5000, -0.5000,  0.5000],
                 [ 0.5000,  0.5000,  0.5000,  0.5000]])
     """
-    scale, half_ratio = where[..., 0].sigmoid(), (where[..., 1] / 2).exp()
+    scale, sqrt_ratio = where[..., 0].sigmoid(), (where[..., 1] / 2).exp()
     rows, columns = torch.meshgrid(*(torch.arange(grid, device=where.device),) * 2, indexing="ij")
     cells = torch.stack([columns, rows], -1).flatten(0, 1)
     centre = 2 / grid * (cells + 0.5 + where[..., 2:].tanh()) - 1
-    return torch.cat([torch.stack([scale / half_ratio, scale * half_ratio], -1), centre], -1)
+    return torch.cat([torch.stack([scale / sqrt_ratio, scale * sqrt_ratio], -1), centre], -1)
 
 
 class ObjectHead(nn.Module):
-    """Read the distributions of the objects from the features of the cells.
+    """Head that maps cell features to the distributions of the object latents.
 
-    The model has one such head, for the posterior and, from the features that the global latent becomes, the prior.
+    One head serves both the posterior, on features of the image encoder, and the prior, on features decoded from z_g.
 
     Args:
         channels: Channels of the features, C.
-        what_size: Size of `Objects.what`, D.
-        presence_bound: Largest log-odds of the presence, at which its gradient vanishes.
-        scale: Logit of the size that objects begin with.
+        what_size: Size of z_what, D.
+        presence_bound: Bound of the logits of z_pres, `presence_bound * tanh(raw)`; the gradient vanishes near it.
+        scale: Initial mean of the logit of the scale.
 
     Example:
         >>> ObjectHead(8, what_size=3)(torch.rand(2, 4, 8)).what.mean.shape
@@ -107,25 +108,28 @@ class ObjectHead(nn.Module):
         self.what = nn.Linear(channels, 2 * what_size)
         nn.init.uniform_(self.where.weight, -0.01, 0.01)
         with torch.no_grad():
-            self.where.bias.copy_(torch.tensor([scale, 0, 0, 0, 0, 0, 0, 0]))  # objects begin small
+            self.where.bias.copy_(torch.tensor([scale, 0, 0, 0, 0, 0, 0, 0]))  # initial boxes are small
 
-    def forward(self, features: Tensor, reach: float = 1.0, seeds: Seeds | None = None) -> ObjectDistribution:
-        """Read the objects of cells.
+    def forward(
+        self, features: Tensor, bound_fraction: float = 1.0, proposals: ObjectProposals | None = None
+    ) -> ObjectDistribution:
+        """Compute the distributions of the object latents.
 
         Args:
-            features: `(B, N, C)`.
-            reach: The share of their bound that the log-odds of the presence reach.
-            seeds: Where objects are to begin; what is read corrects them. None: nothing is known.
+            features: Cell features, `(B, N, C)`.
+            bound_fraction: Factor on the bound of the logits of z_pres, in [0, 1].
+            proposals: Initial estimates of z_pres and z_where, to which the head adds corrections. None: no proposals.
         """
         features = self.layers(features)
-        presence, where = self.presence(features).squeeze(-1).float(), Gaussian.of(self.where(features))
-        if seeds is not None:
-            presence = presence + _LEAN * (2.0 * seeds.there - 1)
-            begin = torch.stack([seeds.where[..., 0] - self.scale * seeds.there, *seeds.where[..., 1:].unbind(-1)], -1)
-            where = where._replace(mean=where.mean + begin)
+        presence, where = self.presence(features).squeeze(-1).float(), Gaussian.from_raw(self.where(features))
+        if proposals is not None:
+            presence = presence + _PROPOSAL_LOGIT * (2.0 * proposals.valid - 1)
+            scale_offset = proposals.where[..., 0] - self.scale * proposals.valid  # the bias already adds self.scale
+            offset = torch.stack([scale_offset, *proposals.where[..., 1:].unbind(-1)], -1)
+            where = where._replace(mean=where.mean + offset)
         return ObjectDistribution(
-            reach * self.presence_bound * presence.tanh(),
+            bound_fraction * self.presence_bound * presence.tanh(),
             where,
-            Gaussian.of(self.depth(features)),
-            Gaussian.of(self.what(features)),
+            Gaussian.from_raw(self.depth(features)),
+            Gaussian.from_raw(self.what(features)),
         )

@@ -1,6 +1,6 @@
-"""The objective: what the image costs given the latents, and what the latents cost; and how the weights change.
+"""Training objective: reconstruction and KL terms, and the schedules of their weights.
 
-All values are sums over pixels, cells and entries, in nats, one for each image.
+All terms are sums over pixels, cells and dimensions, in nats, one value for each image.
 """
 
 from __future__ import annotations
@@ -12,186 +12,195 @@ import torch
 from torch import Tensor
 
 from object_discovery.models.gnm.distributions import Gaussian, bernoulli_kl
-from object_discovery.models.gnm.local_latents import ObjectDistribution, Objects
-from object_discovery.models.gnm.prior import GlobalLatent
+from object_discovery.models.gnm.local_latents import ObjectDistribution, ObjectLatents
+from object_discovery.models.gnm.struct_draw import GlobalLatent
 from object_discovery.params import GNMParams
 from object_discovery.schedules import linear_anneal
 
-LEAST_PRESENCE = 1e-5
-"""The least that the auxiliary terms of an object are weighted with."""
-_COVERED = 0.9
+MIN_PRESENCE_WEIGHT = 1e-5
+"""Lower bound of z_pres where it weights the auxiliary KL terms."""
+_FORCED_ALPHA = 0.9
 _WHERE_STDS = (0.3, 1.0, 1.0)
 
 
 class ScheduleValues(NamedTuple):
-    """Everything that changes in the course of training, at one step."""
+    """Values of all schedules at one training step."""
 
     tau: float
-    """Temperature of the relaxed presence."""
-    global_kl: float
-    """Weight of the divergence of the global latent."""
+    """Temperature of the relaxed z_pres."""
+    global_kl_weight: float
+    """Weight of the KL of z_g."""
     presence_prior: float
-    """Probability of an object in a cell, in the auxiliary prior."""
-    where: float
-    """Weight of the auxiliary divergence of where objects are."""
-    background: float
-    """Weight of the auxiliary divergence of the background."""
-    noise: float
-    """How much of the noise of the latents there is, but for the presence."""
-    latents: float
-    """Weight of all divergences but those of the presence and the background from the auxiliary prior."""
-    reach: float
-    """Share of their bound that the log-odds of the presence reach."""
-    alone: bool
-    """Whether the background is trained alone, in the first steps."""
-    coverage: float | None
-    """How much of the background is hidden everywhere, in the first steps; None: where objects are."""
+    """Probability of an object in a cell in the auxiliary prior."""
+    where_weight: float
+    """Weight of the auxiliary KL of z_where."""
+    background_weight: float
+    """Weight of the auxiliary KL of z_bg."""
+    noise_scale: float
+    """Factor on the noise of the Gaussian object and background latents, in [0, 1]."""
+    kl_weight: float
+    """Weight of all KL terms except the auxiliary ones of z_pres and z_bg."""
+    bound_fraction: float
+    """Factor on the bound of the logits of z_pres, in [0, 1]."""
+    background_only: bool
+    """Whether the background is trained without objects, at the start."""
+    forced_alpha: float | None
+    """Total alpha that is forced in every pixel, at the start. None: that of the objects."""
 
 
-def weights_at(params: GNMParams, step: int) -> ScheduleValues:
-    """Return the weights at a step.
+def schedule_values(params: GNMParams, step: int) -> ScheduleValues:
+    """Evaluate all schedules at a training step.
 
-    As published, the presence prior and the forced coverage run one step ahead of the rest, and the coverage is not
-    forced at step 0 of the published count, which nothing here reaches.
+    As published, the presence prior and the forced alpha run one step ahead of the rest. (The published alpha is not
+    forced at step 0 of its count, a step that does not occur here.)
 
     Args:
-        params: The hyperparameters, of which each schedule is `[start, end, first step, last step]`.
-        step: Steps done.
+        params: The hyperparameters; each schedule is `[start, end, first step, last step]`.
+        step: Training steps completed.
 
     Example:
-        >>> weights_at(GNMParams(tau=[1.0, 0.5, 1000, 20_000]), 10_500).tau
+        >>> schedule_values(GNMParams(tau=[1.0, 0.5, 1000, 20_000]), 10_500).tau
         0.75
     """
     return ScheduleValues(
-        linear_anneal(step, *params.tau),
-        linear_anneal(step, *params.global_weight),
-        linear_anneal(step + 1, *params.presence_prior),
-        linear_anneal(step, *params.where_weight),
-        linear_anneal(step, *params.background_weight),
-        linear_anneal(step, *params.latent_noise),
-        linear_anneal(step, *params.latent_weight),
-        linear_anneal(step, *params.presence_reach),
-        step < params.background_steps,
-        _COVERED if step + 1 < params.covered_steps else None,
+        tau=linear_anneal(step, *params.tau),
+        global_kl_weight=linear_anneal(step, *params.global_weight),
+        presence_prior=linear_anneal(step + 1, *params.presence_prior),
+        where_weight=linear_anneal(step, *params.where_weight),
+        background_weight=linear_anneal(step, *params.background_weight),
+        noise_scale=linear_anneal(step, *params.latent_noise),
+        kl_weight=linear_anneal(step, *params.latent_weight),
+        bound_fraction=linear_anneal(step, *params.presence_reach),
+        background_only=step < params.background_steps,
+        forced_alpha=_FORCED_ALPHA if step + 1 < params.covered_steps else None,
     )
 
 
-def negative_log_likelihood(image: Tensor, target: Tensor, sigma: float) -> Tensor:
-    """Return minus the logarithm of the Gaussian density of images around others, `(B,)`.
+def negative_log_likelihood(reconstruction: Tensor, target: Tensor, sigma: float) -> Tensor:
+    """Compute the Gaussian negative log-likelihood of images, `(B,)`.
+
+    Args:
+        reconstruction: Means, `(B, 3, H, W)`.
+        target: Images of the same shape.
+        sigma: Standard deviation of every colour.
 
     Example:
         >>> negative_log_likelihood(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), sigma=1.0) / 12
         tensor([0.9189])
     """
     constant = target[0].numel() * (math.log(sigma) + 0.5 * math.log(2 * math.pi))
-    return (image.float() - target.float()).square().flatten(1).sum(1) / (2 * sigma**2) + constant
+    return (reconstruction.float() - target.float()).square().flatten(1).sum(1) / (2 * sigma**2) + constant
 
 
-def robust_cost(image: Tensor, target: Tensor, sigma: float, margin: float, *, bounded: bool = True) -> Tensor:
-    """Return the cost of images by which some pixels may be quite wrong, `(B,)`: those that show objects.
+def robust_reconstruction_loss(
+    reconstruction: Tensor, target: Tensor, sigma: float, margin: float, *, bounded: bool = True
+) -> Tensor:
+    """Compute a robust reconstruction loss, `(B,)`, for a background that is occluded by objects in some pixels.
 
-    Near the target it is that of the Gaussian density, without its constant.
+    For errors far below `margin` it equals the Gaussian negative log-likelihood without its constant.
 
     Args:
-        image: `(B, 3, H, W)`.
-        target: Of the same shape.
-        sigma: Standard deviation of colours.
-        margin: Difference of colours at which the cost bends.
-        bounded: The cost of a pixel rises to a bound (Geman-McClure), not on along a straight line (Charbonnier).
+        reconstruction: `(B, 3, H, W)`.
+        target: Images of the same shape.
+        sigma: Standard deviation of every colour.
+        margin: Colour difference beyond which errors count as outliers.
+        bounded: Use the Geman-McClure loss, which is bounded; otherwise Charbonnier's, which grows linearly.
 
     Example:
-        >>> costs = [robust_cost(torch.full((1, 3, 2, 2), x), torch.zeros(1, 3, 2, 2), 1.0, 0.1) for x in (0.5, 1.0)]
-        >>> (costs[1] / costs[0]).item() < 1.1
+        >>> target = torch.zeros(1, 3, 2, 2)
+        >>> losses = [robust_reconstruction_loss(torch.full_like(target, x), target, 1.0, 0.1) for x in (0.5, 1.0)]
+        >>> (losses[1] / losses[0]).item() < 1.1
         True
     """
-    square = (image.float() - target.float()).square()
-    bent = square / (1 + square / margin**2) if bounded else 2 * margin * ((square + margin**2).sqrt() - margin)
-    return bent.flatten(1).sum(1) / (2 * sigma**2)
+    square = (reconstruction.float() - target.float()).square()
+    loss = square / (1 + square / margin**2) if bounded else 2 * margin * ((square + margin**2).sqrt() - margin)
+    return loss.flatten(1).sum(1) / (2 * sigma**2)
 
 
-def divergences(
-    objects: ObjectDistribution,
-    expected: ObjectDistribution,
-    background: Gaussian,
-    expected_background: Gaussian,
-    latent: GlobalLatent,
+def kl_terms(
+    posterior: ObjectDistribution,
+    prior: ObjectDistribution,
+    background_posterior: Gaussian,
+    background_prior: Gaussian,
+    global_latent: GlobalLatent,
 ) -> dict[str, Tensor]:
-    """Return the KL divergences of the posterior from the prior; the ELBO is minus their sum and the image's cost.
+    """Compute the KL terms of the ELBO.
 
     Args:
-        objects: Posterior of the objects.
-        expected: Their prior given the global latent.
-        background: Posterior of the background.
-        expected_background: Its prior given the global latent.
-        latent: The global latent.
+        posterior: q(z_s | x).
+        prior: p(z_s | z_g).
+        background_posterior: q(z_bg | x).
+        background_prior: p(z_bg | z_g).
+        global_latent: Sampled z_g with its posterior and prior.
 
     Returns:
-        `(B,)` by the part's name.
+        KL divergences `(B,)` by term.
     """
     return {
-        "kl_presence": bernoulli_kl(objects.presence, expected.presence).sum(1),
-        "kl_where": _total(objects.where.kl(*expected.where)),
-        "kl_depth": _total(objects.depth.kl(*expected.depth)),
-        "kl_what": _total(objects.what.kl(*expected.what)),
-        "kl_background": _total(background.kl(*expected_background)),
-        "kl_global": _total(latent.posterior.kl(*latent.prior)),
+        "kl_presence": bernoulli_kl(posterior.presence, prior.presence).sum(1),
+        "kl_where": _sum_per_image(posterior.where.kl(*prior.where)),
+        "kl_depth": _sum_per_image(posterior.depth.kl(*prior.depth)),
+        "kl_what": _sum_per_image(posterior.what.kl(*prior.what)),
+        "kl_background": _sum_per_image(background_posterior.kl(*background_prior)),
+        "kl_global": _sum_per_image(global_latent.posterior.kl(*global_latent.prior)),
     }
 
 
-def auxiliary_divergences(
-    objects: ObjectDistribution,
-    drawn: Objects,
-    background: Gaussian,
+def auxiliary_kl_terms(
+    posterior: ObjectDistribution,
+    samples: ObjectLatents,
+    background_posterior: Gaussian,
     presence_prior: float,
     scale_prior: float,
     scale_std: float = 0.1,
 ) -> dict[str, Tensor]:
-    """Return the KL divergences of the posterior from fixed priors, which keep objects few, small and in their cells.
+    """Compute the auxiliary KL terms to fixed priors, which keep objects few, small and close to their cells.
 
-    Those of where, depth and what count as far as the object is there, so that the gradient reaches its presence.
+    The terms of z_where, z_depth and z_what are weighted by the sampled z_pres, which receives a gradient from them.
 
     Args:
-        objects: Posterior of the objects.
-        drawn: What was drawn from it.
-        background: Posterior of the background.
-        presence_prior: Expected probability of an object in a cell.
-        scale_prior: Expected logit of an object's scale.
-        scale_std: Its standard deviation.
+        posterior: q(z_s | x).
+        samples: Samples from it.
+        background_posterior: q(z_bg | x).
+        presence_prior: Prior probability of an object in a cell.
+        scale_prior: Prior mean of the logit of the scale.
+        scale_std: Prior standard deviation of the logit of the scale.
 
     Returns:
-        `(B,)` by the part's name.
+        KL divergences `(B,)` by term.
     """
-    there = drawn.presence.clamp_min(LEAST_PRESENCE)
-    chance = math.log(presence_prior) - math.log1p(-presence_prior)
+    weights = samples.presence.clamp_min(MIN_PRESENCE_WEIGHT)
+    prior_logit = math.log(presence_prior) - math.log1p(-presence_prior)
     return {
-        "aux_presence": bernoulli_kl(objects.presence, chance).sum(1),
-        "aux_where": (_where_divergence(objects.where, scale_prior, scale_std) * there).sum(1),
-        "aux_depth": (objects.depth.kl(0.0, 1.0).sum(-1) * there).sum(1),
-        "aux_what": (objects.what.kl(0.0, 1.0).sum(-1) * there).sum(1),
-        "aux_background": _total(background.kl(0.0, 1.0)),
+        "aux_presence": bernoulli_kl(posterior.presence, prior_logit).sum(1),
+        "aux_where": (_where_kl(posterior.where, scale_prior, scale_std) * weights).sum(1),
+        "aux_depth": (posterior.depth.kl(0.0, 1.0).sum(-1) * weights).sum(1),
+        "aux_what": (posterior.what.kl(0.0, 1.0).sum(-1) * weights).sum(1),
+        "aux_background": _sum_per_image(background_posterior.kl(0.0, 1.0)),
     }
 
 
-def loss(parts: dict[str, Tensor], weights: ScheduleValues) -> Tensor:
-    """Add up the cost of the image and all divergences with their weights, `(B,)`."""
-    fixed = ("nll", "background_nll", "aux_presence")
-    factors = {name: 1.0 if name in fixed else weights.latents for name in parts}
-    factors |= {"kl_global": weights.global_kl * weights.latents, "aux_where": weights.where * weights.latents}
-    factors["aux_background"] = weights.background
-    return torch.stack([value * factors[name] for name, value in parts.items()]).sum(0)
+def weighted_loss(terms: dict[str, Tensor], schedule: ScheduleValues) -> Tensor:
+    """Sum the reconstruction and KL terms with their weights, `(B,)`."""
+    unweighted = ("nll", "background_nll", "aux_presence")
+    weights = {name: 1.0 if name in unweighted else schedule.kl_weight for name in terms}
+    weights["kl_global"] = schedule.global_kl_weight * schedule.kl_weight
+    weights["aux_where"] = schedule.where_weight * schedule.kl_weight
+    weights["aux_background"] = schedule.background_weight
+    return torch.stack([value * weights[name] for name, value in terms.items()]).sum(0)
 
 
-def elbo(parts: dict[str, Tensor]) -> Tensor:
-    """Add up the cost of the image and the divergences from the model's own prior, and turn the sign, `(B,)`."""
-    return -torch.stack([value for name, value in parts.items() if not name.startswith(("aux_", "background_"))]).sum(0)
+def elbo(terms: dict[str, Tensor]) -> Tensor:
+    """Compute the ELBO from its unweighted terms, without the auxiliary and background terms, `(B,)`."""
+    return -torch.stack([value for name, value in terms.items() if not name.startswith(("aux_", "background_"))]).sum(0)
 
 
-def _where_divergence(where: Gaussian, scale_prior: float, scale_std: float) -> Tensor:
-    """Return the divergence of each object's `where` from its fixed prior, `(B, N)`."""
-    means = (scale_prior, 0.0, 0.0, 0.0)  # numbers rather than a tensor, which would have to be sent to the device
+def _where_kl(where: Gaussian, scale_prior: float, scale_std: float) -> Tensor:
+    """Compute the KL of z_where to its fixed prior, `(B, N)`."""
+    means = (scale_prior, 0.0, 0.0, 0.0)  # numbers, since a tensor would have to be copied to the device
     entries = zip(where.mean.unbind(-1), where.std.unbind(-1), means, (scale_std, *_WHERE_STDS), strict=True)
     return torch.stack([Gaussian(mean, std).kl(*prior) for mean, std, *prior in entries]).sum(0)
 
 
-def _total(values: Tensor) -> Tensor:
+def _sum_per_image(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1)

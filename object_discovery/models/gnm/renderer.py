@@ -1,6 +1,6 @@
-"""The renderer: objects are painted, put in their places, and laid over each other and the background by depth.
+"""Renderer: glimpse decoder, spatial transform of the glimpses, and compositing by depth over the background.
 
-Letters: B images, N objects each, H W pixels of the image, g the height and width of a glimpse.
+Shapes: B images, N objects each, M = B N glimpses, H W pixels of the image, g height and width of a glimpse.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from object_discovery.models.gnm.blocks import UpBlock
 from object_discovery.models.gnm.distributions import straight_through_clamp
 
 _EPS = 1e-15
-_MIDDLE = 8.0  # logit of the opacity in the middle of a spot
-_FALL = 10.0  # and by how much it falls with the square of the distance, to the border
-_FREEDOM = 4.0  # by which a glimpse may change that logit: its middle stays opaque
-_DETAIL = 0.1
+_CENTRE_LOGIT = 8.0  # alpha logit at the centre of the initial disc
+_LOGIT_FALLOFF = 10.0  # decrease of that logit per squared distance; the border is at distance 1
+_MAX_LOGIT_CHANGE = 4.0  # bound of the decoder's change of that logit, so that the centre stays opaque
+_LAST_LAYER_GAIN = 0.1
 
 
 class GlimpseDecoder(nn.Module):
-    """Paint objects in frames of their own.
+    """Decoder of z_what: RGB and alpha of a glimpse.
 
     Args:
-        what_size: Size of `Objects.what`, D.
+        what_size: Size of z_what, D.
         glimpse_size: g, a power of two.
-        centred: Begin with one colour and a round spot in the middle, which stays opaque, so that frames must go to
-            where objects are. Not published.
+        centred: Initialise glimpses as a disc of uniform colour whose centre stays opaque, so that boxes have to move
+            onto the objects. Not published.
 
     Example:
         >>> GlimpseDecoder(3, glimpse_size=16)(torch.rand(5, 3)).shape
@@ -38,67 +38,71 @@ class GlimpseDecoder(nn.Module):
 
     def __init__(self, what_size: int, glimpse_size: int, *, centred: bool = False) -> None:
         super().__init__()
-        doublings = int(math.log2(glimpse_size))
-        channels = [what_size, *(min(128, 4 * 2**left) for left in reversed(range(doublings)))]
-        pairs = itertools.pairwise(channels)
-        blocks = [UpBlock(a, b, 2, 3, raw=number == doublings - 1) for number, (a, b) in enumerate(pairs)]
+        num_blocks = int(math.log2(glimpse_size))
+        channels = [what_size, *(min(128, 4 * 2**power) for power in reversed(range(num_blocks)))]
+        blocks = [
+            UpBlock(in_channels, out_channels, 2, 3, activation=index < num_blocks - 1)
+            for index, (in_channels, out_channels) in enumerate(itertools.pairwise(channels))
+        ]
         self.blocks = nn.Sequential(*blocks)
         self.plain: nn.Linear | None = None
         if centred:
             self.plain = nn.Linear(what_size, 3, bias=False)
             last = blocks[-1].convolution
             with torch.no_grad():
-                last.weight.mul_(_DETAIL)
+                last.weight.mul_(_LAST_LAYER_GAIN)
                 assert last.bias is not None
                 last.bias.zero_()
-            size = 2**doublings
-            places = (torch.arange(size) + 0.5) * (2 / size) - 1
-            spot = torch.zeros(4, size, size)
-            spot[3] = _MIDDLE - _FALL * (places.square()[:, None] + places.square())
-            self.register_buffer("spot", spot, persistent=False)
+            size = 2**num_blocks
+            coordinates = (torch.arange(size) + 0.5) * (2 / size) - 1
+            disc = torch.zeros(4, size, size)
+            disc[3] = _CENTRE_LOGIT - _LOGIT_FALLOFF * (coordinates.square()[:, None] + coordinates.square())
+            self.register_buffer("spot", disc, persistent=False)
 
     def forward(self, what: Tensor) -> Tensor:
-        """Paint `(M, D)` as `(M, 4, g, g)`: colours and opacity, in [0, 1]."""
-        painted = self.blocks(what[:, :, None, None])
+        """Decode z_what `(M, D)` into RGB and alpha `(M, 4, g, g)`, in [0, 1]."""
+        logits = self.blocks(what[:, :, None, None])
         if self.plain is not None:
-            colours, opacity = painted[:, :3] + self.plain(what)[:, :, None, None], painted[:, 3:]
-            # Else objects would turn transparent where a stronger colour makes up for it.
-            painted = torch.cat([colours, _FREEDOM * (opacity / _FREEDOM).tanh()], 1) + self.get_buffer("spot")
-        return painted.sigmoid()  # type: ignore[no-any-return]
+            rgb, alpha = logits[:, :3] + self.plain(what)[:, :, None, None], logits[:, 3:]
+            # Unbounded, alpha would fall where a stronger colour makes up for it.
+            alpha = _MAX_LOGIT_CHANGE * (alpha / _MAX_LOGIT_CHANGE).tanh()
+            logits = torch.cat([rgb, alpha], 1) + self.get_buffer("spot")
+        return logits.sigmoid()  # type: ignore[no-any-return]
 
 
-def interpolation(centre: Tensor, extent: Tensor, source: int, target: int) -> Tensor:
-    """Return the matrices that interpolate rows (or columns) of glimpses linearly in those of images.
+def interpolation_matrix(centre: Tensor, extent: Tensor, source: int, target: int) -> Tensor:
+    """Compute the matrices that resample rows (or columns) of glimpses to those of images by linear interpolation.
 
     Args:
-        centre: Centres of the glimpses, `(M,)`; the image runs from -1 to 1.
-        extent: Their sizes as shares of the image's, `(M,)`.
+        centre: Centres of the boxes, `(M,)`, in [-1, 1] over the image.
+        extent: Sizes of the boxes as fractions of the image, `(M,)`.
         source: Rows of a glimpse, g.
         target: Rows of an image, H.
 
     Returns:
-        Weights `(M, H, g)`; outside the glimpse they are 0.
+        Weights `(M, H, g)`; rows outside the box are 0.
 
     Example:
-        >>> interpolation(torch.zeros(1), torch.ones(1), source=2, target=4)[0]
+        >>> interpolation_matrix(torch.zeros(1), torch.ones(1), source=2, target=4)[0]
         tensor([[0.7500, 0.0000],
                 [0.7500, 0.2500],
                 [0.2500, 0.7500],
                 [0.0000, 0.7500]])
     """
     pixels = (torch.arange(target, device=centre.device) + 0.5) * (2 / target) - 1
-    places = ((pixels - centre[:, None]) / extent[:, None] + 1) * (source / 2) - 0.5
-    return (1 - (places[:, :, None] - torch.arange(source, device=centre.device)).abs()).clamp_min(0)
+    positions = ((pixels - centre[:, None]) / extent[:, None] + 1) * (source / 2) - 0.5
+    return (1 - (positions[:, :, None] - torch.arange(source, device=centre.device)).abs()).clamp_min(0)
 
 
 def spatial_transform(glimpses: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Put glimpses in their places in images: bilinear sampling as two products of matrices.
+    """Inverse spatial transformer (Jaderberg et al. 2015): resample glimpses into their boxes in the image.
 
-    The same as `torch.nn.functional.grid_sample` with zeros outside, but several times as fast.
+    Equal to `torch.nn.functional.grid_sample` with bilinear interpolation and zero padding, but computed as two matrix
+    products, which is several times as fast.
 
     Args:
         glimpses: `(M, C, g, g)`.
-        boxes: Width, height and centre of each, `(M, 4)`, see `place`.
+        boxes: Width, height and centre of each box, `(M, 4)`, see `where_to_boxes`.
         size: Height and width of the image, H = W.
 
     Returns:
@@ -113,72 +117,72 @@ def spatial_transform(glimpses: Tensor, boxes: Tensor, size: int) -> Tensor:
     """
     count, channels, source, _ = glimpses.shape
     width, height, x, y = boxes.float().unbind(-1)
-    rows = interpolation(y, height, source, size).to(glimpses.dtype)
-    columns = interpolation(x, width, source, size).to(glimpses.dtype)
-    stretched = rows @ glimpses.transpose(1, 2).reshape(count, source, -1)
-    return (stretched.view(count, -1, source) @ columns.transpose(1, 2)).view(count, size, channels, size)
+    rows = interpolation_matrix(y, height, source, size).to(glimpses.dtype)
+    columns = interpolation_matrix(x, width, source, size).to(glimpses.dtype)
+    resampled_rows = rows @ glimpses.transpose(1, 2).reshape(count, source, -1)
+    return (resampled_rows.view(count, -1, source) @ columns.transpose(1, 2)).view(count, size, channels, size)
 
 
-class Layers(NamedTuple):
-    """Objects in their places in the images."""
+class ObjectImages(NamedTuple):
+    """Objects of B images after the spatial transform, on the canvas of the whole image."""
 
-    colours: Tensor
-    """Colours times opacity, `(B, N, H, 3, W)`."""
-    opacity: Tensor
-    """Opacity times presence, `(B, N, H, W)`."""
-    nearness: Tensor
-    """The share of each object in the colour of a pixel, `(B, N, H, W)`; sums to 1, or 0 where there is no object."""
+    rgb: Tensor
+    """Colours premultiplied by alpha, `(B, N, H, 3, W)`."""
+    alpha: Tensor
+    """Alpha times z_pres, `(B, N, H, W)`."""
+    depth_weights: Tensor
+    """Depth-dependent compositing weights, `(B, N, H, W)`; they sum to 1 over the objects, or to 0 in empty pixels."""
 
 
-def arrange(glimpses: Tensor, presence: Tensor, boxes: Tensor, depth: Tensor, size: int) -> Layers:
-    """Put the objects of images in their places, and see which is in front.
+def transform_objects(glimpses: Tensor, presence: Tensor, boxes: Tensor, depth: Tensor, size: int) -> ObjectImages:
+    """Transform the glimpses of each image into its canvas and compute their compositing weights.
 
     Args:
-        glimpses: Colours and opacity, `(B N, 4, g, g)`.
-        presence: `(B, N)` in [0, 1].
-        boxes: `(B, N, 4)`, see `place`.
-        depth: `(B, N, 1)`; the less, the nearer.
+        glimpses: RGB and alpha, `(B N, 4, g, g)`.
+        presence: z_pres, `(B, N)`, in [0, 1].
+        boxes: `(B, N, 4)`, see `where_to_boxes`.
+        depth: z_depth, `(B, N, 1)`; smaller values occlude larger ones.
         size: Height and width of the images.
     """
     batch, count = presence.shape
-    opacity = glimpses[:, 3:] * presence.reshape(-1, 1, 1, 1).to(glimpses.dtype)
-    painted = torch.cat([glimpses[:, :3] * opacity, opacity], 1)
-    images = spatial_transform(painted, boxes.flatten(0, 1), size).view(batch, count, size, 4, size)
-    opacity = images[:, :, :, 3].float()
-    weights = opacity * (-depth.float()).sigmoid()[..., None]
-    return Layers(images[:, :, :, :3], opacity, weights / (weights.sum(1, keepdim=True) + _EPS))
+    alpha = glimpses[:, 3:] * presence.reshape(-1, 1, 1, 1).to(glimpses.dtype)
+    rgba = torch.cat([glimpses[:, :3] * alpha, alpha], 1)
+    images = spatial_transform(rgba, boxes.flatten(0, 1), size).view(batch, count, size, 4, size)
+    alpha = images[:, :, :, 3].float()
+    weights = alpha * (-depth.float()).sigmoid()[..., None]
+    return ObjectImages(images[:, :, :, :3], alpha, weights / (weights.sum(1, keepdim=True) + _EPS))
 
 
 class Rendering(NamedTuple):
-    """Images of objects over a background."""
+    """Composite of B images."""
 
     image: Tensor
-    """`(B, 3, H, W)`."""
+    """Objects over the background, `(B, 3, H, W)`."""
     foreground: Tensor
-    """What the objects add to it, `(B, 3, H, W)`."""
-    coverage: Tensor
-    """How much the objects hide the background, `(B, 1, H, W)`, in [0, 1]."""
+    """Contribution of the objects, `(B, 3, H, W)`."""
+    alpha: Tensor
+    """Total alpha of the objects, `(B, 1, H, W)`, in [0, 1]."""
 
 
-def blend(layers: Layers, background: Tensor, coverage: float | None = None) -> Rendering:
-    """Lay objects over each other and the background.
+def composite(objects: ObjectImages, background: Tensor, forced_alpha: float | None = None) -> Rendering:
+    """Composite objects by depth over the background.
 
     Args:
-        layers: The objects.
+        objects: The transformed objects.
         background: `(B, 3, H, W)`.
-        coverage: Cover the background this much everywhere, in place of where objects are.
+        forced_alpha: Total alpha of every pixel, in place of that of the objects. None: that of the objects.
     """
-    weights = layers.nearness[:, :, :, None].to(layers.colours.dtype)
-    foreground = (layers.colours * weights).sum(1).transpose(1, 2).float()
-    if coverage is None:
-        covered = straight_through_clamp(layers.opacity.sum(1), _EPS, 1 - _EPS)[:, None]
+    weights = objects.depth_weights[:, :, :, None].to(objects.rgb.dtype)
+    foreground = (objects.rgb * weights).sum(1).transpose(1, 2).float()
+    if forced_alpha is None:
+        alpha = straight_through_clamp(objects.alpha.sum(1), _EPS, 1 - _EPS)[:, None]
     else:
-        covered = torch.full_like(background[:, :1], coverage)
-    return Rendering(foreground + (1 - covered) * background, foreground, covered)
+        alpha = torch.full_like(background[:, :1], forced_alpha)
+    return Rendering(foreground + (1 - alpha) * background, foreground, alpha)
 
 
-def visible_shares(layers: Layers) -> Tensor:
-    """Return the share of each pixel that shows each object, `(B, N, H, W)`; what is left shows the background."""
-    seen = layers.opacity * layers.nearness
-    coverage = layers.opacity.sum(1, keepdim=True).clamp(0, 1)
-    return coverage * seen / seen.sum(1, keepdim=True).clamp_min(_EPS)
+def object_masks(objects: ObjectImages) -> Tensor:
+    """Compute the mask of the visible part of each object, `(B, N, H, W)`; the rest to 1 is background."""
+    visible = objects.alpha * objects.depth_weights
+    total_alpha = objects.alpha.sum(1, keepdim=True).clamp(0, 1)
+    return total_alpha * visible / visible.sum(1, keepdim=True).clamp_min(_EPS)

@@ -1,4 +1,4 @@
-"""GNM on the command line: training, evaluation, generation."""
+"""GNM on the command line: train, evaluate, generate."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-def test_from_training_to_scores_and_imagined_scenes(tmp_path: Path) -> None:
+def test_train_evaluate_and_generate(tmp_path: Path) -> None:
     flags = {**TINY["gnm"], "model_type": "gnm", "dataset": "tetrominoes", "out": tmp_path / "run", "max_steps": 2}
     flags |= {"batch_size": 2, "val_size": 2, "num_workers": 0, "accelerator": "cpu", "precision": "bf16-mixed"}
     train.main([f"--{name}={value}" for name, value in flags.items()])
@@ -33,7 +33,7 @@ def test_from_training_to_scores_and_imagined_scenes(tmp_path: Path) -> None:
     assert (tmp_path / "generated" / "generated.png").is_file()
 
 
-def test_half_precision_is_refused_before_anything_is_written(
+def test_half_precision_is_refused_before_any_file_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {**TINY["gnm"], "model_type": "gnm", "out": tmp_path / "run", "accelerator": "cpu", "num_workers": 0}

@@ -2,30 +2,33 @@ import torch
 from torch.distributions import Bernoulli, Normal
 
 from object_discovery.models.gnm.distributions import Gaussian
-from object_discovery.models.gnm.likelihood import log_ratio
+from object_discovery.models.gnm.likelihood import log_prior_posterior_ratio
 from object_discovery.models.gnm.local_latents import ObjectDistribution
-from object_discovery.models.gnm.prior import GlobalLatent
+from object_discovery.models.gnm.struct_draw import GlobalLatent
 
 
-def gaussian(*shape: int) -> Gaussian:
+def random_gaussian(*shape: int) -> Gaussian:
     return Gaussian(torch.randn(shape), torch.rand(shape) + 0.1)
 
 
-def objects() -> ObjectDistribution:
-    return ObjectDistribution(torch.randn(3, 4), *(gaussian(3, 4, size) for size in (4, 1, 5)))
+def random_objects() -> ObjectDistribution:
+    return ObjectDistribution(torch.randn(3, 4), *(random_gaussian(3, 4, size) for size in (4, 1, 5)))
 
 
-def test_the_ratio_agrees_with_torch() -> None:
+def test_log_ratio_equals_torch_distributions() -> None:
     torch.manual_seed(0)
-    inferred, expected, background, expected_background = objects(), objects(), gaussian(3, 6), gaussian(3, 6)
-    drawn, of_background = inferred.draw(), background.sample()
-    latent = GlobalLatent(torch.randn(3, 2, 7), gaussian(3, 2, 7), gaussian(3, 2, 7), torch.zeros(0))
-    found = log_ratio(drawn, inferred, expected, of_background, background, expected_background, latent)
-    pairs = [
-        (Bernoulli(logits=expected.presence), Bernoulli(logits=inferred.presence), drawn.presence),
-        *((Normal(*p), Normal(*q), z) for p, q, z in zip(expected[1:], inferred[1:], drawn[1:], strict=True)),
-        (Normal(*expected_background), Normal(*background), of_background),
+    posterior, prior = random_objects(), random_objects()
+    background_posterior, background_prior = random_gaussian(3, 6), random_gaussian(3, 6)
+    objects, background = posterior.sample(), background_posterior.rsample()
+    latent = GlobalLatent(torch.randn(3, 2, 7), random_gaussian(3, 2, 7), random_gaussian(3, 2, 7), torch.zeros(0))
+    log_ratio = log_prior_posterior_ratio(
+        objects, posterior, prior, background, background_posterior, background_prior, latent
+    )
+    terms = [
+        (Bernoulli(logits=prior.presence), Bernoulli(logits=posterior.presence), objects.presence),
+        *((Normal(*p), Normal(*q), z) for p, q, z in zip(prior[1:], posterior[1:], objects[1:], strict=True)),
+        (Normal(*background_prior), Normal(*background_posterior), background),
         (Normal(*latent.prior), Normal(*latent.posterior), latent.samples),
     ]
-    by_hand = sum((p.log_prob(z) - q.log_prob(z)).flatten(1).sum(1) for p, q, z in pairs)
-    torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-4)
+    expected = sum((p.log_prob(z) - q.log_prob(z)).flatten(1).sum(1) for p, q, z in terms)
+    torch.testing.assert_close(log_ratio, expected, rtol=1e-4, atol=1e-4)
