@@ -6,7 +6,7 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """Something in the arguments or the files is not as it must be; the message says what to do."""
+    """An error in the arguments or files that the user can correct; the message tells how."""
 
 
 class DatasetNotFoundError(UserError):
@@ -22,7 +22,7 @@ class CheckpointError(UserError):
 
 
 def check_argument(ok: bool, name: str, expected: str, value: object) -> None:
-    """Raise a ValueError that says what a hyperparameter was expected to be."""
+    """Raise a ValueError with the expected values of a hyperparameter."""
     if not ok:
         raise ValueError(f"Expected argument `{name}` to be {expected}, but got {value!r}")
 

@@ -11,7 +11,7 @@ from object_discovery.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # not on Windows: two processes may then do the same work, each in a file of its own
+except ImportError:  # not on Windows: two processes may then do the same work, each in a separate file
     fcntl = None  # type: ignore[assignment]
 
 

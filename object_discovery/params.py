@@ -217,46 +217,46 @@ class GNMParams(ModelParams):
     """Prior mean of the scale logit of z_where; the scale is relative to the image."""
     scale_std: float = 0.4
     """Prior standard deviation of the scale logit (published: 0.1)."""
-    scale_start: float = -0.4
+    scale_init: float = -0.4
     """Initial scale logit (published: -1)."""
-    shortcut: bool = True
+    encoder_shortcut: bool = True
     """Add a linear map of local colours to the encoder features of the cells, see `Shortcut`. Not published."""
     cluster_init: bool = True
     """Initialise z_pres and z_where by clusters of pixels that differ from the background. Not published."""
-    centred: bool = True
+    disc_init: bool = True
     """Initialise the alpha of glimpses as an opaque disc in the centre of the bounding box. Not published."""
     presence_bound: float = 6.0
     """Bound of the z_pres logit (published: 8.8); close to it the presence has little gradient."""
-    presence_reach: list[float] = field(default_factory=lambda: [0.17, 1.0, 300, 1500])
+    bound_fraction: list[float] = field(default_factory=lambda: [0.17, 1.0, 300, 1500])
     """Schedule of this bound, relative: [start, end, first step, last step], linear; likewise below."""
     background_margin: float | None = 0.1
     """Colour difference above which the separate background loss is bounded (robust), so that the background ignores
     objects. None: one likelihood of the whole image, as published."""
     background_steps: int = 200
     """First steps, in which there is only the background (published: 0)."""
-    covered_steps: int = 0
+    forced_alpha_steps: int = 0
     """First steps, in which 90 % of the background is masked, so that objects are used (published: 500)."""
-    latent_noise: list[float] = field(default_factory=lambda: [0.0, 1.0, 300, 1500])
+    noise_scale: list[float] = field(default_factory=lambda: [0.0, 1.0, 300, 1500])
     """Schedule of the noise scale of sampled latents other than the presence (published: 1 throughout)."""
-    latent_weight: list[float] = field(default_factory=lambda: [0.02, 1.0, 300, 1500])
+    kl_weight: list[float] = field(default_factory=lambda: [0.02, 1.0, 300, 1500])
     """Schedule of the weight of all KL terms but those of the presence and of the auxiliary background prior
     (published: 1)."""
     tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 400, 1500])
     """Schedule of the temperature of the relaxed Bernoulli presence."""
     presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 400, 1500])
     """Schedule of the auxiliary prior probability of an object in a cell."""
-    global_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 1500])
+    global_kl_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 1500])
     """Schedule of the weight of the KL term of the global latent."""
-    where_weight: list[float] = field(default_factory=lambda: [1.0, 1.0, 0, 0])
+    where_kl_weight: list[float] = field(default_factory=lambda: [1.0, 1.0, 0, 0])
     """Schedule of the weight of the auxiliary KL term of z_where."""
-    background_weight: list[float] = field(default_factory=lambda: [50.0, 50.0, 0, 0])
+    background_kl_weight: list[float] = field(default_factory=lambda: [50.0, 50.0, 0, 0])
     """Schedule of the weight of the auxiliary KL term of the background."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
-        check_at_least(self, 0, "covered_steps", "background_steps")
+        check_at_least(self, 0, "forced_alpha_steps", "background_steps")
         for name in ("sigma", "presence_bound", "scale_std"):
             check_argument(getattr(self, name) > 0, name, "positive", getattr(self, name))
         size = self.glimpse_size
@@ -265,8 +265,8 @@ class GNMParams(ModelParams):
         )
         margin = self.background_margin
         check_argument(margin is None or margin > 0, "background_margin", "positive or None", margin)
-        schedules = ("tau", "presence_prior", "presence_reach", "latent_noise", "latent_weight")
-        for name in (*schedules, "global_weight", "where_weight", "background_weight"):
+        schedules = ("tau", "presence_prior", "bound_fraction", "noise_scale", "kl_weight")
+        for name in (*schedules, "global_kl_weight", "where_kl_weight", "background_kl_weight"):
             value = getattr(self, name)
             check_argument(len(value) == 4 and value[2] <= value[3], name, "[start, end, first step, last step]", value)
             check_argument(min(value) >= 0, name, "at least 0 throughout", value)
@@ -312,7 +312,7 @@ class DINOSAURParams(SlotParams):
     """Normalise images by the mean and standard deviation of the pretraining. False: keep [0, 1]."""
     decoder: Literal["mlp", "transformer", "broadcast"] = "mlp"
     """Decoder: patch-wise MLP, autoregressive transformer, or spatial broadcast decoder of pixels."""
-    painted_size: int = 128
+    reconstruction_size: int = 128
     """Height and width of the images that the broadcast decoder reconstructs."""
     decoder_size: int = 2048
     """Hidden size of the MLP decoder."""
@@ -331,7 +331,7 @@ class DINOSAURParams(SlotParams):
         """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
-        check_at_least(self, 1, "painted_size")
+        check_at_least(self, 1, "reconstruction_size")
         check_at_least(self, 0, "encoder_seed", "position_scale")
 
 

@@ -49,7 +49,7 @@ AT_LEAST_ONE: dict[type[Any], list[str]] = {
     ],
 }
 AT_LEAST_ZERO: dict[type[Any], list[str]] = {
-    GNMParams: ["covered_steps"],
+    GNMParams: ["forced_alpha_steps"],
     SLATEParams: ["tau_steps", "dvae_steps"],
     SetPredictionParams: ["coordinate_weight", "position_frequencies"],
     DataParams: ["max_objects", "min_objects", "eval_max_objects", "num_workers", "data_seed"],

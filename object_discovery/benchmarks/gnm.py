@@ -37,7 +37,9 @@ def run(params: GNMBenchmarkParams) -> BenchmarkReport:
     runtime = Runtime.create(params.precision)
     size = params.resolution
     # Without the alpha curriculum, whose steps are slightly cheaper.
-    model = GNM.from_config("gnm_clevr6", resolution=size, glimpse_size=size // 2, covered_steps=0).to(runtime.device)
+    model = GNM.from_config("gnm_clevr6", resolution=size, glimpse_size=size // 2, forced_alpha_steps=0).to(
+        runtime.device
+    )
     images = torch.rand(params.batch_size, 3, size, size, device=runtime.device).to(memory_format=torch.channels_last)
     report = BenchmarkReport(
         f"GNM, {size} x {size} pixels: {runtime.describe()}", {**asdict(params), "precision": runtime.precision}

@@ -87,7 +87,7 @@ def find_splits(
         name: Name of the dataset.
         variant: Variant of the dataset.
         published: The published split.
-        default: Variant to use if there are files of several and `variant` is None.
+        default: Variant to use if files of several exist and `variant` is None.
 
     Returns:
         Splits by name; a folder with a training file and no test file has no `test`.

@@ -89,7 +89,7 @@ class FrozenEncoder(nn.Module):
         feature_size: F.
         grid: Rows and columns of the features; their product is N.
         expected: Hash of the weights, checked when they are loaded. None: not yet known.
-        beside: Folder in which to look for a file of weights that has moved. None: nowhere.
+        search_folder: Folder in which to look for a file of weights that has moved. None: nowhere.
 
     Raises:
         UserError: If there is no such backbone or block, or the resolution is not a multiple of its patch size.
@@ -123,7 +123,7 @@ class FrozenEncoder(nn.Module):
             self._mean, self._std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.register_buffer("mean", torch.tensor(self._mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self._std).view(3, 1, 1), persistent=False)
-        self.beside: Path | None = None
+        self.search_folder: Path | None = None
         self.expected: str | None = None
         self._loaded: list[nn.Module] = []  # in a list, so that it is not a submodule
 
@@ -213,8 +213,8 @@ class FrozenEncoder(nn.Module):
 
     def _source(self) -> str:
         """Return the source of the weights; a file may have moved together with a checkpoint."""
-        if self.beside and self.weights not in ("hub", "none") and not Path(self.weights).expanduser().is_file():
-            moved = self.beside / Path(self.weights).name
+        if self.search_folder and self.weights not in ("hub", "none") and not Path(self.weights).expanduser().is_file():
+            moved = self.search_folder / Path(self.weights).name
             return str(moved) if moved.is_file() else self.weights
         return self.weights
 

@@ -165,7 +165,7 @@ def test_filters_that_no_scene_passes_are_refused(
 
 
 def test_filters_outside_the_generated_numbers_of_sprites_are_refused() -> None:
-    with pytest.raises(UserError, match="scenes of multi_dsprites with 0 to 1 objects, but there are none"):
+    with pytest.raises(UserError, match="scenes of multi_dsprites with 0 to 1 objects, but found none"):
         MultiDSpritesDataModule(variant="binarized", max_objects=1).setup()
 
 

@@ -95,16 +95,19 @@ def test_a_named_folder_must_hold_what_is_needed(tmp_path: Path) -> None:
         (make_data(tmp_path, fit="squash", **named), make_encoder(), 1, "of another kind: fit crop instead of squash"),
         (make_data(tmp_path, **named), make_encoder(block=3), 1, "of another kind: block 2 instead of 3"),
         (make_data(tmp_path, **named), make_encoder(seed=1), 1, "of another kind: weights"),
-        (make_data(tmp_path, **named), make_encoder(), 2, "lacks the mirrored views of `random_flip`: run cache_feat"),
+        (
+            make_data(tmp_path, **named),
+            make_encoder(),
+            2,
+            "lacks the mirrored views of `random_flip`: run `object-dis",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             find_caches(data, encoder, ["train"], views)
     with_all["train"].path(0).unlink()
-    with pytest.raises(
-        UserError, match=r"lacks 1 shard of the train split: run `object-discovery cache-features` again"
-    ):
+    with pytest.raises(UserError, match=r"lacks 1 shard of the train split: run `object-discovery cache-feat"):
         find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
-    with pytest.raises(UserError, match=r"Expected a feature cache in .*elsewhere, but there is none"):
+    with pytest.raises(UserError, match=r"Expected a feature cache in .*elsewhere, but found none"):
         find_caches(make_data(tmp_path, feature_cache=str(tmp_path / "elsewhere")), make_encoder(), ["train"])
 
 

@@ -73,7 +73,7 @@ def _find_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     files = [path for path in files if not path.resolve().is_relative_to(target.resolve())]
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(source).parts)]
     if not files:
-        raise DatasetNotFoundError(f"Expected label maps in {source}, but there are none ({', '.join(ENDINGS)})")
+        raise DatasetNotFoundError(f"Expected label maps in {source}, but found none ({', '.join(ENDINGS)})")
     outputs: dict[Path, Path] = {}
     for path in files:
         output = (target / path.relative_to(source)).with_suffix(".png")

@@ -114,7 +114,7 @@ def describe(
     data = DATASETS[name](DataParams(dataset=name, data_root=str(root), variant=variant, fit="squash"))
     splits = {key: split for key, split in data.splits.items() if len(split.indices)}
     if not splits:
-        raise DatasetNotFoundError(f"Expected images of {name} in {root}, but there are none")
+        raise DatasetNotFoundError(f"Expected images of {name} in {root}, but found none")
     return _describe_splits(root, (name, data.variant), splits, num, sample)
 
 

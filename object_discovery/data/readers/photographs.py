@@ -124,7 +124,7 @@ class PhotographSource(SceneSource):
         return np.ascontiguousarray(resized[top : top + size, left : left + size])
 
     def _maps_without_crowds(self, index: int) -> dict[str, NDArray[np.uint8]]:
-        """Read the uncropped label maps of a photograph without crowd regions; by default there are none."""
+        """Read the uncropped label maps of a photograph without crowd regions; by default, all label maps."""
         return self._maps(index)
 
     @abstractmethod

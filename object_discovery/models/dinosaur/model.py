@@ -98,7 +98,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         if p.decoder == "mlp":
             return PatchMLPDecoder(p.slot_size, height * width, size, p.decoder_size, p.decoder_top_k)
         if p.decoder == "broadcast":
-            return PixelDecoder(p.slot_size, p.painted_size)
+            return PixelDecoder(p.slot_size, p.reconstruction_size)
         return PatchTransformerDecoder(
             p.slot_size,
             (height, width),
@@ -121,7 +121,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
             CheckpointError: If the file is missing, damaged, or of another model.
         """
         model = super().load_from_checkpoint(checkpoint_path, map_location, **kwargs)
-        model.encoder.beside = Path(checkpoint_path).parent
+        model.encoder.search_folder = Path(checkpoint_path).parent
         return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -89,12 +89,12 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
     def __init__(self, params: GNMParams | None = None, **settings: Any) -> None:
         super().__init__(params, **settings)
         p = self.params
-        self.encoder = ImageEncoder(p.resolution, p.grid, p.hidden_size, shortcut=p.shortcut)
+        self.encoder = ImageEncoder(p.resolution, p.grid, p.hidden_size, shortcut=p.encoder_shortcut)
         self.global_latent = StructDRAW(p.grid, p.hidden_size, p.global_size, p.global_steps)
         self.seed_layer = nn.Linear(PROPOSAL_SIZE, p.hidden_size) if p.cluster_init else None
-        self.head = ObjectHead(p.hidden_size, p.what_size, p.presence_bound, scale=p.scale_start)
+        self.head = ObjectHead(p.hidden_size, p.what_size, p.presence_bound, scale=p.scale_init)
         size = p.glimpse_size or max(4, self.encoder.size // 4)
-        self.glimpses = GlimpseDecoder(p.what_size, size, centred=p.centred)
+        self.glimpses = GlimpseDecoder(p.what_size, size, disc_init=p.disc_init)
         self.background = Background(
             p.resolution, p.grid**2 * p.hidden_size, p.global_steps * p.global_size, p.background_size
         )

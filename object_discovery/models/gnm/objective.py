@@ -32,9 +32,9 @@ class ScheduleValues(NamedTuple):
     """Weight of the KL of z_g."""
     presence_prior: float
     """Probability of an object in a cell in the auxiliary prior."""
-    where_weight: float
+    where_kl_weight: float
     """Weight of the auxiliary KL of z_where."""
-    background_weight: float
+    background_kl_weight: float
     """Weight of the auxiliary KL of z_bg."""
     noise_scale: float
     """Factor on the noise of the Gaussian object and background latents, in [0, 1]."""
@@ -64,15 +64,15 @@ def schedule_values(params: GNMParams, step: int) -> ScheduleValues:
     """
     return ScheduleValues(
         tau=linear_anneal(step, *params.tau),
-        global_kl_weight=linear_anneal(step, *params.global_weight),
+        global_kl_weight=linear_anneal(step, *params.global_kl_weight),
         presence_prior=linear_anneal(step + 1, *params.presence_prior),
-        where_weight=linear_anneal(step, *params.where_weight),
-        background_weight=linear_anneal(step, *params.background_weight),
-        noise_scale=linear_anneal(step, *params.latent_noise),
-        kl_weight=linear_anneal(step, *params.latent_weight),
-        bound_fraction=linear_anneal(step, *params.presence_reach),
+        where_kl_weight=linear_anneal(step, *params.where_kl_weight),
+        background_kl_weight=linear_anneal(step, *params.background_kl_weight),
+        noise_scale=linear_anneal(step, *params.noise_scale),
+        kl_weight=linear_anneal(step, *params.kl_weight),
+        bound_fraction=linear_anneal(step, *params.bound_fraction),
         background_only=step < params.background_steps,
-        forced_alpha=_FORCED_ALPHA if step + 1 < params.covered_steps else None,
+        forced_alpha=_FORCED_ALPHA if step + 1 < params.forced_alpha_steps else None,
     )
 
 
@@ -185,8 +185,8 @@ def weighted_loss(terms: dict[str, Tensor], schedule: ScheduleValues) -> Tensor:
     unweighted = ("nll", "background_nll", "aux_presence")
     weights = {name: 1.0 if name in unweighted else schedule.kl_weight for name in terms}
     weights["kl_global"] = schedule.global_kl_weight * schedule.kl_weight
-    weights["aux_where"] = schedule.where_weight * schedule.kl_weight
-    weights["aux_background"] = schedule.background_weight
+    weights["aux_where"] = schedule.where_kl_weight * schedule.kl_weight
+    weights["aux_background"] = schedule.background_kl_weight
     return torch.stack([value * weights[name] for name, value in terms.items()]).sum(0)
 
 

@@ -28,7 +28,7 @@ class GlimpseDecoder(nn.Module):
     Args:
         what_size: Size of z_what, D.
         glimpse_size: g, a power of two.
-        centred: Initialise glimpses as a disc of uniform colour whose centre stays opaque, so that boxes have to move
+        disc_init: Initialise glimpses as a disc of uniform colour whose centre stays opaque, so that boxes have to move
             onto the objects. Not published.
 
     Example:
@@ -36,7 +36,7 @@ class GlimpseDecoder(nn.Module):
         torch.Size([5, 4, 16, 16])
     """
 
-    def __init__(self, what_size: int, glimpse_size: int, *, centred: bool = False) -> None:
+    def __init__(self, what_size: int, glimpse_size: int, *, disc_init: bool = False) -> None:
         super().__init__()
         num_blocks = int(math.log2(glimpse_size))
         channels = [what_size, *(min(128, 4 * 2**power) for power in reversed(range(num_blocks)))]
@@ -46,7 +46,7 @@ class GlimpseDecoder(nn.Module):
         ]
         self.blocks = nn.Sequential(*blocks)
         self.plain: nn.Linear | None = None
-        if centred:
+        if disc_init:
             self.plain = nn.Linear(what_size, 3, bias=False)
             last = blocks[-1].convolution
             with torch.no_grad():

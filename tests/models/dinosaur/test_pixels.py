@@ -15,7 +15,7 @@ from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_tr
 
 def make(**settings: Any) -> DINOSAUR:
     torch.manual_seed(0)
-    return DINOSAUR(**{**TINY["dinosaur"], "decoder": "broadcast", "painted_size": 12, **settings})
+    return DINOSAUR(**{**TINY["dinosaur"], "decoder": "broadcast", "reconstruction_size": 12, **settings})
 
 
 def test_the_decoder_has_the_published_layers() -> None:
@@ -159,7 +159,7 @@ COMMON = {
     "num_iterations": 3,
 }
 FEATURES = {"decoder": "mlp", "decoder_size": 3072, "decoder_top_k": None}
-PIXELS = {"decoder": "broadcast", "painted_size": 128, "norm_eps": 1e-3}
+PIXELS = {"decoder": "broadcast", "reconstruction_size": 128, "norm_eps": 1e-3}
 ON_SLOTS = {
     "covariance_weight": 1.0,
     "covariance_divisor": "size",

@@ -45,23 +45,23 @@ PUBLISHED = {
     "warmup_steps": 0,
     "scale_prior": -1.5,
     "presence_bound": 8.8,
-    "covered_steps": 500,
+    "forced_alpha_steps": 500,
     "tau": [1.0, 0.5, 1000, 20_000],
     "presence_prior": [0.1, 0.001, 0, 4000],
-    "global_weight": [0.0, 1.0, 0, 100_000],
-    "where_weight": [10.0, 1.0, 0, 500],
-    "background_weight": [50.0, 1.0, 0, 50_000],
+    "global_kl_weight": [0.0, 1.0, 0, 100_000],
+    "where_kl_weight": [10.0, 1.0, 0, 500],
+    "background_kl_weight": [50.0, 1.0, 0, 50_000],
     "precision": "32-true",
     "num_slots": 17,
     "scale_std": 0.1,
-    "scale_start": -1.0,
-    "shortcut": False,
-    "centred": False,
-    "presence_reach": [1.0, 1.0, 0, 0],
+    "scale_init": -1.0,
+    "encoder_shortcut": False,
+    "disc_init": False,
+    "bound_fraction": [1.0, 1.0, 0, 0],
     "background_margin": None,
     "background_steps": 0,
-    "latent_noise": [1.0, 1.0, 0, 0],
-    "latent_weight": [1.0, 1.0, 0, 0],
+    "noise_scale": [1.0, 1.0, 0, 0],
+    "kl_weight": [1.0, 1.0, 0, 0],
 }
 
 
@@ -85,8 +85,8 @@ def test_output_shapes_for_resolutions_and_grids(resolution: int, grid: int) -> 
 def test_elbo_and_loss_are_sums_of_the_logged_terms(tmp_path: Path) -> None:
     flags = {**TINY["gnm"], "dataset": "tetrominoes", "max_steps": 3, "log_interval": 1, "out": tmp_path / "run"}
     flags |= {"accelerator": "cpu", "precision": "32-true", "num_workers": 0, "batch_size": 2, "val_size": 2}
-    flags |= {"latent_weight": "[0.5, 0.5, 0, 0]", "where_weight": "[10, 1, 0, 500]"}
-    flags |= {"num_pictures": 0, "global_weight": "[0.5, 0.5, 0, 0]", "background_weight": "[3, 3, 0, 0]"}
+    flags |= {"kl_weight": "[0.5, 0.5, 0, 0]", "where_kl_weight": "[10, 1, 0, 500]"}
+    flags |= {"num_pictures": 0, "global_kl_weight": "[0.5, 0.5, 0, 0]", "background_kl_weight": "[3, 3, 0, 0]"}
     main(["--model_type=gnm", *(f"--{name}={value}" for name, value in flags.items())])
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
@@ -259,8 +259,8 @@ def test_optimiser_and_warmup(optimizer: str, cls: type[Any]) -> None:
         ({"background_margin": 0.0}, "`background_margin` to be positive or None"),
         ({"background_steps": -1}, "`background_steps` to be at least 0"),
         ({"tau": [1.0, 0.5]}, r"`tau` to be \[start, end, first step, last step\]"),
-        ({"where_weight": [1.0, 1.0, 5, 2]}, r"`where_weight` to be \[start, end, first step, last step\]"),
-        ({"global_weight": [-1.0, 1.0, 0, 2]}, "`global_weight` to be at least 0 throughout"),
+        ({"where_kl_weight": [1.0, 1.0, 5, 2]}, r"`where_kl_weight` to be \[start, end, first step, last step\]"),
+        ({"global_kl_weight": [-1.0, 1.0, 0, 2]}, "`global_kl_weight` to be at least 0 throughout"),
         ({"tau": [1.0, 0.0, 0, 2]}, "`tau` to be above 0"),
         ({"presence_prior": [0.1, 0.0, 0, 2]}, "`presence_prior` to be between 0 and 1"),
     ],

@@ -17,15 +17,15 @@ from object_discovery.models.gnm.objective import (
 from object_discovery.models.gnm.struct_draw import GlobalLatent
 
 PUBLISHED = GNMParams(
-    covered_steps=500,
+    forced_alpha_steps=500,
     tau=[1.0, 0.5, 1000, 20_000],
     presence_prior=[0.1, 0.001, 0, 4000],
-    global_weight=[0.0, 1.0, 0, 100_000],
-    where_weight=[10.0, 1.0, 0, 500],
-    background_weight=[50.0, 1.0, 0, 50_000],
-    latent_noise=[1.0, 1.0, 0, 0],
-    latent_weight=[1.0, 1.0, 0, 0],
-    presence_reach=[1.0, 1.0, 0, 0],
+    global_kl_weight=[0.0, 1.0, 0, 100_000],
+    where_kl_weight=[10.0, 1.0, 0, 500],
+    background_kl_weight=[50.0, 1.0, 0, 50_000],
+    noise_scale=[1.0, 1.0, 0, 0],
+    kl_weight=[1.0, 1.0, 0, 0],
+    bound_fraction=[1.0, 1.0, 0, 0],
     background_steps=0,
 )
 
@@ -74,16 +74,18 @@ def test_negative_log_likelihood_equals_torch_distributions() -> None:
 
 def test_schedules_of_noise_kl_weight_and_presence_bound() -> None:
     params = GNMParams(
-        latent_noise=[0.0, 1.0, 100, 200],
-        latent_weight=[0.1, 0.5, 0, 100],
-        presence_reach=[0.2, 1.0, 50, 150],
+        noise_scale=[0.0, 1.0, 100, 200],
+        kl_weight=[0.1, 0.5, 0, 100],
+        bound_fraction=[0.2, 1.0, 50, 150],
         background_steps=50,
     )
     assert schedule_values(params, 49)[5:9] == pytest.approx((0.0, 0.1 + 0.4 * 0.49, 0.2, True))
     assert schedule_values(params, 100)[5:9] == pytest.approx((0.0, 0.5, 0.6, False))
     names = ("nll", "background_nll", "kl_what", "kl_global", "aux_presence", "aux_where", "aux_background")
     terms = {name: torch.tensor(2.0**power) for power, name in enumerate(names)}
-    schedule = schedule_values(params, 100)._replace(global_kl_weight=0.25, where_weight=3.0, background_weight=7.0)
+    schedule = schedule_values(params, 100)._replace(
+        global_kl_weight=0.25, where_kl_weight=3.0, background_kl_weight=7.0
+    )
     expected = 1 + 2 + 0.5 * 4 + 0.5 * 0.25 * 8 + 16 + 0.5 * 3 * 32 + 7 * 64
     assert weighted_loss(terms, schedule).item() == pytest.approx(expected)
     assert elbo(terms).item() == pytest.approx(-(1 + 4 + 8))
@@ -165,7 +167,7 @@ def test_loss_weights_three_terms_and_the_elbo_none() -> None:
     names = (*own, "aux_presence", "aux_where", "aux_depth", "aux_what", "aux_background")
     terms = {name: torch.tensor([2.0**power]) for power, name in enumerate(names)}
     schedule = schedule_values(PUBLISHED, 10_000)
-    schedule = schedule._replace(global_kl_weight=0.25, where_weight=3.0, background_weight=7.0)
+    schedule = schedule._replace(global_kl_weight=0.25, where_kl_weight=3.0, background_kl_weight=7.0)
     total = sum(2.0**power for power in range(12))
     expected = total + (0.25 - 1) * 2**6 + (3 - 1) * 2**8 + (7 - 1) * 2**11
     assert weighted_loss(terms, schedule).item() == pytest.approx(expected)

@@ -120,9 +120,9 @@ def test_glimpse_shapes_and_channels() -> None:
     assert 0 < glimpses.min() < glimpses.max() < 1
 
 
-def test_centred_glimpses_are_initially_a_disc_of_uniform_colour() -> None:
+def test_glimpses_are_initially_a_disc_of_uniform_colour() -> None:
     torch.manual_seed(0)
-    glimpses = GlimpseDecoder(5, 16, centred=True)(torch.randn(4, 5)).detach()
+    glimpses = GlimpseDecoder(5, 16, disc_init=True)(torch.randn(4, 5)).detach()
     rgb, alpha = glimpses[:, :3], glimpses[:, 3]
     assert rgb.flatten(2).std(2).max() < 0.1
     assert (alpha[:, 4:12, 4:12] > 0.9).all()
@@ -130,9 +130,9 @@ def test_centred_glimpses_are_initially_a_disc_of_uniform_colour() -> None:
     assert (alpha[:, 0, [0, 15]] < 0.01).all()
 
 
-def test_alpha_of_centred_glimpses_changes_by_a_bounded_logit() -> None:
+def test_alpha_of_disc_glimpses_changes_by_a_bounded_logit() -> None:
     torch.manual_seed(0)
-    decoder = GlimpseDecoder(5, 16, centred=True)
+    decoder = GlimpseDecoder(5, 16, disc_init=True)
     bias = decoder.blocks[-1].convolution.bias  # type: ignore[union-attr]
     assert isinstance(bias, torch.Tensor)
     with torch.no_grad():
