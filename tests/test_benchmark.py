@@ -10,7 +10,7 @@ from object_discovery.benchmark import BENCHMARKS, load_benchmark, main
 from object_discovery.benchmarks.data import DataBenchmarkParams
 from object_discovery.benchmarks.report import BenchmarkReport, Measurement, Ratio
 from object_discovery.errors import UserError
-from tests.data.tfrecord_writer import draw, example, write
+from tests.data.tfrecord_writer import example, random_scene, write
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -57,7 +57,7 @@ def test_report_is_written_as_json(recorded_params: list[DataBenchmarkParams], t
 
 
 def test_all_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write(tmp_path / "a.tfrecords", [example(draw("clevr_with_masks", 0))])
+    source = write(tmp_path / "a.tfrecords", [example(random_scene("clevr_with_masks", 0))])
     out = tmp_path / "result.json"
     tiny = ["--num_written", "1", "--resolution", "16", "--batch_size", "1", "--seconds", "0", "--repeats", "1"]
     main(["data", "--source", str(source), *tiny, "--out", str(out)])

@@ -31,7 +31,7 @@ from object_discovery.benchmarks.records import HEIGHT, WIDTH, write_records
 from object_discovery.benchmarks.report import BenchmarkReport, Ratio
 from object_discovery.benchmarks.timing import time_alternating
 from object_discovery.data.conversion.tfrecord import read_records
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.dataset import StoredScenes
 from object_discovery.data.datasets.clevr import CLEVRSource, central_crop
 from object_discovery.data.loaders import SceneLoader, make_loader
@@ -85,7 +85,7 @@ def run(params: DataBenchmarkParams) -> BenchmarkReport:
         records, is_synthetic = Path(params.source or folder / "synthetic.tfrecords"), params.source is None
         if is_synthetic:
             write_records(records, params.num_scenes)
-        size = convert(records, folder / "library.h5", limit=params.num_scenes, progress=False)
+        size = convert_tfrecord(records, folder / "library.h5", limit=params.num_scenes, progress=False)
         scene_file = SceneFile(folder / "library.h5")
         if scene_file.dataset != "clevr_with_masks":
             raise UserError(f"Expected {records} to hold clevr_with_masks, but it holds {scene_file.dataset}")
@@ -196,7 +196,7 @@ def _time_conversion(
     length = last.offset + 16 + len(last.data)
 
     def convert_all() -> int:
-        return convert(records, folder / "converted.h5", limit=size, progress=False, overwrite=True)
+        return convert_tfrecord(records, folder / "converted.h5", limit=size, progress=False, overwrite=True)
 
     workloads: dict[str, Callable[[], int]] = {"convert": convert_all}
     window_bits = _window_bits(records)

@@ -16,7 +16,7 @@ from object_discovery.benchmarks.records import ENTITIES, HEIGHT, WIDTH, entity_
 from object_discovery.data.conversion.tfrecords_to_hdf5 import default_workers
 from object_discovery.data.geometry import Crop
 from object_discovery.data.label_maps import count_pixels, label_map
-from object_discovery.data.readers.hdf5_scenes import Scene, SceneFile, pack_scene, write_scenes
+from object_discovery.data.readers.hdf5_scenes import CompressedScene, SceneFile, compress_scene, write_scenes
 
 Features: TypeAlias = dict[str, NDArray[Any]]
 """Features of a scene, in the shapes of the reference conversion."""
@@ -51,12 +51,12 @@ def write_library_layout(path: str | os.PathLike[str], scenes: Sequence[Features
         The number of scenes.
     """
 
-    def encode(features: Features) -> Scene:
+    def encode(features: Features) -> CompressedScene:
         labels = label_map(features["mask"][..., 0])
         columns = {f"factors/{name}": value for name, value in features.items() if name not in ("image", "mask")}
         columns["counts/frame"] = count_pixels(labels, ENTITIES)
         columns["counts/crop"] = count_pixels(labels, ENTITIES, CROP)
-        return pack_scene(features["image"], labels, columns, CROP)
+        return compress_scene(features["image"], labels, columns, CROP)
 
     attributes = {"dataset": "clevr_with_masks"}
     with ThreadPoolExecutor(default_workers()) as pool:

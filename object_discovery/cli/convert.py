@@ -51,9 +51,9 @@ def convert_records(argv: Sequence[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5 if it exists")
     settings = _parse(parser, argv)
     with one_line_errors(ValueError, interrupted=RESUMABLE):
-        from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+        from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 
-        print(f"{settings['target']}: {convert(**settings)} scenes")
+        print(f"{settings['target']}: {convert_tfrecord(**settings)} scenes")
 
 
 def convert_sketchy(argv: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Datasets: one file each, a source of scenes and a `LightningDataModule`."""
+"""Datasets: one `LightningDataModule` each, and the source that reads its files or the function that generates it."""
 
 from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.datasets.clevr import CLEVRDataModule
@@ -30,7 +30,7 @@ DATASETS: dict[str, type[SceneDataModule]] = {
     "tetrominoes": TetrominoesDataModule,
     "voc": VOCDataModule,
 }
-"""Every dataset by the name the command line knows it by."""
+"""Data modules by name of the dataset, as in `--dataset`."""
 
 __all__ = [
     "DATASETS",

@@ -1,4 +1,4 @@
-"""Crops and resizing of images and label maps, as arrays."""
+"""Cropping and resizing of NumPy images and label maps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Crop = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
 
 
-def cut(frame: NDArray[Any], crop: Crop | None) -> NDArray[Any]:
+def crop_array(frame: NDArray[Any], crop: Crop | None) -> NDArray[Any]:
     """Crop an array `(H, W, ...)`; None: no crop.
 
     Example:
-        >>> cut(np.arange(6).reshape(2, 3), (1, 1, 1, 2)).tolist()
+        >>> crop_array(np.arange(6).reshape(2, 3), (1, 1, 1, 2)).tolist()
         [[4, 5]]
     """
     if crop is None:
@@ -31,7 +31,7 @@ def inner_square(crop: Crop) -> Crop:
         crop: Top, left, height and width.
 
     Returns:
-        The largest square in its centre.
+        Top, left, side and side of the largest central square.
 
     Example:
         >>> inner_square((0, 70, 480, 500))
@@ -60,22 +60,22 @@ def central_square(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize a label map to the nearest pixel.
+    """Resize a label map by nearest-neighbour interpolation, like `nearest-exact` of PyTorch.
 
     Args:
-        labels: `(H, W)`.
-        size: Height and width to bring it to.
+        labels: Label map, `(H, W)`.
+        size: Height and width of the result.
 
     Returns:
-        A label map of that size.
+        The resized label map.
 
     Example:
         >>> resize_labels(np.array([[1, 2, 3, 4, 5, 6]], np.uint8), (1, 2)).tolist()
         [[2, 5]]
     """
     rows, columns = (
-        ((np.arange(to) + 0.5) * (side / to)).astype(np.int64).clip(max=side - 1)
-        for to, side in zip(size, labels.shape, strict=True)
+        ((np.arange(target) + 0.5) * (source / target)).astype(np.int64).clip(max=source - 1)
+        for target, source in zip(size, labels.shape, strict=True)
     )
     resized: NDArray[np.uint8] = labels[rows[:, None], columns]
     return resized

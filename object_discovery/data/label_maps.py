@@ -7,33 +7,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.geometry import Crop, cut
+from object_discovery.data.geometry import Crop, crop_array
 from object_discovery.discovery import IGNORED
 
 
 def label_map(masks: NDArray[Any], background_entities: int = 1) -> NDArray[np.uint8]:
-    """Turn a mask for each entity into one label map.
+    """Convert entity masks to a label map.
 
     Args:
-        masks: Masks `(E, H, W)`; an entity covers the pixels that are not 0.
-        background_entities: How many of the first entities are background.
+        masks: Masks `(E, H, W)`, nonzero where an entity covers a pixel.
+        background_entities: Number of leading entities that are background.
 
     Returns:
-        Labels `(H, W)`: 0 for the background, then 1, 2, ...; 255 where no entity is. The lowest entity wins.
+        Labels, uint8 `(H, W)`: 0 background, 1, 2, ... the other entities, 255 where there is none. Where masks
+        overlap, the first entity wins.
 
     Example:
         >>> label_map(np.array([[[255, 0, 0]], [[0, 255, 0]]], np.uint8))
         array([[  0,   1, 255]], dtype=uint8)
     """
-    # The largest of 255 minus the label of each entity that is there: passes over bytes are faster than choosing.
-    best = np.zeros(masks.shape[1:], np.uint8)
-    there = np.empty(masks.shape[1:], np.bool_)
+    # The maximum over entities of 255 minus the label, in place on bytes, is faster than np.argmax.
+    maximum = np.zeros(masks.shape[1:], np.uint8)
+    is_covered = np.empty(masks.shape[1:], np.bool_)
     for entity, mask in enumerate(masks):
-        np.not_equal(mask, 0, out=there)
-        weight = there.view(np.uint8)
-        weight *= np.uint8(IGNORED - max(0, entity + 1 - background_entities))
-        np.maximum(best, weight, out=best)
-    return np.asarray(IGNORED - best, np.uint8)
+        np.not_equal(mask, 0, out=is_covered)
+        inverted = is_covered.view(np.uint8)
+        inverted *= np.uint8(IGNORED - max(0, entity + 1 - background_entities))
+        np.maximum(maximum, inverted, out=maximum)
+    return np.asarray(IGNORED - maximum, np.uint8)
 
 
 def count_pixels(labels: NDArray[np.uint8], num_labels: int, crop: Crop | None = None) -> NDArray[np.int32]:
@@ -41,21 +42,21 @@ def count_pixels(labels: NDArray[np.uint8], num_labels: int, crop: Crop | None =
 
     Args:
         labels: Label map `(H, W)`.
-        num_labels: How many labels to count, E.
-        crop: Count in this part of the map only.
+        num_labels: Number E of labels to count.
+        crop: Count inside this crop only. None: in the whole map.
 
     Returns:
-        Pixels of the labels 0, 1, ..., `(E,)`.
+        Number of pixels of the labels 0, 1, ..., E - 1, `(E,)`.
 
     Example:
         >>> count_pixels(np.array([[0, 1, 255]], np.uint8), 3)
         array([1, 1, 0], dtype=int32)
     """
-    return np.bincount(cut(labels, crop).ravel(), minlength=256)[:num_labels].astype(np.int32)
+    return np.bincount(crop_array(labels, crop).ravel(), minlength=256)[:num_labels].astype(np.int32)
 
 
 def count_labels(labels: NDArray[np.uint8]) -> int:
-    """Count the objects of a label map: the labels but 0 and 255.
+    """Count the objects of a label map: the labels other than 0 and 255.
 
     Example:
         >>> count_labels(np.array([[0, 1, 1], [7, 255, 0]], np.uint8))
@@ -68,14 +69,14 @@ def compact_labels(ids: NDArray[Any], *, ignore: int | None = None) -> NDArray[n
     """Relabel the objects of an image 1, 2, 3, ... in the order of their ids.
 
     Args:
-        ids: Integer ids `(H, W)`, where 0 is the background; or RGB colours `(H, W, 3)`, where black is.
-        ignore: Id of the pixels to ignore; of colours `red * 65536 + green * 256 + blue`. None: no such id.
+        ids: Integer ids `(H, W)`, 0 for the background; or RGB colours `(H, W, 3)`, black for the background.
+        ignore: Id of ignored pixels; of colours `red * 65536 + green * 256 + blue`. None: no pixel is ignored.
 
     Returns:
         Labels, uint8 `(H, W)`: 0 background, 1 to 254 objects, 255 ignored.
 
     Raises:
-        ValueError: If there are more than 254 objects, negative ids, or the shape is another.
+        ValueError: If there are more than 254 objects, an id is negative, or the shape is invalid.
 
     Example:
         >>> compact_labels(np.array([[0, 26001, 26002], [24000, 65535, 0]]), ignore=65535).tolist()

@@ -1,15 +1,15 @@
-"""The objects of a CLEVR scene as rows of numbers, which set prediction has to find.
+"""Encoding of the objects of CLEVR as targets of set prediction.
 
-A row has 19 numbers, all in [0, 1]:
+An object is a row of 19 numbers in [0, 1]:
 
-| columns | what                                                                   |
+| columns | property                                                               |
 |---------|------------------------------------------------------------------------|
 | 0-2     | x, y and z, scaled from [-3, 3]                                        |
 | 3-4     | size, one-hot: large, small                                            |
-| 5-6     | material: rubber, metal                                                |
-| 7-9     | shape: cube, sphere, cylinder                                          |
-| 10-17   | colour: gray, red, blue, green, brown, purple, cyan, yellow            |
-| 18      | 1 for an object, 0 for the rows that fill up the set, which are all 0  |
+| 5-6     | material, one-hot: rubber, metal                                       |
+| 7-9     | shape, one-hot: cube, sphere, cylinder                                 |
+| 10-17   | colour, one-hot: gray, red, blue, green, brown, purple, cyan, yellow   |
+| 18      | presence: 1 for an object; padding rows are all 0                      |
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": ("cube", "sphere", "cylinder"),
     "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
 }
-"""The attributes and their values, in the order of the columns."""
+"""Attributes and their values in the order of the columns."""
 MAX_OBJECTS = 10
-"""The most objects in a scene of CLEVR."""
+"""Maximum number of objects in a scene of CLEVR."""
 NUM_COLUMNS = 3 + sum(map(len, ATTRIBUTES.values())) + 1
-"""Numbers in the row of an object: 19."""
-_LARGEST = 3.0  # objects stand at x and y from -3 to 3
+"""Columns of an object: 19."""
+_MAX_COORDINATE = 3.0  # coordinates are in [-3, 3]
 
 
-def attribute_codes(described: Mapping[str, object]) -> list[int]:
-    """Number the attributes of an object.
+def attribute_codes(attributes: Mapping[str, object]) -> list[int]:
+    """Convert the attributes of an object to indices.
 
     Args:
-        described: The values of `ATTRIBUTES`, by their keys.
+        attributes: Values by attribute; other keys are ignored.
 
     Returns:
-        The places of the values in `ATTRIBUTES`: size, material, shape, color.
+        Indices of the values in `ATTRIBUTES`: size, material, shape, color.
 
     Raises:
-        ValueError: If there is no such value, or an attribute is missing.
+        ValueError: If an attribute is missing or has an unknown value.
 
     Example:
         >>> attribute_codes({"shape": "cylinder", "size": "large", "color": "red", "material": "metal"})
@@ -51,7 +51,7 @@ def attribute_codes(described: Mapping[str, object]) -> list[int]:
     """
     codes = []
     for attribute, values in ATTRIBUTES.items():
-        value = described.get(attribute)
+        value = attributes.get(attribute)
         if value not in values:
             raise ValueError(
                 f"Expected the {attribute} of an object to be one of {', '.join(values)}, but got {value!r}"
@@ -61,18 +61,18 @@ def attribute_codes(described: Mapping[str, object]) -> list[int]:
 
 
 def encode_objects(coords: ArrayLike, codes: ArrayLike, max_objects: int = MAX_OBJECTS) -> NDArray[np.float32]:
-    """Encode the objects of a scene as a set of rows, see the module.
+    """Encode the objects of a scene, see the table above.
 
     Args:
-        coords: Where the n objects are, x, y and z in [-3, 3], `(n, 3)`.
-        codes: Their attributes, as `attribute_codes` numbers them, `(n, 4)`.
-        max_objects: Rows of the set, O, at least n.
+        coords: Coordinates x, y and z of n objects, in [-3, 3], `(n, 3)`.
+        codes: Attributes, see `attribute_codes`, `(n, 4)`.
+        max_objects: Number O of rows, at least n.
 
     Returns:
-        The set, `(O, 19)`: first the objects, in the order given.
+        Targets, float32 `(O, 19)`: the objects in the given order, then padding.
 
     Raises:
-        ValueError: If there are more objects than rows, or the shapes or the codes are wrong.
+        ValueError: If there are more objects than rows, or a code is out of range.
 
     Example:
         >>> encode_objects([[0.0, 3.0, -3.0]], [[0, 1, 2, 1]], max_objects=2).tolist()
@@ -84,11 +84,13 @@ def encode_objects(coords: ArrayLike, codes: ArrayLike, max_objects: int = MAX_O
     sizes = np.array([len(values) for values in ATTRIBUTES.values()])
     number = len(coords)
     if number != len(codes) or ((codes < 0) | (codes >= sizes)).any():
-        raise ValueError(f"Expected argument `codes` to be {number} x 4 places in ATTRIBUTES, but got {codes.tolist()}")
+        raise ValueError(
+            f"Expected argument `codes` to be {number} x 4 indices into ATTRIBUTES, but got {codes.tolist()}"
+        )
     if number > max_objects:
-        raise ValueError(f"Expected argument `coords` to hold at most {max_objects} objects, but got {number}")
+        raise ValueError(f"Expected argument `coords` to have at most {max_objects} objects, but got {number}")
     rows = np.zeros((max_objects, NUM_COLUMNS), np.float32)
-    rows[:number, :3] = (coords + _LARGEST) / (2 * _LARGEST)
+    rows[:number, :3] = (coords + _MAX_COORDINATE) / (2 * _MAX_COORDINATE)
     starts = 3 + np.cumsum(sizes) - sizes
     rows[np.arange(number)[:, None], starts + codes] = 1
     rows[:number, -1] = 1

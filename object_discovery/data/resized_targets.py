@@ -1,4 +1,4 @@
-"""A split whose label maps have the size at which a protocol scores them, whatever the size of the images."""
+"""Dataset with label maps at the resolution of an evaluation protocol, independent of the image resolution."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from object_discovery.data.dataset import SceneDataset, StoredScenes, resize_bat
 from object_discovery.data.readers.photographs import PhotographSource
 from object_discovery.discovery import Batch
 
-_SCORED = ("mask", "classes")
+_RESIZED = ("mask", "classes")
 
 
 class ResizedTargetDataset(SceneDataset):
-    """Scenes with label maps `mask` and `classes` `(B, S, S)` of a size S of their own.
+    """Scenes with label maps `mask` and `classes`, `(B, S, S)`, at another resolution than the images.
 
-    Those of photographs are made from the whole map, see `PhotographSource.maps_at`. Others are cropped as the images
-    and resized to the nearest pixel.
+    Those of photographs are computed from the uncropped maps, see `PhotographSource.evaluation_maps`. Others are
+    cropped like the images, and resized by nearest-neighbour interpolation.
 
     Args:
         scenes: The split.
@@ -38,8 +38,8 @@ class ResizedTargetDataset(SceneDataset):
 
     def _batch(self, indices: npt.NDArray[np.int64]) -> Batch:
         batch = self.scenes[indices.tolist()]
-        others = {key: value for key, value in batch.items() if key not in _SCORED}
-        return {**others, **self._maps(indices, {key: batch[key] for key in _SCORED if key in batch})}
+        others = {key: value for key, value in batch.items() if key not in _RESIZED}
+        return {**others, **self._maps(indices, {key: batch[key] for key in _RESIZED if key in batch})}
 
     def _maps(self, indices: npt.NDArray[np.int64], maps: Batch) -> Batch:
         scenes, size = self.scenes, self.mask_size
@@ -47,8 +47,9 @@ class ResizedTargetDataset(SceneDataset):
             return resize_batch(maps, size)
         numbers = [int(number) for number in scenes.indices[indices]]
         if isinstance(scenes.source, PhotographSource):
-            held = [scenes.source.maps_at(number, size) for number in numbers]
-            return {key: torch.from_numpy(np.stack([one[key] for one in held])) for key in held[0] if key in maps}
+            resized = [scenes.source.evaluation_maps(number, size) for number in numbers]
+            keys = [key for key in resized[0] if key in maps]
+            return {key: torch.from_numpy(np.stack([scene[key] for scene in resized])) for key in keys}
         cropped = [scenes.cropped(number)[1] for number in numbers]
-        single = [resize_batch({key: torch.from_numpy(one[key])[None] for key in maps}, size) for one in cropped]
-        return {key: torch.cat([one[key] for one in single]) for key in maps}
+        single = [resize_batch({key: torch.from_numpy(scene[key])[None] for key in maps}, size) for scene in cropped]
+        return {key: torch.cat([scene[key] for scene in single]) for key in maps}

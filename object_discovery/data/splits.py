@@ -90,25 +90,25 @@ def find_splits(
         default: Variant to use if files of several exist and `variant` is None.
 
     Returns:
-        The splits found: a folder with a training file and no test file has no `test`.
+        Splits by name; a folder with a training file and no test file has no `test`.
 
     Raises:
         DatasetNotFoundError: If there is no such file or folder, or no HDF5 file in it.
-        UserError: If a file holds another dataset or variant or too few scenes, or a folder more than one candidate.
+        UserError: If a file is of another dataset or variant or has too few scenes, or a folder has several candidates.
     """
     root = Path(root).expanduser()
     files = _hdf5_files(root, name)
     by_split = {split: [file for file in files if file.stem.startswith(split)] for split in SPLITS}
     if root.is_dir() and any(by_split.values()):
-        chosen = {split: _only(found, root) for split, found in by_split.items() if found}
-        return _split_by_name({split: _open(file, name, variant) for split, file in chosen.items()})
-    path = _only(_of_variant(files, name, variant or default), root)
+        paths = {split: _single(candidates, root) for split, candidates in by_split.items() if candidates}
+        return _split_by_name({split: _open(path, name, variant) for split, path in paths.items()})
+    path = _single(_select_variant(files, name, variant or default), root)
     file = _open(path, name, variant)
     indices, rule = split_indices(len(file), published)
     return {split: Split(file, scenes, f"{path.name}, {rule}") for split, scenes in indices.items()}
 
 
-def _of_variant(files: list[Path], name: str, variant: str | None) -> list[Path]:
+def _select_variant(files: list[Path], name: str, variant: str | None) -> list[Path]:
     """Select the files of a variant by their names, or by their contents; otherwise those of the dataset by name."""
     if len(files) < 2:
         return files
@@ -153,20 +153,20 @@ def _hdf5_files(root: Path, name: str) -> list[Path]:
         )
     files = sorted(root.iterdir()) if root.is_dir() else [root]
     records = [file for file in files if file.suffix in (".tfrecords", ".tfrecord")]
-    found = [file for file in files if file.suffix in _SUFFIXES] if root.is_dir() or records else files
-    if not found and records:
+    hdf5 = [file for file in files if file.suffix in _SUFFIXES] if root.is_dir() or records else files
+    if not hdf5 and records:
         raise DatasetNotFoundError(
             f"Expected HDF5 files of {name}, but {root} holds TFRecord files: convert them once by "
             f"`object-discovery convert records {records[0]} {records[0].with_suffix('.h5')}`"
         )
-    if not found:
+    if not hdf5:
         raise DatasetNotFoundError(
             f"Expected argument `data_root` to hold HDF5 files (.h5, .hdf5) of {name}, but found none at {root}"
         )
-    return found
+    return hdf5
 
 
-def _only(files: list[Path], root: Path) -> Path:
+def _single(files: list[Path], root: Path) -> Path:
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise UserError(f"Expected one file, but {root} holds {names}: give the one to use as `data_root`")
@@ -174,7 +174,7 @@ def _only(files: list[Path], root: Path) -> Path:
 
 
 def _open(path: Path, name: str, variant: str | None) -> SceneFile:
-    """Open a file if it holds the dataset and split asked for; a file without this information is accepted."""
+    """Open a file and check that it is of the dataset and variant; a file that states neither is accepted."""
     file = SceneFile(path)
     if not len(file):
         raise UserError(f"Expected {path} to hold scenes of {name}, but it is empty: convert it again")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.loaders import make_loader
-from object_discovery.data.readers.cache import cache_places
+from object_discovery.data.readers.cache import cache_paths
 from object_discovery.discovery import Batch
 from object_discovery.errors import UserError
 from object_discovery.feature_cache.cache import SHARD_SIZE, FeatureCache, find_cache
@@ -70,9 +70,9 @@ def features_key(data: SceneDataModule, split: str, encoder: FrozenEncoder, exac
 def cache_roots(data: SceneDataModule) -> list[Path]:
     """Return the default folders of the caches of a dataset, the preferred first: next to the data."""
     if data.params.data_root is None:
-        return cache_places(Path("drawn.features").absolute())[1:]
+        return cache_paths(Path("drawn.features").absolute())[1:]
     root = Path(data.params.data_root).expanduser().resolve()
-    return cache_places(root.with_name(f"{root.name}.features"))
+    return cache_paths(root.with_name(f"{root.name}.features"))
 
 
 def find_caches(

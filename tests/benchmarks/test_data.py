@@ -9,7 +9,7 @@ import torch
 
 from object_discovery.benchmarks.data import DataBenchmarkParams, run
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
-from tests.data.tfrecord_writer import draw, example, write
+from tests.data.tfrecord_writer import example, random_scene, write
 
 TINY = {"num_written": 2, "resolution": 16, "batch_size": 2, "seconds": 0.0, "repeats": 2}
 READ = [
@@ -48,7 +48,7 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @cache
 def record(dataset: str, seed: int) -> bytes:
-    return example(draw(dataset, seed))
+    return example(random_scene(dataset, seed))
 
 
 def write_scenes(path: Path, dataset: str = "clevr_with_masks", compression: str = "gzip") -> str:

@@ -12,15 +12,15 @@ from object_discovery.benchmarks.layouts import (
     write_png_folder,
     write_reference_layout,
 )
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.datasets.clevr import CLEVRDataModule
 from object_discovery.data.readers.hdf5_scenes import SceneFile
-from tests.data.tfrecord_writer import draw, example, reference_labels, write
+from tests.data.tfrecord_writer import example, random_scene, reference_labels, write
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Features]:
-    return [draw("clevr_with_masks", seed) for seed in range(3)]
+    return [random_scene("clevr_with_masks", seed) for seed in range(3)]
 
 
 def test_both_hdf5_layouts_are_read_alike(scenes: list[Features], tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_reference_layout_has_the_shapes_chunks_and_compression_of_the_reference
 
 def test_library_layout_equals_that_of_the_conversion(scenes: list[Features], tmp_path: Path) -> None:
     records = write(tmp_path / "a.tfrecords", [example(scene) for scene in scenes])
-    convert(records, tmp_path / "converted.h5")
+    convert_tfrecord(records, tmp_path / "converted.h5")
     write_library_layout(tmp_path / "library.h5", scenes)
     with h5py.File(tmp_path / "converted.h5") as converted, h5py.File(tmp_path / "library.h5") as library:
         names: list[str] = []

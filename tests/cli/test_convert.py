@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from object_discovery.cli.command import main
-from tests.data.tfrecord_writer import draw, example, write
+from tests.data.tfrecord_writer import example, random_scene, write
 
 
 def test_records_are_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write(tmp_path / "a.tfrecords", [example(draw("tetrominoes", seed)) for seed in range(3)])
+    source = write(tmp_path / "a.tfrecords", [example(random_scene("tetrominoes", seed)) for seed in range(3)])
     target = tmp_path / "a.h5"
     flags = ["--limit", "2", "--num_workers", "1", "--no-progress"]
     assert main(["convert", "records", str(source), str(target), *flags]) == 0

@@ -1,4 +1,4 @@
-"""Write scenes in the layouts that users have on disk."""
+"""Writers of HDF5 files of scenes, in our format and in that of the published conversions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from object_discovery.data.readers.hdf5_scenes import Scene, pack_scene, write_scenes
+from object_discovery.data.readers.hdf5_scenes import CompressedScene, compress_scene, write_scenes
 
 Bytes = npt.NDArray[np.uint8]
 Crop = tuple[int, int, int, int]
 
 
 def make_scenes(counts: list[int], height: int = 35, width: int = 35) -> tuple[Bytes, Bytes]:
-    """Random images, and label maps with so many objects: k-th object in row k, columns 2 k to 2 k + 1."""
+    """Generate random images, and label maps with these numbers of objects; object k has two pixels in row k."""
     images = np.random.default_rng(0).integers(0, 256, (len(counts), height, width, 3)).astype(np.uint8)
     labels = np.zeros((len(counts), height, width), dtype=np.uint8)
     for scene, count in enumerate(counts):
@@ -25,7 +25,7 @@ def make_scenes(counts: list[int], height: int = 35, width: int = 35) -> tuple[B
 
 
 def write_published(path: Path, images: Bytes, labels: Bytes, entities: int, entities_last: bool = False) -> None:
-    """The layout of the published conversions: a mask of 0 or 255 for each entity."""
+    """Write the format of the published conversions: a mask of 0 or 255 for each entity."""
     masks = 255 * (labels[:, None] == np.arange(entities)[:, None, None]).astype(np.uint8)
     with h5py.File(path, "w") as file:
         file["image"] = images
@@ -42,17 +42,17 @@ def write_own(
     crop: Crop | None = None,
     variant: str | None = None,
 ) -> None:
-    """The layout of the library's own conversion."""
+    """Write our own format."""
 
     def count(label_map: Bytes) -> npt.NDArray[np.int32]:
         return np.array([(label_map == label).sum() for label in range(entities)], dtype=np.int32)
 
-    def scene(image: Bytes, label_map: Bytes) -> Scene:
+    def scene(image: Bytes, label_map: Bytes) -> CompressedScene:
         columns = {"counts/frame": count(label_map)}
         if crop is not None:
             top, left, height, width = crop
             columns["counts/crop"] = count(label_map[top : top + height, left : left + width])
-        return pack_scene(image, label_map, columns, crop)
+        return compress_scene(image, label_map, columns, crop)
 
     attributes = {"dataset": dataset} | ({"variant": variant} if variant else {})
     scenes = map(scene, images, labels)

@@ -1,4 +1,4 @@
-"""Images and label maps are mirrored and cropped alike, reproducibly, and only in training."""
+"""Images and label maps are flipped and cropped alike, reproducibly, and only in training."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def noise(count: int = 6) -> dict[str, Tensor]:
 
 def coordinates(count: int = 64) -> dict[str, Tensor]:
     """Images whose red and green are 4 times the column and row; label maps of the column and the row."""
-    places = torch.arange(SIZE, dtype=torch.uint8).expand(count, SIZE, SIZE)
-    images = torch.stack([4 * places, 4 * places.mT, torch.zeros_like(places)], dim=1)
-    return {"image": images, "mask": places.clone(), "classes": places.mT.clone()}
+    columns = torch.arange(SIZE, dtype=torch.uint8).expand(count, SIZE, SIZE)
+    images = torch.stack([4 * columns, 4 * columns.mT, torch.zeros_like(columns)], dim=1)
+    return {"image": images, "mask": columns.clone(), "classes": columns.mT.clone()}
 
 
 @pytest.mark.parametrize("crop", [None, 1.0])
-def test_nothing_to_do_is_the_identity(crop: float | None) -> None:
+def test_without_flip_and_crop_batches_are_unchanged(crop: float | None) -> None:
     batch = noise()
     augmented = augment(batch, flip=False, crop=crop)
     assert augmented.keys() == batch.keys()
     assert all(torch.equal(augmented[key], batch[key]) for key in batch)
 
 
-def test_a_crop_of_almost_everything_changes_almost_nothing() -> None:
+def test_a_crop_of_almost_the_whole_image_changes_it_by_at_most_one_grey_level() -> None:
     batch = noise()
     augmented = augment(batch, crop=1 - 1e-7)
     assert torch.equal(augmented["mask"], batch["mask"])
     assert (augmented["image"].int() - batch["image"].int()).abs().max() <= 1
 
 
-def test_flips_are_exact_and_alike() -> None:
+def test_images_and_label_maps_are_flipped_together() -> None:
     batch = noise(count=64)
     augmented = augment(batch, flip=True, generator=seeded())
     mirrored = 0
@@ -62,7 +62,7 @@ def test_flips_are_exact_and_alike() -> None:
         assert torch.equal(augmented["image"][number], batch["image"][number].flip(flips[0]))
         mirrored += bool(flips[0])
     assert 20 <= mirrored <= 44
-    assert "objects" not in augmented  # their coordinates are those of the image before
+    assert "objects" not in augmented  # their coordinates would be wrong
     assert "objects" in batch
 
 
@@ -70,11 +70,11 @@ def test_flips_are_exact_and_alike() -> None:
 def test_images_and_label_maps_stay_aligned(flip: bool) -> None:
     augmented = augment(coordinates(), flip=flip, crop=0.2, generator=seeded())
     columns, rows = augmented["image"][:, 0] / 4, augmented["image"][:, 1] / 4
-    assert (columns - augmented["mask"]).abs().max() <= 0.5 + 0.125 + 1e-4  # half a pixel, and the rounded colour
+    assert (columns - augmented["mask"]).abs().max() <= 0.5 + 0.125 + 1e-4  # half a pixel, and rounding of the image
     assert (rows - augmented["classes"]).abs().max() <= 0.5 + 0.125 + 1e-4
 
 
-def test_crops_keep_shares_and_proportions_and_reach_every_border() -> None:
+def test_crops_have_the_aspect_ratio_and_uniform_area_and_position() -> None:
     maps = augment(coordinates(count=2000), crop=0.25, generator=seeded())
     left, right = (maps["mask"][:, 0, column].float() for column in (0, -1))
     top, bottom = (maps["classes"][:, row, 0].float() for row in (0, -1))
@@ -89,16 +89,16 @@ def test_crops_keep_shares_and_proportions_and_reach_every_border() -> None:
     assert torch.corrcoef(torch.stack([left, top]) - (SIZE - widths) / 2)[0, 1].abs() < 0.1
 
 
-def test_a_seed_gives_the_same_batch() -> None:
+def test_equal_seeds_give_equal_batches() -> None:
     batch = noise()
-    one, same, other = (augment(batch, flip=True, crop=0.3, generator=seeded(seed)) for seed in (1, 1, 2))
-    assert one.keys() == same.keys() == {"image", "mask"}
-    assert all(torch.equal(one[key], same[key]) for key in one)
-    assert not torch.equal(one["image"], other["image"])
-    assert one["image"].dtype == one["mask"].dtype == torch.uint8
+    first, same, other = (augment(batch, flip=True, crop=0.3, generator=seeded(seed)) for seed in (1, 1, 2))
+    assert first.keys() == same.keys() == {"image", "mask"}
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not torch.equal(first["image"], other["image"])
+    assert first["image"].dtype == first["mask"].dtype == torch.uint8
 
 
-def test_without_label_maps_and_for_frames_that_are_not_square() -> None:
+def test_images_without_label_maps_need_not_be_square() -> None:
     images = torch.arange(40, dtype=torch.uint8).view(1, 1, 1, 40).expand(4, 3, 20, 40)
     augmented = augment({"image": images}, crop=0.5, generator=seeded())["image"]
     assert augmented.shape == images.shape
@@ -107,25 +107,25 @@ def test_without_label_maps_and_for_frames_that_are_not_square() -> None:
 
 
 @pytest.mark.parametrize("crop", [0.0, -1.0, 1.5])
-def test_crops_that_cannot_be_are_refused(crop: float) -> None:
+def test_invalid_crops_are_refused(crop: float) -> None:
     with pytest.raises(ValueError, match=r"Expected argument `crop` to be in \(0, 1\], but got"):
         augment(noise(), crop=crop)
 
 
 class Recorder(LightningModule):
-    """Notes the batches it meets."""
+    """Records its batches."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: dict[str, list[dict[str, Tensor]]] = {"train": [], "val": []}
+        self.batches: dict[str, list[dict[str, Tensor]]] = {"train": [], "val": []}
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
-        self.seen["train"].append(batch)
+        self.batches["train"].append(batch)
         return self.weight**2
 
     def validation_step(self, batch: dict[str, Tensor]) -> None:
-        self.seen["val"].append(batch)
+        self.batches["val"].append(batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters())
@@ -146,7 +146,7 @@ def fit(folder: Path, steps: int, resume: Path | None = None, **settings: Any) -
     )
     model = Recorder()
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-    return model.seen
+    return model.batches
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def _seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_seed")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_lightning_augments_in_training_only_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
+def test_only_training_batches_are_augmented_and_a_resumed_run_continues_identically(tmp_path: Path) -> None:
     plain = fit(tmp_path / "plain", 4)
     whole = fit(tmp_path / "whole", 4, random_flip=True, random_crop=0.5)
     first = fit(tmp_path / "first", 2, random_flip=True, random_crop=0.5)
@@ -175,7 +175,7 @@ def test_lightning_augments_in_training_only_and_a_resumed_run_goes_on(tmp_path:
 
 @pytest.mark.usefixtures("_seed")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_every_batch_has_crops_of_its_own(tmp_path: Path) -> None:
+def test_every_image_has_a_different_crop(tmp_path: Path) -> None:
     def constant(scenes: Any) -> Any:
         return np.broadcast_to(np.arange(35, dtype=np.uint8)[:, None], (len(scenes), 35, 35, 3)).copy(), np.zeros(
             (len(scenes), 35, 35), np.uint8
@@ -197,5 +197,5 @@ def test_every_batch_has_crops_of_its_own(tmp_path: Path) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
     ).fit(model, datamodule=data)
-    images = [image.numpy().tobytes() for batch in model.seen["train"] for image in batch["image"]]
+    images = [image.numpy().tobytes() for batch in model.batches["train"] for image in batch["image"]]
     assert len(set(images)) == len(images) == 16

@@ -22,13 +22,13 @@ from object_discovery.errors import DatasetNotFoundError, UserError
 from object_discovery.params import DataParams, ModelParams, TrainerParams
 from tests.data.scene_files import make_scenes, write_own, write_published
 
-DRAWN = ["tetrominoes", "multi_dsprites"]
+GENERATED = ["tetrominoes", "multi_dsprites"]
 COUNTS = [1, 2, 3, 2, 3, 3, 1, 2, 3, 2]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> str:
-    """A folder of train, val and test files of tetrominoes with `COUNTS` objects in each."""
+    """A folder of training, validation and test files of tetrominoes, with `COUNTS` objects each."""
     images, labels = make_scenes(COUNTS)
     for split in ("train", "val", "test"):
         write_published(tmp_path / f"{split}.h5", images, labels, entities=4)
@@ -40,7 +40,7 @@ def counts(scenes: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
-def test_registered_datasets_know_their_name_and_recommend_known_settings(name: str) -> None:
+def test_registered_datasets_have_their_name_and_recommend_existing_hyperparameters(name: str) -> None:
     datamodule = DATASETS[name]
     known = {field.name for params in (DataParams, TrainerParams, ModelParams) for field in fields(params)}
     assert datamodule.name == name
@@ -48,8 +48,8 @@ def test_registered_datasets_know_their_name_and_recommend_known_settings(name: 
     assert {"resolution", "num_slots", "max_steps"} <= set(datamodule.recommended)
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_drawn_datasets_give_whole_batches(name: str) -> None:
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_datasets_have_batches_of_images_and_label_maps(name: str) -> None:
     data = DATASETS[name](batch_size=4, num_workers=0, train_size=9, val_size=6, test_size=3)
     data.setup()
     size = DATASETS[name].recommended["resolution"]
@@ -63,8 +63,8 @@ def test_drawn_datasets_give_whole_batches(name: str) -> None:
         assert batches[0]["image"].dtype == batches[0]["mask"].dtype == torch.uint8
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_drawn_splits_are_disjoint_and_follow_the_seed(name: str) -> None:
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_splits_are_disjoint_and_depend_on_the_seed(name: str) -> None:
     def scenes(seed: int) -> list[bytes]:
         data = DATASETS[name](train_size=60, val_size=60, test_size=60, data_seed=seed)
         sets = (data.train_set, data.val_set, data.test_set)
@@ -75,28 +75,28 @@ def test_drawn_splits_are_disjoint_and_follow_the_seed(name: str) -> None:
     assert not set(scenes(0)) & set(scenes(1))
 
 
-def test_drawn_splits_have_sizes_of_their_own() -> None:
+def test_generated_splits_have_default_sizes() -> None:
     data = TetrominoesDataModule(val_size=None)
     assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (1_000_000, 10_000, 320)
 
 
-def test_the_resolution_is_free() -> None:
+def test_scenes_are_resized_to_the_resolution() -> None:
     assert TetrominoesDataModule(resolution=16).train_set[0]["image"].shape == (3, 16, 16)
 
 
-def test_params_and_keywords_are_the_same() -> None:
+def test_params_and_keywords_are_equivalent() -> None:
     by_params = TetrominoesDataModule(DataParams(batch_size=8, data_seed=3))
     by_keywords = TetrominoesDataModule(batch_size=8, data_seed=3)
     assert by_params.params == by_keywords.params
 
 
-def test_keywords_left_out_take_the_recommended_values() -> None:
+def test_omitted_keywords_have_the_recommended_values() -> None:
     params = CLEVRWithMasksDataModule(data_root="somewhere").params
     assert (params.dataset, params.resolution, params.max_objects) == ("clevr_with_masks", 128, 6)
     assert CLEVRWithMasksDataModule(max_objects=None).params.max_objects is None
 
 
-def test_an_unknown_keyword_is_named() -> None:
+def test_unknown_keywords_are_refused() -> None:
     with pytest.raises(TypeError, match="fields of DataParams, but got `batchsize`"):
         TetrominoesDataModule(batchsize=8)
 
@@ -114,7 +114,7 @@ def test_an_unknown_variant_is_refused() -> None:
         TetrominoesDataModule(variant="binarized")
 
 
-def test_the_variant_is_the_file_s_where_none_is_asked_for(tmp_path: Path) -> None:
+def test_the_default_variant_is_that_of_the_file(tmp_path: Path) -> None:
     images, labels = make_scenes([1, 2, 3, 4], 64, 64)
     path = tmp_path / "scenes.h5"
     write_own(path, images, labels, "multi_dsprites", 5, variant="colored_on_colored")
@@ -134,7 +134,7 @@ def test_the_variant_is_the_file_s_where_none_is_asked_for(tmp_path: Path) -> No
         ({"val_size": 2, "test_size": 2}, COUNTS, [1, 2]),
     ],
 )
-def test_filters_count_objects_in_files(
+def test_filters_select_stored_scenes_by_number_of_objects(
     root: str, settings: dict[str, Any], train: list[int], evaluation: list[int]
 ) -> None:
     data = TetrominoesDataModule(data_root=root, **settings)
@@ -143,7 +143,7 @@ def test_filters_count_objects_in_files(
     assert counts(data.test_set) == evaluation
 
 
-def test_filters_narrow_what_is_drawn() -> None:
+def test_filters_limit_the_objects_of_generated_scenes() -> None:
     data = MultiDSpritesDataModule(min_objects=3, max_objects=3, eval_max_objects=0, train_size=40, val_size=80)
     assert set(counts(data.train_set)) == {3}
     assert set(counts(data.val_set)) == {3, 4, 5}
@@ -153,8 +153,8 @@ def test_filters_narrow_what_is_drawn() -> None:
     ("settings", "limit"),
     [({"max_objects": 2}, "0 to 2"), ({"min_objects": 4}, "4 or more")],
 )
-@pytest.mark.parametrize("source", ["drawn", "file"])
-def test_filters_that_leave_nothing_are_refused(
+@pytest.mark.parametrize("source", ["generated", "file"])
+def test_filters_that_no_scene_passes_are_refused(
     tmp_path: Path, settings: dict[str, Any], limit: str, source: str
 ) -> None:
     images, labels = make_scenes([3] * 5)
@@ -164,12 +164,12 @@ def test_filters_that_leave_nothing_are_refused(
         data.setup("fit")
 
 
-def test_filters_that_leave_no_drawn_sprites_are_refused() -> None:
+def test_filters_outside_the_generated_numbers_of_sprites_are_refused() -> None:
     with pytest.raises(UserError, match="scenes of multi_dsprites with 0 to 1 objects, but found none"):
         MultiDSpritesDataModule(variant="binarized", max_objects=1).setup()
 
 
-def test_both_layouts_give_the_same_batches(tmp_path: Path) -> None:
+def test_both_formats_give_the_same_batches(tmp_path: Path) -> None:
     images, labels = make_scenes(COUNTS)
     write_published(tmp_path / "published.h5", images, labels, entities=4)
     write_own(tmp_path / "own.h5", images, labels, "tetrominoes", entities=4)
@@ -178,12 +178,12 @@ def test_both_layouts_give_the_same_batches(tmp_path: Path) -> None:
         data = TetrominoesDataModule(data_root=str(tmp_path / name), min_objects=2, batch_size=2, num_workers=0)
         return [*data.train_dataloader(), *data.val_dataloader()]
 
-    for one, other in zip(batches("published.h5"), batches("own.h5"), strict=True):
-        assert torch.equal(one["image"], other["image"])
-        assert torch.equal(one["mask"], other["mask"])
+    for published, own in zip(batches("published.h5"), batches("own.h5"), strict=True):
+        assert torch.equal(published["image"], own["image"])
+        assert torch.equal(published["mask"], own["mask"])
 
 
-def test_a_missing_test_file_matters_only_when_it_is_used(root: str) -> None:
+def test_a_missing_test_file_is_an_error_only_in_the_test_stage(root: str) -> None:
     (Path(root) / "test.h5").unlink()
     data = TetrominoesDataModule(data_root=root)
     data.setup()
@@ -191,7 +191,7 @@ def test_a_missing_test_file_matters_only_when_it_is_used(root: str) -> None:
         data.setup("test")
 
 
-def test_a_test_file_alone_can_be_tested(root: str) -> None:
+def test_the_test_stage_needs_a_test_file_only(root: str) -> None:
     for split in ("train", "val"):
         (Path(root) / f"{split}.h5").unlink()
     data = TetrominoesDataModule(data_root=root, batch_size=5, num_workers=0)
@@ -199,7 +199,7 @@ def test_a_test_file_alone_can_be_tested(root: str) -> None:
     assert [len(batch["image"]) for batch in data.test_dataloader()] == [5, 5]
 
 
-def test_describe_says_where_the_scenes_come_from(root: str) -> None:
+def test_describe_lists_files_splits_and_filters(root: str) -> None:
     data = TetrominoesDataModule(data_root=root, max_objects=2, eval_max_objects=0, min_objects=1)
     data.setup()
     assert data.describe().splitlines() == [
@@ -209,7 +209,7 @@ def test_describe_says_where_the_scenes_come_from(root: str) -> None:
     ]
 
 
-def test_describe_says_how_scenes_are_drawn() -> None:
+def test_describe_lists_the_seed_and_sizes_of_generated_splits() -> None:
     data = MultiDSpritesDataModule(data_seed=5, train_size=2000)
     data.setup()
     assert data.describe().splitlines() == [
@@ -220,32 +220,32 @@ def test_describe_says_how_scenes_are_drawn() -> None:
 
 
 class Recorder(LightningModule):
-    """Notes which masks it meets."""
+    """Records its label maps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: dict[str, list[bytes]] = {"train": [], "val": [], "test": []}
+        self.masks: dict[str, list[bytes]] = {"train": [], "val": [], "test": []}
 
-    def _note(self, split: str, batch: dict[str, Tensor]) -> None:
-        self.seen[split] += [mask.numpy().tobytes() for mask in batch["mask"]]
+    def _record(self, split: str, batch: dict[str, Tensor]) -> None:
+        self.masks[split] += [mask.numpy().tobytes() for mask in batch["mask"]]
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
-        self._note("train", batch)
+        self._record("train", batch)
         return self.weight**2
 
     def validation_step(self, batch: dict[str, Tensor]) -> None:
-        self._note("val", batch)
+        self._record("val", batch)
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
-        self._note("test", batch)
+        self._record("test", batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_lightning_trains_on_all_and_scores_each_scene_once(tmp_path: Path) -> None:
+def test_lightning_shuffles_training_scenes_and_evaluates_each_scene_once(tmp_path: Path) -> None:
     data: SceneDataModule = TetrominoesDataModule(batch_size=4, num_workers=0, train_size=8, val_size=10, test_size=3)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(
@@ -260,29 +260,29 @@ def test_lightning_trains_on_all_and_scores_each_scene_once(tmp_path: Path) -> N
     model = Recorder()
     trainer.fit(model, datamodule=data)
     trainer.test(model, datamodule=data, verbose=False)
-    first, second = model.seen["train"][:8], model.seen["train"][8:]
+    first, second = model.masks["train"][:8], model.masks["train"][8:]
     assert set(first) == set(second)
-    assert first != second  # Lightning tells the sampler the epoch
-    assert model.seen["val"] == [scene["mask"].numpy().tobytes() for scene in map(data.val_set.__getitem__, range(10))]
-    assert len(set(model.seen["test"])) == 3
+    assert first != second  # Lightning sets the epoch of the sampler
+    assert model.masks["val"] == [scene["mask"].numpy().tobytes() for scene in map(data.val_set.__getitem__, range(10))]
+    assert len(set(model.masks["test"])) == 3
 
 
-def test_label_maps_are_those_of_the_file(root: str) -> None:
+def test_label_maps_equal_those_of_the_file(root: str) -> None:
     _, labels = make_scenes(COUNTS)
     data = TetrominoesDataModule(data_root=root)
     np.testing.assert_array_equal(data.val_set[list(range(10))]["mask"], labels)
 
 
-def test_the_splits_of_one_file_count_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+def test_the_objects_of_a_file_are_counted_once_for_all_splits(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops: list[object] = []
     count = SceneFile.object_counts
 
     def counted(file: SceneFile, crop: Crop | None = None) -> NDArray[np.int64]:
-        asked.append(crop)
+        crops.append(crop)
         return count(file, crop)
 
     monkeypatch.setattr(SceneFile, "object_counts", counted)
     data = TetrominoesDataModule(data_root=f"{root}/train.h5", max_objects=2, eval_max_objects=3, val_size=None)
     assert counts(data.train_set) == [number for number in COUNTS[:8] if number <= 2]
     assert counts(data.val_set) + counts(data.test_set) == COUNTS[8:]
-    assert asked == [None]
+    assert crops == [None]

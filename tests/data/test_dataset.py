@@ -13,12 +13,12 @@ from tests.data.scene_files import make_scenes, write_published
 
 
 def ramp(indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Scenes of 4 x 4 pixels whose pixels are numbered, all channels alike."""
+    """Scenes of 4 x 4 pixels with consecutive values, the same in all channels and the label map."""
     pixels = (16 * indices[:, None] + np.arange(16)).astype(np.uint8).reshape(-1, 4, 4)
     return pixels[..., None].repeat(3, -1), pixels
 
 
-def test_batches_are_uint8_channels_first() -> None:
+def test_batches_are_uint8_with_channels_first() -> None:
     scenes = GeneratedScenes(generate_tetrominoes, start=5, size=4, resolution=35)
     images, masks = generate_tetrominoes([7, 5])
     batch = scenes[[2, 0]]
@@ -28,7 +28,7 @@ def test_batches_are_uint8_channels_first() -> None:
     assert batch["image"].is_contiguous()
 
 
-def test_one_scene_has_no_batch_axis() -> None:
+def test_a_single_scene_has_no_batch_axis() -> None:
     scenes = GeneratedScenes(generate_tetrominoes, start=0, size=4, resolution=35)
     assert scenes[3]["image"].shape == (3, 35, 35)
     assert torch.equal(scenes[-1]["mask"], scenes[3]["mask"])
@@ -36,20 +36,20 @@ def test_one_scene_has_no_batch_axis() -> None:
 
 
 @pytest.mark.parametrize("index", [4, -5])
-def test_no_scene_beyond_the_end(index: int) -> None:
+def test_indices_out_of_range_raise(index: int) -> None:
     with pytest.raises(IndexError, match=f"below 4, but got {index}"):
         GeneratedScenes(generate_tetrominoes, start=0, size=4, resolution=35)[index]
 
 
-def test_drawn_scenes_can_be_pickled() -> None:
+def test_generated_scenes_can_be_pickled() -> None:
     scenes = TetrominoesDataModule(train_size=3).train_set
     assert torch.equal(pickle.loads(pickle.dumps(scenes))[2]["image"], scenes[2]["image"])
 
 
 def test_resizing_is_bilinear_for_images_and_nearest_for_masks() -> None:
     batch = GeneratedScenes(ramp, start=0, size=1, resolution=2)[[0]]
-    # half the size: each pixel is the mean of four, a mask takes the pixel next to its centre
-    assert batch["image"][0, 0].tolist() == [[3, 5], [11, 13]]  # means 2.5, 4.5, 10.5, 12.5
+    # at half the size a pixel is the mean of four; a label is that of the pixel at the lower right
+    assert batch["image"][0, 0].tolist() == [[3, 5], [11, 13]]  # rounded from 2.5, 4.5, 10.5, 12.5
     assert batch["mask"][0].tolist() == [[5, 7], [13, 15]]
 
 
@@ -58,7 +58,7 @@ def test_resizing_does_not_antialias() -> None:
     assert batch["image"][0, 0].item() == round((5 + 6 + 9 + 10) / 4)
 
 
-def test_files_are_cropped_and_pickled(tmp_path: Path) -> None:
+def test_stored_scenes_are_cropped_and_can_be_pickled(tmp_path: Path) -> None:
     images, labels = make_scenes([1, 2, 3, 2])
     write_published(tmp_path / "scenes.h5", images, labels, entities=4)
     scenes = StoredScenes(SceneFile(tmp_path / "scenes.h5"), np.array([3, 1, 2]), crop=(3, 4, 20, 20), resolution=20)

@@ -1,4 +1,4 @@
-"""What holds for every registered dataset, drawn or in its real layout on the disk."""
+"""Tests of every registered dataset, generated or in its real layout on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from object_discovery.train import parse
 from object_discovery.training.fit import train
 from tests.data.scene_files import make_scenes, write_own
 
-DRAWN = {"tetrominoes", "multi_dsprites", "scenes"}
+GENERATED = {"tetrominoes", "multi_dsprites", "scenes"}
 WITHOUT_MASKS = {"clevr", "shapes3d", "sketchy"}
 SMALL: dict[str, Any] = {
     "train_size": 6,
@@ -28,8 +28,8 @@ SMALL: dict[str, Any] = {
 
 
 def data_root(name: str, root: Path) -> str | None:
-    """Write a few scenes in the layout of a dataset; None for those that are drawn."""
-    if name in DRAWN:
+    """Write a few scenes in the layout of a dataset; return None for generated datasets."""
+    if name in GENERATED:
         return None
     if name == "clevr_with_masks":
         images, labels = make_scenes([1, 2, 3, 4, 5, 6] * 4)
@@ -40,23 +40,23 @@ def data_root(name: str, root: Path) -> str | None:
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
-def test_batches_hold_what_is_promised(name: str, tmp_path: Path) -> None:
+def test_batches_have_the_documented_keys_shapes_and_types(name: str, tmp_path: Path) -> None:
     data = DATASETS[name](data_root=data_root(name, tmp_path), **SMALL)
     data.setup()
     batch = next(iter(data.train_dataloader()))
     assert data.has_masks == ("mask" in batch) == (name not in WITHOUT_MASKS)
     assert data.describe().startswith(name)
     for loader in (data.train_dataloader(), data.val_dataloader()):
-        for found in loader:
-            assert found.keys() == batch.keys()
-            assert found["image"].shape[1:] == (3, 16, 16)
-            for key in {"image", "mask", "classes", "entities"} & found.keys():
-                assert found[key].dtype == torch.uint8
-                assert found[key].shape[-2:] == (16, 16)
+        for other in loader:
+            assert other.keys() == batch.keys()
+            assert other["image"].shape[1:] == (3, 16, 16)
+            for key in {"image", "mask", "classes", "entities"} & other.keys():
+                assert other[key].dtype == torch.uint8
+                assert other[key].shape[-2:] == (16, 16)
 
 
-@pytest.mark.parametrize("name", sorted(set(DATASETS) - DRAWN))
-def test_missing_files_are_one_line(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - GENERATED))
+def test_missing_files_raise_one_line(name: str, tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "missing"):
         data = DATASETS[name](data_root=str(root), **SMALL)
         with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
@@ -65,7 +65,7 @@ def test_missing_files_are_one_line(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
-def test_training_runs_with_masks_or_without(name: str, tmp_path: Path) -> None:
+def test_training_runs_on_every_dataset(name: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     flags = {**SMALL, "dataset": name, "max_steps": 20, "val_interval": 10, "num_slots": 3, "num_pictures": 2}
     root = data_root(name, tmp_path / "data")
@@ -78,7 +78,7 @@ def test_training_runs_with_masks_or_without(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_scenes_are_drawn_with_the_numbers_of_objects_asked_for() -> None:
+def test_generated_scenes_have_the_requested_number_of_objects() -> None:
     data = ScenesDataModule(min_objects=4, max_objects=4, train_size=4, resolution=64, num_workers=0)
     masks = data.train_set[[0, 1, 2, 3]]["mask"]
     assert [len(torch.unique(mask)) - 1 for mask in masks] == [4] * 4

@@ -6,7 +6,7 @@ import pytest
 from object_discovery.data.label_maps import compact_labels
 
 
-def test_ids_are_numbered_in_their_order_as_by_a_loop() -> None:
+def test_labels_follow_the_order_of_the_ids() -> None:
     ids = np.random.default_rng(0).choice([0, 3, 26001, 70_000, 255], (9, 7))
     expected = np.zeros(ids.shape, int)
     for number, value in enumerate(sorted(set(ids.ravel().tolist()) - {0}), 1):
@@ -16,12 +16,12 @@ def test_ids_are_numbered_in_their_order_as_by_a_loop() -> None:
     np.testing.assert_array_equal(labels, expected)
 
 
-def test_ignored_ids_become_255_and_take_no_number() -> None:
+def test_ignored_ids_become_255_and_are_not_counted() -> None:
     assert compact_labels(np.array([[9, 5, 0, 7]]), ignore=7).tolist() == [[2, 1, 0, 255]]
     assert compact_labels(np.array([[9, 0]]), ignore=7).tolist() == [[1, 0]]
 
 
-def test_254_objects_fit_and_255_do_not() -> None:
+def test_more_than_254_objects_are_refused() -> None:
     assert compact_labels(np.arange(255)[None]).max() == 254
     with pytest.raises(ValueError, match="at most 254 objects in an image, but got 255"):
         compact_labels(np.arange(256)[None])
@@ -30,7 +30,7 @@ def test_254_objects_fit_and_255_do_not() -> None:
 @pytest.mark.parametrize(
     ("ids", "message"), [(np.zeros((2, 2, 2), int), r"\(2, 2, 2\)"), (np.array([[-1]]), "at least 0, but got -1")]
 )
-def test_other_arrays_are_refused(ids: np.ndarray, message: str) -> None:
+def test_invalid_shapes_and_negative_ids_are_refused(ids: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compact_labels(ids)
 

@@ -1,4 +1,4 @@
-"""Damage TFRecord files at random: what comes out is right, or one line says that it is not."""
+"""Fuzz test: damaged TFRecord files are converted correctly or refused with one line."""
 
 import gzip
 import re
@@ -14,20 +14,29 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.errors import CorruptFileError, UserError
-from tests.data.tfrecord_writer import draw, example, example_class, field, frame, mask_crc, reference_labels, varint
+from tests.data.tfrecord_writer import (
+    example,
+    example_class,
+    field,
+    frame,
+    mask_crc,
+    random_scene,
+    reference_labels,
+    varint,
+)
 
 COUNT = 300
-SECONDS, BYTES = 20.0, 1 << 31  # for each file; the memory is what may be reserved on top of what is in use
+SECONDS, BYTES = 20.0, 1 << 31  # limits for each file; of the memory, on top of what is in use
 NAMES = (b"image", b"mask", b"x", b"y", b"visibility")
 LENGTHS = (0, 1, 255, 1 << 16, 1 << 28, (1 << 31) - 1, 1 << 31, 1 << 33, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # of a feature that can become an array of an HDF5 file
 EXAMPLE: Any = example_class()
-WELL_FORMED = ("length", "cut", "order")  # damage that leaves no trace where the rest can be read
+UNDETECTABLE = ("length", "truncate", "order")  # damage after which the file may be valid
 Random = np.random.Generator
-Scene = dict[str, Any]
+SceneDict = dict[str, Any]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, 1, mtime=0),
     "zlib": lambda data: zlib.compress(data, 1),
@@ -55,25 +64,25 @@ def truncate(data: bytes, rng: Random) -> bytes:
 
 def damage_structure(data: bytes, rng: Random) -> bytes:
     """Damage tags, lengths and names of a `tf.train.Example`, next to the name of a feature."""
-    place = data.find(NAMES[rng.integers(len(NAMES))]) + int(rng.integers(-9, 20))
-    place = min(max(place, 0), len(data) - 1)
+    position = data.find(NAMES[rng.integers(len(NAMES))]) + int(rng.integers(-9, 20))
+    position = min(max(position, 0), len(data) - 1)
     new = (
         bytes([rng.integers(256)]),
-        bytes([data[place] & 0xF8 | int(rng.integers(8))]),  # another wire type
+        bytes([data[position] & 0xF8 | int(rng.integers(8))]),  # another wire type
         b"\xff" * int(rng.integers(1, 14)) + b"\x01",  # an integer that is too long
         varint(int(rng.choice(LENGTHS[:-3]))),
         b"",
     )[rng.integers(5)]
-    return data[:place] + new + data[place + 1 :]
+    return data[:position] + new + data[position + 1 :]
 
 
 def rewrite(data: bytes, rng: Random) -> bytes:
-    """Add fields that have a meaning of their own."""
+    """Add valid fields with unusual names and values."""
     name = NAMES[rng.integers(len(NAMES))]
-    odd = (b"", b".", b"..", b"a/b", b"/", b"\0", b"x\0", b"\xff\xfe", b"x y", "é".encode(), b"image", b"n" * 70000)
+    unusual = (b"", b".", b"..", b"a/b", b"/", b"\0", b"x\0", b"\xff\xfe", b"x y", "é".encode(), b"image", b"n" * 70000)
     floats, whole = field(2, field(1, bytes(4 * int(rng.integers(3))))), field(1, field(1, rng.bytes(3)))
     added = (
-        field(1, field(1, field(1, odd[rng.integers(len(odd))]) + field(2, floats))),
+        field(1, field(1, field(1, unusual[rng.integers(len(unusual))]) + field(2, floats))),
         field(1, field(1, field(1, name) + field(2, whole))),
         field(1, field(2, field(1, name) + field(2, whole))),
         field(1, field(1, field(1, name))),
@@ -86,14 +95,14 @@ def rewrite(data: bytes, rng: Random) -> bytes:
 
 
 def relabel(data: bytes, rng: Random) -> bytes:
-    """State another length, with its right checksum three times of four."""
+    """Write another length, with a matching checksum in three of four cases."""
     near = len(data) + int(rng.integers(-20, 20))
     length = struct.pack("<Q", near if rng.random() < 0.3 else int(rng.choice(np.array(LENGTHS, np.uint64))))
     return length + (mask_crc(length) if rng.random() < 0.75 else rng.bytes(4)) + data + mask_crc(data)
 
 
 def mutate_record(data: bytes, rng: Random) -> bytes:
-    """Damage a record, with right checksums of the damaged data."""
+    """Damage a record, with matching checksums."""
     change = (flip, splice, truncate, damage_structure, rewrite)[rng.choice(5, p=(0.2, 0.1, 0.1, 0.3, 0.3))]
     return frame(change(data, rng))
 
@@ -105,9 +114,20 @@ def reorder(frames: list[bytes], rng: Random) -> list[bytes]:
 
 
 def damage(examples: list[bytes], rng: Random) -> tuple[str, bytes, str]:
-    """Damage a file of these records; return what was done, the file and its compression."""
+    """Damage a file of these records; return the kind of damage, the file and its compression."""
     frames, chosen = [frame(data) for data in examples], int(rng.integers(len(examples)))
-    kinds = ("file flip", "file cut", "file splice", "flip", "cut", "splice", "length", "order", "record", "record")
+    kinds = (
+        "file flip",
+        "file truncate",
+        "file splice",
+        "flip",
+        "truncate",
+        "splice",
+        "length",
+        "order",
+        "record",
+        "record",
+    )
     kind = kinds[rng.integers(len(kinds))]
     compression = ("gzip", "gzip", "zlib", "plain")[rng.integers(4)]
     if kind == "length":
@@ -116,7 +136,7 @@ def damage(examples: list[bytes], rng: Random) -> tuple[str, bytes, str]:
         frames[chosen] = mutate_record(examples[chosen], rng)
     if kind == "order":
         frames = reorder(frames, rng)
-    content, change = b"".join(frames), {"flip": flip, "cut": truncate, "splice": splice}.get(kind.split()[-1])
+    content, change = b"".join(frames), {"flip": flip, "truncate": truncate, "splice": splice}.get(kind.split()[-1])
     if change and not kind.startswith("file"):
         content = change(content, rng)
     file = COMPRESS[compression](content)
@@ -125,24 +145,24 @@ def damage(examples: list[bytes], rng: Random) -> tuple[str, bytes, str]:
     return kind, change(file, rng) if change and kind.startswith("file") else file, compression
 
 
-def read_scene(data: bytes) -> Scene:
-    """Read a record as Google's library does."""
+def read_scene(data: bytes) -> SceneDict:
+    """Parse a record by protobuf."""
     features = {}
     for name, value in EXAMPLE.FromString(data).features.feature.items():
         kinds = [kind for kind in ("bytes_list", "float_list", "int64_list") if value.HasField(kind)]
         if len(kinds) > 1:
             raise DecodeError("two lists")
         kind = kinds[0] if kinds else "bytes_list"
-        held = getattr(value, kind).value
+        values = getattr(value, kind).value
         if kind == "bytes_list":
-            features[name] = np.frombuffer(b"".join(held), np.uint8)
+            features[name] = np.frombuffer(b"".join(values), np.uint8)
         else:
-            features[name] = np.array(held, np.float32 if kind == "float_list" else np.int64)
+            features[name] = np.array(values, np.float32 if kind == "float_list" else np.int64)
     return features
 
 
-def read_scenes(file: bytes, compression: str) -> list[Scene] | None:
-    """Read a file with the standard library and Google's; None where it is damaged."""
+def read_scenes(file: bytes, compression: str) -> list[SceneDict] | None:
+    """Read a file by the standard library and protobuf; None if it is damaged."""
     unpack: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "zlib": zlib.decompress, "plain": bytes}
     scenes = []
     try:
@@ -157,13 +177,13 @@ def read_scenes(file: bytes, compression: str) -> list[Scene] | None:
     except (EOFError, OSError, zlib.error, DecodeError):
         return None
     sizes = [{name: (values.size, values.dtype) for name, values in scene.items()} for scene in scenes]
-    sound = sizes and all(one == sizes[0] for one in sizes) and all(NAME.fullmatch(name) for name in sizes[0])
+    is_valid = sizes and all(other == sizes[0] for other in sizes) and all(NAME.fullmatch(name) for name in sizes[0])
     pixels = {"image": (35 * 35 * 3, np.dtype(np.uint8)), "mask": (35 * 35 * 4, np.dtype(np.uint8))}
-    return scenes if sound and pixels.items() <= sizes[0].items() and "visibility" in sizes[0] else None
+    return scenes if is_valid and pixels.items() <= sizes[0].items() and "visibility" in sizes[0] else None
 
 
-def compare(target: Path, scenes: list[Scene], case: str) -> None:
-    """Check that the converted file holds exactly these scenes."""
+def compare(target: Path, scenes: list[SceneDict], case: str) -> None:
+    """Check that the converted file has exactly these scenes."""
     file = SceneFile(target)
     assert len(file) == len(scenes), f"{case}: accepted, but it is damaged"
     for index, scene in enumerate(scenes):
@@ -178,9 +198,9 @@ def compare(target: Path, scenes: list[Scene], case: str) -> None:
 
 
 def attempt(source: Path, target: Path, workers: int) -> UserError | None:
-    """Convert a file; return the error for the user, if there is one."""
+    """Convert a file; return the error, if any."""
     try:
-        convert(source, target, progress=False, workers=workers)
+        convert_tfrecord(source, target, progress=False, workers=workers)
     except UserError as error:
         return error
     return None
@@ -192,13 +212,15 @@ def mutate(count: int, folder: Path, first: int = 0) -> Counter[tuple[str, str]]
     Args:
         count: Number of files.
         folder: An empty folder to work in.
-        first: Number of the first file, which seeds its damage.
+        first: Number of the first file; the number is the seed of the damage.
 
     Returns:
-        How often each damage had each outcome.
+        Counts of (kind of damage, outcome).
     """
     source, target, outcomes = folder / "a.tfrecords", folder / "a.h5", Counter[tuple[str, str]]()
-    bases = [[example(draw("tetrominoes", 3 * packed + n), bool(packed)) for n in range(3)] for packed in range(2)]
+    bases = [
+        [example(random_scene("tetrominoes", 3 * packed + n), bool(packed)) for n in range(3)] for packed in range(2)
+    ]
     originals = [read_scenes(b"".join(map(frame, base)), "plain") for base in bases]
     for number in range(first, first + count):
         kind, file, compression = damage(bases[number % 2], np.random.default_rng(number))
@@ -211,17 +233,17 @@ def mutate(count: int, folder: Path, first: int = 0) -> Counter[tuple[str, str]]
             compare(target, scenes or originals[number % 2] or [], case)
             target.unlink()
         else:
-            assert scenes is None or kind not in WELL_FORMED, f"{case}: refused, but nothing is wrong: {error}"
+            assert scenes is None or kind not in UNDETECTABLE, f"{case}: refused, but nothing is wrong: {error}"
             assert isinstance(error, CorruptFileError), f"{case}: {error}"
             assert str(error).startswith(f"{source}: "), f"{case}: {error}"
             assert str(error).isprintable(), f"{case}: {str(error)!r}"
             assert "memory" not in str(error), f"{case}: {error}"
-        outcomes[kind, "refused" if error else "right"] += 1
+        outcomes[kind, "refused" if error else "converted"] += 1
         assert [path.name for path in folder.iterdir()] == ["a.tfrecords"], f"{case}: something is left"
     return outcomes
 
 
-def test_mutations(tmp_path: Path) -> None:
+def test_damaged_files_are_converted_correctly_or_refused(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_AS)
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + BYTES, limits[1]))

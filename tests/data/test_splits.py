@@ -18,7 +18,7 @@ def write(path: Path, size: int) -> None:
     write_published(path, images, labels, entities=4)
 
 
-def found(root: Path, name: str = "tetrominoes", variant: str | None = None) -> dict[str, list[int]]:
+def split_scenes(root: Path, name: str = "tetrominoes", variant: str | None = None) -> dict[str, list[int]]:
     return {split: part.indices.tolist() for split, part in find_splits(root, name, variant, PUBLISHED).items()}
 
 
@@ -53,10 +53,14 @@ def test_too_few_scenes_to_split_are_refused() -> None:
 @pytest.mark.parametrize("name", ["scenes.h5", "scenes.hdf5"])
 def test_a_file_and_a_folder_with_it_are_the_same(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, 9)
-    assert found(tmp_path / name) == found(tmp_path) == {"train": [0, 1, 2, 3, 4, 5], "test": [6, 7], "val": [8]}
+    assert (
+        split_scenes(tmp_path / name)
+        == split_scenes(tmp_path)
+        == {"train": [0, 1, 2, 3, 4, 5], "test": [6, 7], "val": [8]}
+    )
 
 
-def test_split_files_are_taken_at_their_word(tmp_path: Path) -> None:
+def test_files_named_by_split_are_used_as_named(tmp_path: Path) -> None:
     for name, size in (("train.h5", 9), ("validation.h5", 4), ("test_set.h5", 2)):
         write(tmp_path / name, size)
     splits = find_splits(tmp_path, "tetrominoes", None, PUBLISHED)
@@ -67,21 +71,21 @@ def test_split_files_are_taken_at_their_word(tmp_path: Path) -> None:
     }
 
 
-def test_without_a_validation_file_the_end_of_the_training_file_validates(tmp_path: Path) -> None:
+def test_without_a_validation_file_the_last_15_percent_of_training_are_for_validation(tmp_path: Path) -> None:
     write(tmp_path / "train.h5", 20)
-    assert found(tmp_path) == {"train": list(range(17)), "val": [17, 18, 19]}
+    assert split_scenes(tmp_path) == {"train": list(range(17)), "val": [17, 18, 19]}
 
 
-def test_a_training_file_of_one_scene_cannot_validate(tmp_path: Path) -> None:
+def test_a_training_file_of_one_scene_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "train.h5", 1)
     with pytest.raises(UserError, match=r"at least 2 scenes in train.h5, .* but got 1"):
-        found(tmp_path)
+        split_scenes(tmp_path)
 
 
 def test_of_several_files_the_one_named_after_the_dataset_is_used(tmp_path: Path) -> None:
     write(tmp_path / "tetrominoes_train.h5", 5)
     (tmp_path / "clevr_with_masks_train.h5").touch()
-    assert len(found(tmp_path)["train"]) == 3
+    assert len(split_scenes(tmp_path)["train"]) == 3
 
 
 def test_of_several_files_the_one_of_the_variant_is_used(tmp_path: Path) -> None:
@@ -96,25 +100,25 @@ def test_several_candidates_are_refused(tmp_path: Path) -> None:
     for name in ("a.h5", "b.h5"):
         write(tmp_path / name, 5)
     with pytest.raises(UserError, match=r"one file, but .* holds a.h5, b.h5: give the one to use as `data_root`"):
-        found(tmp_path)
+        split_scenes(tmp_path)
 
 
 def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
     for name in ("train_a.h5", "train_b.h5"):
         write(tmp_path / name, 5)
     with pytest.raises(UserError, match=r"holds train_a.h5, train_b.h5"):
-        found(tmp_path)
+        split_scenes(tmp_path)
 
 
-def test_a_missing_place_is_named(tmp_path: Path) -> None:
+def test_a_missing_data_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"of tetrominoes, but .*nowhere does not exist"):
-        found(tmp_path / "nowhere")
+        split_scenes(tmp_path / "nowhere")
 
 
 def test_a_folder_without_hdf5_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DatasetNotFoundError, match=r"HDF5 files \(.h5, .hdf5\) of tetrominoes, but found none at"):
-        found(tmp_path)
+        split_scenes(tmp_path)
 
 
 @pytest.mark.parametrize("inside", ["", "tetrominoes_train.tfrecords"])
@@ -123,19 +127,19 @@ def test_tfrecords_are_refused_with_the_command_that_converts_them(tmp_path: Pat
     with pytest.raises(
         DatasetNotFoundError, match=r"`object-discovery convert records .*_train.tfrecords .*_train.h5`"
     ):
-        found(tmp_path / inside)
+        split_scenes(tmp_path / inside)
 
 
-def test_a_file_that_is_no_hdf5_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "scenes.png").write_text("no HDF5")
     with pytest.raises(CorruptFileError):
-        found(tmp_path / "scenes.png")
+        split_scenes(tmp_path / "scenes.png")
 
 
 def test_another_dataset_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "scenes.h5", 5)
     with pytest.raises(UserError, match=r"hold multi_dsprites, but it holds tetrominoes: give `--dataset tetrominoes`"):
-        found(tmp_path, "multi_dsprites")
+        split_scenes(tmp_path, "multi_dsprites")
 
 
 def _write_variants(folder: Path, names: dict[str, str]) -> None:
@@ -146,14 +150,14 @@ def _write_variants(folder: Path, names: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("prefix", ["multi_dsprites_", ""])
 @pytest.mark.parametrize("variant", [None, *VARIANTS])
-def test_a_folder_of_all_variants_holds_each(tmp_path: Path, prefix: str, variant: str | None) -> None:
+def test_each_variant_is_found_in_a_folder_of_all(tmp_path: Path, prefix: str, variant: str | None) -> None:
     _write_variants(tmp_path, {f"{prefix}{name}": name for name in VARIANTS})
     data = MultiDSpritesDataModule(data_root=str(tmp_path), variant=variant)
     expected = variant or "colored_on_grayscale"  # the first is the default
     assert data.splits["train"].source.variant == data.variant == expected
 
 
-def test_files_with_other_names_are_chosen_by_what_they_hold(tmp_path: Path) -> None:
+def test_files_with_other_names_are_selected_by_content(tmp_path: Path) -> None:
     _write_variants(tmp_path, {f"{number}": name for number, name in enumerate(VARIANTS)})
     (tmp_path / "notes.h5").write_bytes(b"damaged")
     for variant in VARIANTS:
@@ -171,11 +175,11 @@ def test_another_variant_is_refused(tmp_path: Path) -> None:
     images, labels = make_scenes([2, 3, 4], 64, 64)
     write_own(tmp_path / "scenes.h5", images, labels, "multi_dsprites", 5, variant="colored_on_colored")
     with pytest.raises(UserError, match=r"variant binarized, but it holds colored_on_colored: give `--variant color"):
-        found(tmp_path, "multi_dsprites", "binarized")
-    assert found(tmp_path, "multi_dsprites", "colored_on_colored")["train"] == [0]
+        split_scenes(tmp_path, "multi_dsprites", "binarized")
+    assert split_scenes(tmp_path, "multi_dsprites", "colored_on_colored")["train"] == [0]
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "scenes.h5", 0)
     with pytest.raises(UserError, match=r"hold scenes of tetrominoes, but it is empty"):
-        found(tmp_path)
+        split_scenes(tmp_path)

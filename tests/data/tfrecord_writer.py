@@ -1,4 +1,4 @@
-"""Write small files as DeepMind's multi_object_datasets stand on disk."""
+"""Writer of small TFRecord files in the format of DeepMind's Multi-Object Datasets."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ def feature(values: NDArray[Any], packed: bool) -> bytes:
         return field(1, b"".join(field(1, string) for string in strings))
     if values.dtype == np.float32:
         floats = [value.tobytes() for value in values.astype("<f4").ravel()]
-        return field(2, field(1, b"".join(floats)) if packed else b"".join(varint(1 << 3 | 5) + one for one in floats))
+        return field(
+            2, field(1, b"".join(floats)) if packed else b"".join(varint(1 << 3 | 5) + value for value in floats)
+        )
     integers = [varint(int(value)) for value in values.ravel()]
-    return field(3, field(1, b"".join(integers)) if packed else b"".join(varint(1 << 3) + one for one in integers))
+    return field(3, field(1, b"".join(integers)) if packed else b"".join(varint(1 << 3) + value for value in integers))
 
 
 def example(features: Features, packed: bool = False) -> bytes:
-    """Serialise a `tf.train.Example`; not packed is the published form, every byte a string of its own."""
+    """Serialise a `tf.train.Example`; in the published files, not packed, every byte is a separate string."""
     entries = (field(1, name.encode()) + field(2, feature(values, packed)) for name, values in features.items())
     return field(1, b"".join(field(1, entry) for entry in entries))
 
@@ -101,8 +103,8 @@ def example_class() -> type[Any]:
     return made
 
 
-def draw(dataset: str, seed: int, entities: int | None = None, variant: str | None = None) -> Features:
-    """Make a random scene with the published features of a dataset; its masks do not overlap."""
+def random_scene(dataset: str, seed: int, entities: int | None = None, variant: str | None = None) -> Features:
+    """Generate a random scene with the published features of a dataset and disjoint masks."""
     rng = np.random.default_rng(seed)
     sprites = {"binarized": (1, 4), "colored_on_grayscale": (3, 6), "colored_on_colored": (3, 5)}
     height, width, channels, default = {
@@ -112,11 +114,11 @@ def draw(dataset: str, seed: int, entities: int | None = None, variant: str | No
         "clevr_with_masks": (240, 320, 3, 11),
     }[dataset]
     entities = entities or default
-    owner = np.zeros((height, width), int)
+    labels = np.zeros((height, width), int)
     for entity in range(1, entities):
         top, left = rng.integers(0, height - 4), rng.integers(0, width - 4)
-        owner[top : top + rng.integers(2, 9), left : left + rng.integers(2, 9)] = entity
-    masks = np.where(owner == np.arange(entities)[:, None, None], 255, 0).astype(np.uint8)[..., None]
+        labels[top : top + rng.integers(2, 9), left : left + rng.integers(2, 9)] = entity
+    masks = np.where(labels == np.arange(entities)[:, None, None], 255, 0).astype(np.uint8)[..., None]
     scene: Features = {
         "image": rng.integers(0, 256, (height, width, channels), np.uint8),
         "mask": np.moveaxis(masks, 0, 2) if dataset == "multi_dsprites" else masks,
@@ -131,7 +133,7 @@ def draw(dataset: str, seed: int, entities: int | None = None, variant: str | No
 
 
 def reference_labels(scene: Features, dataset: str) -> NDArray[np.uint8]:
-    """Compute the label map pixel by pixel, the slow and plain way."""
+    """Compute the label map pixel by pixel."""
     masks = scene["mask"][..., 0]
     masks = np.moveaxis(masks, 2, 0) if dataset == "multi_dsprites" else masks
     background = 4 if dataset == "objects_room" else 1

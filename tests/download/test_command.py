@@ -19,7 +19,7 @@ from object_discovery.download import fetch as fetching
 from object_discovery.download.command import write_trainaug
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 
-from ..data.tfrecord_writer import draw, example, write
+from ..data.tfrecord_writer import example, random_scene, write
 from .archives import make_tar, make_zip, tree
 from .server import Server
 
@@ -38,7 +38,7 @@ def put_clevrtex(server: Server) -> None:
 
 
 def test_tfrecords_can_be_converted_by_the_printed_command(server: Server, tmp_path: Path) -> None:
-    source = write(tmp_path / "a", [example(draw("tetrominoes", seed)) for seed in range(3)])
+    source = write(tmp_path / "a", [example(random_scene("tetrominoes", seed)) for seed in range(3)])
     server.files["tetrominoes_train.tfrecords"] = source.read_bytes()
     root = tmp_path / "my data"
     lines = download("tetrominoes", root, url=server.base + "/")

@@ -1,1 +1,1 @@
-"""Conversion of published TFRecord files, without TensorFlow."""
+"""Conversion of published TFRecord files, without TensorFlow, and of label maps."""

@@ -14,7 +14,7 @@ from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.datasets.clevr import central_crop, check_frame
 from object_discovery.data.geometry import Crop
 from object_discovery.data.readers.image_files import read_image, read_label_map
-from object_discovery.data.readers.index import list_files, read_numbers
+from object_discovery.data.readers.index import cached_integers, list_files
 from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.discovery import IGNORED
@@ -146,7 +146,7 @@ class ClevrTexSource(SceneSource):
 
     def num_objects(self) -> NDArray[np.int64]:
         """Return the number of objects in each uncropped scene `(N,)`, as the JSON files say; they are read once."""
-        return read_numbers(self.folder, self._files(".json"), _num_objects, f"{self.variant}_num_objects")
+        return cached_integers(self.folder, self._files(".json"), _num_objects, f"{self.variant}_num_objects")
 
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Count the objects of every scene that have a pixel in a part of the frame (None: in the frame), `(N,)`.
@@ -161,7 +161,7 @@ class ClevrTexSource(SceneSource):
             return int(np.count_nonzero(pixels[1:IGNORED]))
 
         name = "_".join(map(str, (self.variant, "objects", top, left, height, width)))
-        return read_numbers(self.folder, self._files("_flat.png"), count, name)
+        return cached_integers(self.folder, self._files("_flat.png"), count, name)
 
     def _files(self, suffix: str) -> list[str]:
         return [f"{stem}{suffix}" for stem in self.index.stems]

@@ -19,7 +19,7 @@ from object_discovery.data.label_maps import count_labels
 from object_discovery.data.readers.cache import Arrays, cached_arrays
 from object_discovery.data.readers.image_files import read_image
 from object_discovery.data.readers.photographs import Fit, PhotographSource, check_size
-from object_discovery.data.readers.run_lengths import count_visible, unpack_runs
+from object_discovery.data.readers.run_lengths import count_visible_masks, decode_run_lengths
 from object_discovery.data.splits import PublishedSplit, Split, split_indices
 from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
@@ -226,7 +226,7 @@ class COCOSource(PhotographSource):
     def _maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
         return self._compose(index)
 
-    def _scored_maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
+    def _maps_without_crowds(self, index: int) -> dict[str, NDArray[np.uint8]]:
         return self._compose(index, crowds=False)
 
     def _compose(self, index: int, crowds: bool = True) -> dict[str, NDArray[np.uint8]]:
@@ -242,7 +242,7 @@ class COCOSource(PhotographSource):
         maps = compose_maps(masks, classes, crowd, size[::-1])
         return {key: np.ascontiguousarray(values.T) for key, values in maps.items()}
 
-    def _counted(self) -> tuple[Path, object]:
+    def _counts_source(self) -> tuple[Path, object]:
         return self.annotations, None
 
     def _count(self) -> NDArray[np.int64]:
@@ -261,11 +261,11 @@ class COCOSource(PhotographSource):
         held = self._index
         first = held["first"][start : end + 1]
         starts = held["starts"][first[0] : first[-1] + 1]
-        runs, masks = unpack_runs(held["runs"][starts[0] : starts[-1]], starts - starts[0])
+        runs, masks = decode_run_lengths(held["runs"][starts[0] : starts[-1]], starts - starts[0])
         images, sizes = np.repeat(np.arange(end - start), np.diff(first)), held["sizes"][start:end]
         whole = [(0, 0, height, width) for height, width in sizes.tolist()]
         crops = np.array([inner_square(frame) for frame in whole] if self.fit == "crop" else whole).reshape(-1, 4)
-        return count_visible(runs, masks, held["crowd"][first[0] : first[-1]], images, sizes, crops)
+        return count_visible_masks(runs, masks, held["crowd"][first[0] : first[-1]], images, sizes, crops)
 
 
 class COCODataModule(SceneDataModule):

@@ -72,7 +72,7 @@ class FolderSource(PhotographSource):
         check_size(path, labels.shape, read_image_size(self.images / self.names[index]), "its image")
         return {"mask": labels}
 
-    def _counted(self) -> tuple[Path, object]:
+    def _counts_source(self) -> tuple[Path, object]:
         if self.masks is None:
             raise UserError(
                 f"Expected label maps of {self.images} to count objects in, but found none: leave out "

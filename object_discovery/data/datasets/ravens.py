@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.geometry import Crop, inner_square
 from object_discovery.data.readers.cache import Arrays, cached_arrays
-from object_discovery.data.readers.hdf5_arrays import ArrayFile, Rows
+from object_discovery.data.readers.hdf5_arrays import ArrayFile, RowSpec
 from object_discovery.data.readers.source import SceneSource
 from object_discovery.data.splits import Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
@@ -27,9 +27,9 @@ _FIXED = 4  # labels before the objects: background, table, robot, arm
 _NOTHING = 255  # what the simulator writes where it sees nothing at all
 _SAMPLE = 16  # scenes that are looked at to find the first object
 _ARRAYS = {
-    "color": Rows(np.uint8, (None, None, 3)),
-    "segm": Rows(np.integer, (None, None)),
-    "num_objects_on_table": Rows(np.integer),
+    "color": RowSpec(np.uint8, (None, None, 3)),
+    "segm": RowSpec(np.integer, (None, None)),
+    "num_objects_on_table": RowSpec(np.integer),
 }
 
 

@@ -15,8 +15,8 @@ from object_discovery.data.dataset import SceneGenerator
 from object_discovery.data.raycast.layout import (
     MAX_OBJECTS,
     Layout,
+    arrange_in_rows,
     sample_layouts,
-    set_out,
     set_prediction_targets,
 )
 from object_discovery.data.raycast.primary import cast_primary, make_geometry
@@ -126,7 +126,7 @@ def sample_visible_layouts(
     Returns:
         The layouts.
     """
-    layout = set_out(sample_layouts(indices, seed, counts, trial=0)[0])
+    layout = arrange_in_rows(sample_layouts(indices, seed, counts, trial=0)[0])
     todo = np.arange(len(indices))
     for trial in range(rounds):
         if not len(todo):

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from object_discovery.data.datamodule import SceneDataModule
 from object_discovery.data.geometry import Crop
 from object_discovery.data.readers.cache import cached_file
-from object_discovery.data.readers.hdf5_arrays import ArrayFile, Rows
+from object_discovery.data.readers.deflate import deflate
+from object_discovery.data.readers.hdf5_arrays import ArrayFile, RowSpec
 from object_discovery.data.readers.source import SceneSource
-from object_discovery.data.readers.strips import deflate
 from object_discovery.data.splits import Split
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from object_discovery.recommended import RECOMMENDED
@@ -23,7 +23,7 @@ from object_discovery.recommended import RECOMMENDED
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 """The columns of the target `factors`."""
 _ENDS = {"train": 400_000, "val": 430_000, "test": 460_000}
-_ARRAYS = {"images": Rows(np.uint8, (None, None, 3)), "labels": Rows(np.number, (len(FACTORS),))}
+_ARRAYS = {"images": RowSpec(np.uint8, (None, None, 3)), "labels": RowSpec(np.number, (len(FACTORS),))}
 _MANY = 8  # images that are decompressed to read one, from which on a rearranged copy pays
 
 

@@ -69,7 +69,7 @@ class VOCSource(PhotographSource):
         check_size(path or paths[0], labels.shape, size, "its image")
         return labels
 
-    def _counted(self) -> tuple[Path, object]:
+    def _counts_source(self) -> tuple[Path, object]:
         folder = self.root / _INSTANCES
         return self.root / "JPEGImages", file_states(folder / f"{name}.png" for name in self.names)
 

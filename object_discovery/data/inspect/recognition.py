@@ -1,4 +1,4 @@
-"""Recognise the dataset of a file or folder by its layout."""
+"""Recognition of datasets by their layout on disk."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ _FOLDERS: dict[str, tuple[str, ...]] = {
     "clevrtex": ("clevrtex_*", "CLEVRTEX_*", "*/CLEVRTEX_*"),
     "coco": ("train2017", "val2017", "images/train2017", "images/val2017"),
     "voc": ("JPEGImages", "VOC2012/JPEGImages", "VOCdevkit/VOC2012/JPEGImages"),
-    "sketchy": tuple(f"{place}{part}/ep[0-9]*" for place in ("processed/", "") for part in ("train", "valid", "test")),
+    "sketchy": tuple(
+        f"{parent}{split}/ep[0-9]*" for parent in ("processed/", "") for split in ("train", "valid", "test")
+    ),
 }
-"""What the folder of a dataset holds, one of these patterns at least."""
+"""Glob patterns of each dataset's folder, of which at least one matches."""
 _ARRAYS = {"shapes3d": {"images", "labels"}, "ravens": {"color", "segm"}}
-"""What the HDF5 files of a dataset hold, where they are not of scenes with masks."""
+"""Names of the arrays in HDF5 files of datasets that are not read by `SceneFile`."""
 _HDF5, _RECORDS = (".h5", ".hdf5"), (".tfrecords", ".tfrecord")
 
 
 def recognise(root: Path) -> str | None:
-    """Recognise the dataset at a path.
+    """Recognise the dataset in a file or folder.
 
-    Folders are told by the names in them, HDF5 files by their arrays and attributes; any other folder with images in
-    it is `folder`.
+    Folders are recognised by the names of their files, HDF5 files by their arrays and attributes. Any other folder with
+    images is `folder`.
 
     Args:
-        root: A file or folder.
+        root: File or folder.
 
     Returns:
-        The name of the dataset, or None if nothing known is there.
+        Name of the dataset; None if it is not recognised.
 
     Raises:
-        DatasetNotFoundError: If there is no such file or folder.
+        DatasetNotFoundError: If the file or folder does not exist.
         CorruptFileError: If an HDF5 file is damaged.
-        OSError: If a folder may not be read.
+        OSError: If a folder is not readable.
 
     Example:
         >>> recognise(Path("no/such/folder"))
@@ -59,13 +61,13 @@ def recognise(root: Path) -> str | None:
 
 
 def find_records(root: Path) -> Path | None:
-    """Find the TFRecord file that is at a place.
+    """Find a TFRecord file.
 
     Args:
-        root: A file or folder.
+        root: File or folder.
 
     Returns:
-        The file itself, or the first one of a folder that holds nothing else to read; None if there is none.
+        The file itself, or the first TFRecord file of a folder without HDF5 files; None if there is none.
 
     Example:
         >>> find_records(Path("clevr_with_masks_train.tfrecords")).name
@@ -74,8 +76,8 @@ def find_records(root: Path) -> Path | None:
     if not root.is_dir():
         return root if root.suffix in _RECORDS else None
     files = sorted(path for path in root.iterdir() if path.is_file())
-    found = [path for path in files if path.suffix in _RECORDS]
-    return found[0] if found and not any(path.suffix in _HDF5 for path in files) else None
+    records = [path for path in files if path.suffix in _RECORDS]
+    return records[0] if records and not any(path.suffix in _HDF5 for path in files) else None
 
 
 def _is_image(path: Path) -> bool:
@@ -85,12 +87,12 @@ def _is_image(path: Path) -> bool:
 def _recognise_hdf5(path: Path) -> str | None:
     try:
         with h5py.File(path, "r") as file:
-            held = set(file)
+            names = set(file)
     except (OSError, RuntimeError, LookupError, ValueError) as error:
         if path.suffix not in _HDF5:
             return None
         reason = " ".join(str(error).split())
         raise CorruptFileError(f"{path}: expected a whole HDF5 file, but it cannot be opened ({reason})") from None
-    if {"image", "mask"} <= held:
+    if {"image", "mask"} <= names:
         return SceneFile(path).dataset
-    return next((name for name, arrays in _ARRAYS.items() if arrays <= held), None)
+    return next((name for name, arrays in _ARRAYS.items() if arrays <= names), None)

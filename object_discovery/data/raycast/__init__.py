@@ -1,1 +1,1 @@
-"""Scenes of spheres, cubes and cylinders on a floor: what stands where, and what a camera sees of it."""
+"""Ray caster for scenes of spheres, cubes and cylinders on a floor, after CLEVR."""

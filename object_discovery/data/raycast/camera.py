@@ -1,7 +1,7 @@
-"""The camera: which ray belongs to a pixel, and where in the frame a point appears.
+"""Pinhole camera: projection of points, and rays through pixels.
 
-The frame is the published crop of CLEVR: rows 29 to 220 and columns 64 to 255 of 240 x 320 pixels. Distances in the
-frame are in units of its side, to the right and down from its top left corner.
+The frame is the published crop of CLEVR: rows 29 to 220 and columns 64 to 255 of 240 x 320 pixels. Image
+coordinates are in units of its side, column and row from the top left corner.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 FOCAL_LENGTH = 350 / 192
-"""Focal length in units of the frame's side: 35 mm on a sensor of 32 mm is 350 of 320 pixels, of which 192 are kept."""
+"""Focal length in units of the frame's side: 35 mm on a sensor of 32 mm is 350 of 320 pixels; the crop has 192."""
 PRINCIPAL_POINT = (0.5, (120 - 29) / 192)
-"""Where the camera looks at in the frame: column, row."""
+"""Principal point in the frame: column, row."""
 
 
 class Camera(NamedTuple):
-    """Where cameras stand and how they are turned; each field is `(B, 3)`, the axes are orthonormal."""
+    """Positions and orthonormal axes of B cameras; each field is `(B, 3)`."""
 
     eye: npt.NDArray[np.float64]
     right: npt.NDArray[np.float64]
@@ -28,10 +28,10 @@ class Camera(NamedTuple):
 
 
 def look_at_origin(eye: npt.NDArray[np.float64]) -> Camera:
-    """Turn cameras to the origin, upright.
+    """Compute upright cameras that look at the origin.
 
     Args:
-        eye: Places of the cameras `(B, 3)`, not above or below the origin.
+        eye: Positions of the cameras `(B, 3)`, not directly above or below the origin.
 
     Returns:
         The cameras.
@@ -50,14 +50,14 @@ def look_at_origin(eye: npt.NDArray[np.float64]) -> Camera:
 
 
 def project(camera: Camera, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Find where points appear in the frame.
+    """Project points to the frame.
 
     Args:
         camera: B cameras.
         points: Points in front of the cameras, `(B, ..., 3)`.
 
     Returns:
-        Column and row `(B, ..., 2)` in units of the frame's side; the frame is [0, 1].
+        Column and row `(B, ..., 2)` in units of the frame's side; in [0, 1] inside the frame.
 
     Example:
         >>> camera = look_at_origin(np.array([[0.0, -4.0, 3.0]]))
@@ -67,27 +67,27 @@ def project(camera: Camera, points: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     eye, right, up, forward = (axis.reshape(len(axis), *[1] * (points.ndim - 2), 3) for axis in camera)
     offset = points - eye
 
-    def along(axis: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        # written out: the order in which a library adds up may depend on the shape
+    def dot(axis: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        # not a library function, whose order of summation may depend on the shape
         return np.asarray(offset[..., 0] * axis[..., 0] + offset[..., 1] * axis[..., 1] + offset[..., 2] * axis[..., 2])
 
-    scale = FOCAL_LENGTH / along(forward)
-    return np.stack([PRINCIPAL_POINT[0] + along(right) * scale, PRINCIPAL_POINT[1] - along(up) * scale], axis=-1)
+    scale = FOCAL_LENGTH / dot(forward)
+    return np.stack([PRINCIPAL_POINT[0] + dot(right) * scale, PRINCIPAL_POINT[1] - dot(up) * scale], axis=-1)
 
 
-def slopes(places: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn places in the frame into slopes of rays.
+def ray_slopes(coordinates: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert image coordinates to slopes of rays.
 
-    The ray through column x and row y has the direction forward + slope of x * right + slope of y * up.
+    The ray through column x and row y has the direction forward + u(x) * right + v(y) * up.
 
     Args:
-        places: Columns, or rows, in units of the frame's side; any shape.
+        coordinates: Columns or rows in units of the frame's side; any shape.
 
     Returns:
-        The slopes if the places are columns, and if they are rows.
+        Slopes u of the coordinates as columns, and slopes v of the same coordinates as rows.
 
     Example:
-        >>> [round(slope.item(), 4) for slope in slopes(Tensor([0.5]))]
+        >>> [round(slope.item(), 4) for slope in ray_slopes(Tensor([0.5]))]
         [0.0, -0.0143]
     """
-    return (places - PRINCIPAL_POINT[0]) / FOCAL_LENGTH, (PRINCIPAL_POINT[1] - places) / FOCAL_LENGTH
+    return (coordinates - PRINCIPAL_POINT[0]) / FOCAL_LENGTH, (PRINCIPAL_POINT[1] - coordinates) / FOCAL_LENGTH

@@ -1,8 +1,8 @@
-"""Where rays enter and leave spheres, boxes and cylinders.
+"""Intersection of rays with spheres, cubes and cylinders.
 
-A ray is `origin + t * direction`; its length need not be 1. Vectors are three tensors x, y, z that broadcast against
-each other, in the coordinates of the object: its centre is the origin and its axis is z. Only operations that IEEE 754
-rounds exactly are used, so that a hit does not depend on the batch that it is computed in.
+A ray is `origin + t * direction`; directions need not be unit vectors. Vectors are three tensors x, y, z that broadcast
+against each other, in the object frame: the centre is the origin and the axis is z. All operations are correctly
+rounded by IEEE 754, so that results do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 Vector: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Coordinates x, y, z."""
 Interval: TypeAlias = tuple[Tensor, Tensor]
-"""Where a line enters and leaves a body; it misses the body where it would leave before it enters."""
+"""Ray parameters t at entry and exit; the ray misses the object where the exit is before the entry."""
 
 
 def dot(a: Vector, b: Vector) -> Tensor:
-    """Multiply vectors, component by component, and add up.
+    """Compute the dot product of vectors.
 
     Example:
         >>> a = torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0)
@@ -35,12 +35,12 @@ def sphere_interval(origin: Vector, direction: Vector, size: Tensor) -> Interval
     """Intersect rays with spheres of radius `size`.
 
     Args:
-        origin: Where the rays start.
-        direction: Where they go.
+        origin: Origins of the rays.
+        direction: Directions of the rays.
         size: Radius.
 
     Returns:
-        Where the rays enter and leave.
+        Ray parameters at entry and exit.
 
     Example:
         >>> zero, one = torch.zeros(()), torch.ones(())
@@ -50,11 +50,11 @@ def sphere_interval(origin: Vector, direction: Vector, size: Tensor) -> Interval
     length = dot(direction, direction)
     middle = -dot(origin, direction) / length
     x, y, z = (o + middle * d for o, d in zip(origin, direction, strict=True))
-    return _around(middle, (size * size - (x * x + y * y + z * z)) / length)
+    return _interval(middle, (size * size - (x * x + y * y + z * z)) / length)
 
 
 def box_interval(origin: Vector, direction: Vector, size: Tensor) -> Interval:
-    """Intersect rays with cubes of half the side `size`; see `sphere_interval`.
+    """Intersect rays with axis-aligned cubes of half side `size` (slab method); see `sphere_interval`.
 
     Example:
         >>> zero, one = torch.zeros(()), torch.ones(())
@@ -69,7 +69,7 @@ def box_interval(origin: Vector, direction: Vector, size: Tensor) -> Interval:
 
 
 def cylinder_interval(origin: Vector, direction: Vector, size: Tensor) -> Interval:
-    """Intersect rays with upright cylinders of radius and half the height `size`; see `sphere_interval`.
+    """Intersect rays with upright cylinders of radius and half height `size`; see `sphere_interval`.
 
     Example:
         >>> zero, one = torch.zeros(()), torch.ones(())
@@ -80,23 +80,23 @@ def cylinder_interval(origin: Vector, direction: Vector, size: Tensor) -> Interv
     length = (dx * dx + dy * dy).clamp(min=1e-20)  # 0 for rays along the axis
     middle = -(ox * dx + oy * dy) / length
     x, y = ox + middle * dx, oy + middle * dy
-    side_enter, side_leave = _around(middle, (size * size - (x * x + y * y)) / length)
+    side_enter, side_leave = _interval(middle, (size * size - (x * x + y * y)) / length)
     enter, leave = _slab(oz, dz, size)
     return torch.maximum(enter, side_enter), torch.minimum(leave, side_leave)
 
 
 INTERVALS: tuple[Callable[[Vector, Vector, Tensor], Interval], ...] = (box_interval, sphere_interval, cylinder_interval)
-"""The functions for the shapes in the order of `layout.SHAPES`."""
+"""Intersection functions in the order of `layout.SHAPES`."""
 
 
-def _around(middle: Tensor, square: Tensor) -> Interval:
-    """Return the interval of half the length sqrt(square); nothing where `square` is negative."""
-    half = torch.where(square >= 0, square.clamp(min=0).sqrt(), -math.inf)
+def _interval(middle: Tensor, half_squared: Tensor) -> Interval:
+    """Return the interval around `middle`, given the square of its half length; empty where that is negative."""
+    half = torch.where(half_squared >= 0, half_squared.clamp(min=0).sqrt(), -math.inf)
     return middle - half, middle + half
 
 
 def _slab(origin: Tensor, direction: Tensor, size: Tensor) -> Interval:
-    """Intersect rays with the space between two planes."""
+    """Intersect rays with the slab between the planes at -size and size of one axis."""
     inverse = 1 / direction
     low, high = (-size - origin) * inverse, (size - origin) * inverse
     return torch.minimum(low, high), torch.maximum(low, high)

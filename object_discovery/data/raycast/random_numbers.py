@@ -1,7 +1,6 @@
-"""Random numbers that depend only on where they are used: a seed, a stream, a scene and a position.
+"""Counter-based random numbers: a function of seed, stream, scene and position, without state.
 
-A counter goes in and a number comes out, with no state between two calls. So scene 7 of seed 0 is the same scene in
-every batch, in every loading process and on every machine.
+Scene 7 of seed 0 is the same in every batch, in every loading process and on every machine.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ _MASK = 2**64 - 1
 
 
 def splitmix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Turn each state of the SplitMix64 generator into its output.
+    """Compute the output of the SplitMix64 generator for each state.
 
     Args:
         state: States, any shape.
@@ -35,17 +34,17 @@ def splitmix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return np.asarray(z ^ (z >> np.uint64(31)))
 
 
-def uniform(indices: npt.ArrayLike, draws: int, *, seed: int = 0, stream: int = 0) -> npt.NDArray[np.float64]:
-    """Sample uniform numbers in [0, 1) for each scene.
+def uniform(indices: npt.ArrayLike, count: int, *, seed: int = 0, stream: int = 0) -> npt.NDArray[np.float64]:
+    """Sample uniform random numbers in [0, 1) for each scene.
 
     Args:
-        indices: Numbers of the scenes, `(B,)`, at least 0.
-        draws: Random numbers of each scene.
+        indices: Indices of the scenes, `(B,)`, at least 0.
+        count: Number of random numbers per scene.
         seed: Seed of the dataset, at least 0.
-        stream: Purpose of the numbers, at least 0; other streams are independent.
+        stream: Index of the stream, at least 0; streams are independent.
 
     Returns:
-        Random numbers `(B, draws)`, float64; a row depends on its index, the seed and the stream only.
+        Random numbers, float64 `(B, count)`; a row depends only on its index, the seed and the stream.
 
     Example:
         >>> together = uniform([0, 1, 2], 2, seed=3)
@@ -54,15 +53,15 @@ def uniform(indices: npt.ArrayLike, draws: int, *, seed: int = 0, stream: int = 
     """
     key = splitmix64(splitmix64(np.array([seed & _MASK], dtype=np.uint64)) ^ np.uint64(stream))
     scenes = splitmix64(key ^ np.asarray(indices, dtype=np.uint64))[:, None]
-    bits = splitmix64(scenes + np.arange(draws, dtype=np.uint64) * np.uint64(_GOLDEN))
+    bits = splitmix64(scenes + np.arange(count, dtype=np.uint64) * np.uint64(_GOLDEN))
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
 def integers(numbers: npt.NDArray[np.float64], high: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Turn uniform numbers into integers.
+    """Convert uniform random numbers to uniform random integers.
 
     Args:
-        numbers: Numbers in [0, 1), any shape.
+        numbers: Random numbers in [0, 1), any shape.
         high: Number of values, at least 1; broadcast against `numbers`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Procedural materials: patterns of two colours in space, for objects and the floor."""
+"""Procedural solid textures of two colours, for objects and the floor."""
 
 from __future__ import annotations
 
@@ -16,176 +16,177 @@ from object_discovery.data.raycast.layout import MAX_OBJECTS
 from object_discovery.data.raycast.random_numbers import integers, uniform
 
 PATTERNS = ("clouds", "stripes", "checks", "dots", "marble", "rings", "bricks")
-"""The patterns."""
-_LATTICE = 16
-_DRAWS = 14
+"""Names of the patterns."""
+_LATTICE = 16  # lattice points along each axis
+_NUMBERS = 14  # random numbers of a texture
 
 
 class Textures(NamedTuple):
-    """Materials of B scenes of S = 11 surfaces, the floor first; flattened over scenes and surfaces."""
+    """Textures of B scenes of S = 11 surfaces, the floor first; flattened over scenes and surfaces."""
 
     pattern: Tensor
     """Indices into `PATTERNS`, `(B * S,)`."""
     frequency: Tensor
-    """Repetitions in a scene unit, `(B * S,)`."""
-    turn: Tensor
-    """Cosine and sine of the direction of the pattern, `(2, B * S)`."""
+    """Periods per scene unit, `(B * S,)`."""
+    rotation: Tensor
+    """Cosine and sine of the rotation about the vertical axis, `(2, B * S)`."""
     offset: Tensor
-    """Where the pattern starts, `(3, B * S)`."""
+    """Offset of the pattern in periods, `(3, B * S)`."""
     colours: Tensor
-    """Its two colours, linear RGB, `(2, 3, B * S)`."""
+    """The two colours, linear RGB, `(2, 3, B * S)`."""
     lattice: Tensor
-    """Random numbers that clouds are made of, `(16, 16, 16)` flat."""
+    """Random numbers of the value noise, `(16 * 16 * 16,)`."""
 
 
 def sample_textures(indices: npt.NDArray[np.int64], seed: int, device: torch.device | str = "cpu") -> Textures:
-    """Sample the materials of scenes.
+    """Sample the textures of scenes.
 
     Args:
-        indices: Numbers of the scenes, `(B,)`.
+        indices: Indices of the scenes, `(B,)`.
         seed: Seed of the dataset.
-        device: Where to render them.
+        device: Device of the tensors.
 
     Returns:
-        The materials.
+        The textures.
 
     Example:
         >>> sample_textures(np.arange(2), seed=0).pattern.shape
         torch.Size([22])
     """
     surfaces = 1 + MAX_OBJECTS
-    draws = uniform(indices, surfaces * _DRAWS, seed=seed, stream=2).reshape(len(indices), surfaces, _DRAWS)
-    frequency = np.where(np.arange(surfaces) == 0, 0.5 + draws[..., 1], 1.5 + 2.5 * draws[..., 1])
-    angle = 2 * math.pi * draws[..., 2]
-    turn = np.round(np.stack([np.cos(angle), np.sin(angle)]) * 2**16) / 2**16
-    colours = np.moveaxis(draws[..., 6:12].reshape(-1, 2, 3), 0, -1).copy()
-    bright = 0.3 + 0.7 * draws[..., 12].reshape(-1)
+    numbers = uniform(indices, surfaces * _NUMBERS, seed=seed, stream=2).reshape(len(indices), surfaces, _NUMBERS)
+    frequency = np.where(np.arange(surfaces) == 0, 0.5 + numbers[..., 1], 1.5 + 2.5 * numbers[..., 1])
+    angle = 2 * math.pi * numbers[..., 2]
+    rotation = np.round(np.stack([np.cos(angle), np.sin(angle)]) * 2**16) / 2**16
+    colours = np.moveaxis(numbers[..., 6:12].reshape(-1, 2, 3), 0, -1).copy()
+    bright = 0.3 + 0.7 * numbers[..., 12].reshape(-1)
     colours = 0.05 + 0.9 * colours * colours * bright
-    # the floor is duller, as floors are, and never as dark as a hole
-    floor = np.arange(colours.shape[-1]) % surfaces == 0
+    # floors are less saturated, and not too dark
+    is_floor = np.arange(colours.shape[-1]) % surfaces == 0
     gray = (colours[:, :1] + colours[:, 1:2] + colours[:, 2:]) / 3
-    colours = np.where(floor, 0.25 + 0.4 * colours + 0.4 * gray, colours)
+    colours = np.where(is_floor, 0.25 + 0.4 * colours + 0.4 * gray, colours)
 
     def tensor(array: npt.NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)
 
     return Textures(
-        torch.from_numpy(integers(draws[..., 0], len(PATTERNS)).reshape(-1)).to(device),
+        torch.from_numpy(integers(numbers[..., 0], len(PATTERNS)).reshape(-1)).to(device),
         tensor(frequency.reshape(-1)),
-        tensor(turn.reshape(2, -1)),
-        tensor(_LATTICE * np.moveaxis(draws[..., 3:6], -1, 0).reshape(3, -1)),
+        tensor(rotation.reshape(2, -1)),
+        tensor(_LATTICE * np.moveaxis(numbers[..., 3:6], -1, 0).reshape(3, -1)),
         tensor(colours),
         tensor(uniform([0], _LATTICE**3, seed=0)[0]),
     )
 
 
 def albedo(textures: Textures, surfaces: Tensor, point: Vector, flat: bool = False) -> Vector:
-    """Colour points of surfaces.
+    """Compute the albedo of points of surfaces.
 
     Args:
-        textures: The materials.
-        surfaces: Numbers of the P surfaces among all B * S, `(P,)`.
-        point: Places on them, `(P, ...)`, in scene units.
-        flat: Whether the third coordinate is constant, which saves time.
+        textures: The textures.
+        surfaces: Indices of the P surfaces among all B * S, `(P,)`.
+        point: Points on them in scene units, `(P, ...)`.
+        flat: Ignore the third coordinate, which is faster.
 
     Returns:
-        Linear RGB, shaped as the points.
+        Linear RGB, shaped like the points.
     """
-    spread = (-1, *[1] * (point[0].dim() - 1))
+    broadcast = (-1, *[1] * (point[0].dim() - 1))
 
-    def of(field: Tensor) -> Tensor:
-        return field[surfaces].view(spread)
+    def select(field: Tensor) -> Tensor:
+        return field[surfaces].view(broadcast)
 
-    frequency, (cos, sin) = of(textures.frequency), (of(part) for part in textures.turn)
+    frequency, (cos, sin) = select(textures.frequency), (select(part) for part in textures.rotation)
     x, y, z = (coordinate * frequency for coordinate in point)
-    place = (
-        cos * x + sin * y + of(textures.offset[0]),
-        cos * y - sin * x + of(textures.offset[1]),
-        z + of(textures.offset[2]),
+    pattern_point = (
+        cos * x + sin * y + select(textures.offset[0]),
+        cos * y - sin * x + select(textures.offset[1]),
+        z + select(textures.offset[2]),
     )
-    mix = _patterns(textures, textures.pattern[surfaces], place, flat)
+    mix = _patterns(textures, textures.pattern[surfaces], pattern_point, flat)
     first, second = textures.colours
-    red, green, blue = (of(a) + (of(b) - of(a)) * mix for a, b in zip(first, second, strict=True))
+    red, green, blue = (select(a) + (select(b) - select(a)) * mix for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
-def noise(lattice: Tensor, point: Vector, flat: bool = False) -> Tensor:
-    """Blend random numbers at the corners of the unit cells around points.
+def value_noise(lattice: Tensor, point: Vector, flat: bool = False) -> Tensor:
+    """Compute periodic value noise: smooth interpolation of random numbers on a lattice.
 
     Args:
-        lattice: Random numbers, `(16 * 16 * 16,)`.
-        point: Points, any shape.
-        flat: Whether to leave out the third coordinate.
+        lattice: Random numbers at the lattice points, `(16 * 16 * 16,)`.
+        point: Points in lattice units, any shape.
+        flat: Ignore the third coordinate.
 
     Returns:
-        Noise in [0, 1], without steps.
+        Noise in [0, 1], continuously differentiable.
 
     Example:
         >>> zero = torch.zeros(1)
-        >>> noise(torch.arange(4096.0) / 4096, (zero, zero + 1.0, zero))
+        >>> value_noise(torch.arange(4096.0) / 4096, (zero, zero + 1.0, zero))
         tensor([0.0039])
     """
     axes = 2 if flat else 3
     corners, weights = [], []
     for coordinate, stride in zip(point[:axes], (_LATTICE * _LATTICE, _LATTICE, 1), strict=False):
         cell = coordinate.floor()
-        part = coordinate - cell
-        smooth = part * part * (3 - 2 * part)
+        fraction = coordinate - cell
+        smooth = fraction * fraction * (3 - 2 * fraction)
         low = cell.int() & (_LATTICE - 1)
         corners.append((low * stride, ((low + 1) & (_LATTICE - 1)) * stride))
         weights.append((1 - smooth, smooth))
     total: Tensor | None = None
-    for ends in product((0, 1), repeat=axes):
-        index, weight = corners[0][ends[0]], weights[0][ends[0]]
+    for corner in product((0, 1), repeat=axes):
+        index, weight = corners[0][corner[0]], weights[0][corner[0]]
         for axis in range(1, axes):
-            index, weight = index + corners[axis][ends[axis]], weight * weights[axis][ends[axis]]
-        part = weight * lattice[index]
-        total = part if total is None else total + part
+            index, weight = index + corners[axis][corner[axis]], weight * weights[axis][corner[axis]]
+        term = weight * lattice[index]
+        total = term if total is None else total + term
     assert total is not None
     return total
 
 
-def _patterns(textures: Textures, pattern: Tensor, place: Vector, flat: bool) -> Tensor:
-    """Return how much of the second colour there is at places `(P, ...)`, 0 to 1."""
-    mix = torch.empty_like(place[0])
+def _patterns(textures: Textures, pattern: Tensor, point: Vector, flat: bool) -> Tensor:
+    """Return the fraction of the second colour at points `(P, ...)`, in [0, 1]."""
+    mix = torch.empty_like(point[0])
     for number, name in enumerate(PATTERNS):
-        chosen = (pattern == number).nonzero()[:, 0]
-        if not len(chosen):
+        indices = (pattern == number).nonzero()[:, 0]
+        if not len(indices):
             continue
-        x, y, z = (coordinate[chosen] for coordinate in place)
-        cloud = noise(textures.lattice, (x, y, z), flat) if name in ("clouds", "marble", "rings") else x
-        mix[chosen] = _pattern(name, (x, y, z), cloud, textures.lattice, flat)
+        x, y, z = (coordinate[indices] for coordinate in point)
+        noise = value_noise(textures.lattice, (x, y, z), flat) if name in ("clouds", "marble", "rings") else x
+        mix[indices] = _pattern(name, (x, y, z), noise, textures.lattice, flat)
     return mix
 
 
-def _pattern(name: str, place: Vector, cloud: Tensor, lattice: Tensor, flat: bool) -> Tensor:
-    x, y, z = place
+def _pattern(name: str, point: Vector, noise: Tensor, lattice: Tensor, flat: bool) -> Tensor:
+    """Return the fraction of the second colour of one pattern; `noise` is used by clouds, marble and rings only."""
+    x, y, z = point
     if name == "clouds":
-        fine = noise(lattice, (2 * x + 5, 2 * y + 3, 2 * z + 7), flat)
-        return _step(0.65 * cloud + 0.35 * fine, 0.5, 3)
+        fine = value_noise(lattice, (2 * x + 5, 2 * y + 3, 2 * z + 7), flat)
+        return _step(0.65 * noise + 0.35 * fine, 0.5, 3)
     if name == "stripes":
         return _step(_wave(x + 0.5 * z), 0.5, 8)
     if name == "checks":
-        even = _step(_wave(x), 0.5, 8), _step(_wave(y), 0.5, 8), _step(_wave(z), 0.5, 8)
-        both = even[0] + even[1] - 2 * even[0] * even[1]
-        return both if flat else both + even[2] - 2 * both * even[2]
+        a, b, c = _step(_wave(x), 0.5, 8), _step(_wave(y), 0.5, 8), _step(_wave(z), 0.5, 8)
+        parity = a + b - 2 * a * b
+        return parity if flat else parity + c - 2 * parity * c
     if name == "dots":
         a, b, c = _wave(x) - 0.5, _wave(y) - 0.5, _wave(z) - 0.5
         return _step(a * b if flat else a * b + c * (a + b) * 0.5, 0.06, 12)
     if name == "marble":
-        return _step(_wave(0.7 * x + 0.4 * z + 1.5 * cloud), 0.5, 2)
+        return _step(_wave(0.7 * x + 0.4 * z + 1.5 * noise), 0.5, 2)
     if name == "rings":
-        return _step(_wave((x * x + y * y).sqrt() * 0.8 + 0.6 * cloud), 0.5, 3)
+        return _step(_wave((x * x + y * y).sqrt() * 0.8 + 0.6 * noise), 0.5, 3)
     row = (2 * y + 0.5 * z).floor()
     joint = torch.minimum(_wave(x + 0.5 * row), 2 * _wave(2 * y + 0.5 * z))
     return _step(joint, 0.18, 12)
 
 
 def _wave(x: Tensor) -> Tensor:
-    """Return a triangle wave: 0 at whole numbers, 1 halfway between."""
+    """Compute a triangle wave: 0 at integers, 1 halfway between."""
     return 1 - (2 * (x - x.floor()) - 1).abs()
 
 
 def _step(x: Tensor, middle: float, slope: float) -> Tensor:
-    """Rise from 0 to 1 around `middle`."""
+    """Compute a linear step from 0 to 1 around `middle`."""
     return (0.5 + slope * (x - middle)).clamp(0, 1)

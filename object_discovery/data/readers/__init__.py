@@ -1,1 +1,1 @@
-"""Readers of image files, HDF5 files and annotations, and the caches of what is expensive to read."""
+"""Readers of image files, HDF5 files and annotations, and on-disk caches of expensive results."""

@@ -1,8 +1,8 @@
-"""Cache what is slow to compute from files: next to them or, where nothing can be written, in the user's cache folder.
+"""On-disk cache of results computed from data files, such as object counts.
 
-The cache folder is `$XDG_CACHE_HOME`, or `~/.cache`, then `object_discovery`. What is kept appears when it is whole, so
-that a process that is killed does no harm; of several processes one makes it while the others wait. What is damaged is
-made again.
+A cache file lies next to its source or, where that folder is not writable, in `$XDG_CACHE_HOME/object_discovery`
+(`~/.cache/object_discovery`). It is written atomically under a lock: a killed process leaves no partial file, and of
+several processes one computes the result while the others wait. Damaged cache files are computed again.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from object_discovery.data.readers.hdf5_errors import HDF5_ERRORS
 from object_discovery.files import atomic_write, file_lock
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
-"""Arrays by name; none of objects."""
-_PATIENCE = 3.0  # seconds
+"""Arrays by name, of numbers or bytes."""
+_LOG_AFTER = 3.0  # seconds
 
 
-def cached_arrays(path: Path, kind: str, state: object, make: Callable[[], Arrays]) -> Arrays:
-    """Return arrays that depend on a file or folder, made once and mapped into memory from then on.
+def cached_arrays(path: Path, kind: str, state: object, compute: Callable[[], Arrays]) -> Arrays:
+    """Return arrays computed from a file or folder; later calls memory-map them from the cache.
 
     Args:
-        path: What the arrays depend on; when its size or time changes, they are made again.
-        kind: What they are, in a word that becomes part of the name.
-        state: What else they depend on; anything whose `repr` says it all.
-        make: Makes the arrays, of numbers or bytes.
+        path: File or folder that the arrays are computed from. They are computed again when its size or modification
+            time changes.
+        kind: What the arrays are, in one word; part of the cache file's name.
+        state: Everything else that the arrays depend on, with a complete `repr`.
+        compute: Computes the arrays, of numbers or bytes.
 
     Returns:
-        The arrays, read-only where they are mapped.
+        The arrays; memory-mapped ones are read-only.
 
     Example:
         >>> import tempfile
@@ -49,34 +50,34 @@ def cached_arrays(path: Path, kind: str, state: object, make: Callable[[], Array
         ...     cached_arrays(path, "counts", "frame", count)["counts"].tolist()
         [3, 4]
     """
-    made: Arrays = {}
+    computed: Arrays = {}
 
-    def write(place: Path) -> None:
-        if not made:
-            made.update(make())
-        with h5py.File(place, "w", libver=("v110", "v110")) as file:  # it has checksums of all but the values
-            for name, array in made.items():
+    def write(target: Path) -> None:
+        if not computed:
+            computed.update(compute())
+        with h5py.File(target, "w", libver=("v110", "v110")) as file:  # has checksums of everything but the values
+            for name, array in computed.items():
                 file.create_dataset(name, data=array)
 
-    place = cached_file(path, repr(state), kind, write, lambda place: _load(place) is not None)
-    kept = _load(place) if place else None
-    return (made or make()) if kept is None else kept
+    target = cached_file(path, repr(state), kind, write, lambda target: _load(target) is not None)
+    cached = _load(target) if target else None
+    return (computed or compute()) if cached is None else cached
 
 
 def cached_file(
-    source: Path, key: str, kind: str, write: Callable[[Path], None], valid: Callable[[Path], bool]
+    source: Path, key: str, kind: str, write: Callable[[Path], None], is_valid: Callable[[Path], bool]
 ) -> Path | None:
-    """Make a file from another one, once.
+    """Create a file from another one, unless it is in the cache.
 
     Args:
-        source: The file or folder it is made from; when its size or time changes, it is made again.
-        key: What else it depends on.
-        kind: What it is, in a word that becomes part of its name.
-        write: Writes it to the path it is given; an `OSError` or `RuntimeError` says that this place will not do.
-        valid: Whether a path holds a complete file.
+        source: File or folder that it is created from. It is created again when the size or modification time changes.
+        key: Everything else that it depends on.
+        kind: What it is, in one word; part of its name.
+        write: Writes it to the given path. After an `OSError` or `RuntimeError` the next cache folder is tried.
+        is_valid: Returns whether a complete file exists at a path.
 
     Returns:
-        The file, or None if it can be written nowhere.
+        The file, or None if it cannot be written anywhere.
 
     Example:
         >>> import tempfile
@@ -84,36 +85,36 @@ def cached_file(
         ...     source = Path(folder, "a.txt")
         ...     _ = source.write_text("abc")
         ...     upper = lambda path: path.write_text(source.read_text().upper())
-        ...     cached_file(source, "all of it", "upper", upper, Path.is_file).read_text()
+        ...     cached_file(source, "", "upper", upper, Path.is_file).read_text()
         'ABC'
     """
     source = source.resolve()
-    state = source.stat()
-    name = f"{source.name}.{_digest((state.st_size, state.st_mtime_ns, key))}.{kind}.cache"
-    places = cache_places(source.with_name(name))
-    for place in places:
-        if valid(place):
-            return place
-    for place in places:
-        with suppress(OSError, RuntimeError), file_lock(place):
-            if not valid(place):
-                with log_if_slow(source, kind), atomic_write(place) as temporary:
+    stat = source.stat()
+    name = f"{source.name}.{_digest((stat.st_size, stat.st_mtime_ns, key))}.{kind}.cache"
+    paths = cache_paths(source.with_name(name))
+    for path in paths:
+        if is_valid(path):
+            return path
+    for path in paths:
+        with suppress(OSError, RuntimeError), file_lock(path):
+            if not is_valid(path):
+                with log_if_slow(source, kind), atomic_write(path) as temporary:
                     write(temporary)
-            return place
+            return path
     return None
 
 
-def cache_places(path: Path) -> list[Path]:
-    """Return where a file may be kept, best first.
+def cache_paths(path: Path) -> list[Path]:
+    """Return the possible paths of a cache file, in order of preference.
 
     Args:
-        path: Where it should be; its name holds all that it depends on, but for the place.
+        path: Preferred path, whose name identifies the content within its folder.
 
     Returns:
-        The path, and one in the cache folder whose name tells it from files of the same name in other folders.
+        The path itself, and one in the user's cache folder, whose name also identifies the original folder.
 
     Example:
-        >>> [place.name.split(".")[0] for place in cache_places(Path("/data/clevr/scenes.cache"))]
+        >>> [path.name.split(".")[0] for path in cache_paths(Path("/data/clevr/scenes.cache"))]
         ['scenes', 'clevr']
     """
     path = path.parent.resolve() / path.name
@@ -123,18 +124,18 @@ def cache_places(path: Path) -> list[Path]:
 
 @contextmanager
 def log_if_slow(source: Path, kind: str) -> Iterator[None]:
-    """Say on standard error what the user waits for, if it takes more than a few seconds.
+    """Print a line on standard error if the block takes longer than three seconds.
 
     Args:
-        source: The file or folder that is read.
-        kind: What is made of it.
+        source: File or folder that is read.
+        kind: What is computed from it, in one word.
 
     Example:
         >>> with log_if_slow(Path("instances_train2017.json"), "index"):
-        ...     pass  # nothing is said of what is quick
+        ...     pass  # fast, so that nothing is printed
     """
     text = f"Preparing the {kind} of {source}; this is done once"
-    timer = threading.Timer(_PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
+    timer = threading.Timer(_LOG_AFTER, print, [text], {"file": sys.stderr, "flush": True})
     timer.start()
     try:
         yield
@@ -146,15 +147,16 @@ def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def _load(place: Path) -> Arrays | None:
-    with suppress(*HDF5_ERRORS, AttributeError), h5py.File(place, "r") as file:
-        return {name: _mapped(place, data) for name, data in file.items()}
+def _load(path: Path) -> Arrays | None:
+    """Memory-map the arrays of a cache file; None if it is missing or damaged."""
+    with suppress(*HDF5_ERRORS, AttributeError), h5py.File(path, "r") as file:
+        return {name: _memory_map(path, data) for name, data in file.items()}
     return None
 
 
-def _mapped(place: Path, data: h5py.Dataset) -> NDArray[Any]:
-    """Map a dataset that is stored in one piece; one without values has no place in the file."""
+def _memory_map(path: Path, data: h5py.Dataset) -> NDArray[Any]:
+    """Memory-map a contiguous dataset; an empty one has no offset in the file."""
     if data.size == 0:
         return np.zeros(data.shape, data.dtype)
-    mapped: NDArray[Any] = np.memmap(place, data.dtype, "r", data.id.get_offset(), data.shape)
-    return mapped
+    array: NDArray[Any] = np.memmap(path, data.dtype, "r", data.id.get_offset(), data.shape)
+    return array

@@ -1,4 +1,4 @@
-"""Open HDF5 files, and say in one line what is wrong with one that is damaged."""
+"""Opening of HDF5 files, and one-line errors for damaged ones."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 _INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)
 HDF5_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError, _INFLATE_ERROR)
-"""The ways in which reading a damaged HDF5 file fails."""
+"""Exceptions that reading a damaged HDF5 file raises."""
 
 
 @contextmanager
-def hdf5_errors(path: Path, what: str) -> Iterator[None]:
-    """Name the file where it makes HDF5 fail in one of its many ways.
+def hdf5_errors(path: Path, problem: str) -> Iterator[None]:
+    """Convert the errors of reading an HDF5 file to a `CorruptFileError` that names the file.
 
     Args:
         path: The file that is read.
-        what: What is wrong with it then.
+        problem: What cannot be done if reading fails, for the message.
 
     Raises:
         CorruptFileError: If reading fails.
@@ -41,7 +41,7 @@ again (wrong checksum)
         raise
     except HDF5_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise CorruptFileError(f"{path}: {what}, get or convert the file again ({reason})") from None
+        raise CorruptFileError(f"{path}: {problem}, get or convert the file again ({reason})") from None
 
 
 def open_hdf5(path: Path, content: str) -> h5py.File:
@@ -49,14 +49,14 @@ def open_hdf5(path: Path, content: str) -> h5py.File:
 
     Args:
         path: The file.
-        content: What it should hold, in a few words for the user.
+        content: Expected content in a few words, for messages.
 
     Returns:
         The open file.
 
     Raises:
-        DatasetNotFoundError: If there is no such file, or it may not be read.
-        CorruptFileError: If it is truncated, damaged or of another kind.
+        DatasetNotFoundError: If the file does not exist or is not readable.
+        CorruptFileError: If it is truncated, damaged or not an HDF5 file.
 
     Example:
         >>> open_hdf5(Path("clevr.h5"), "scenes")

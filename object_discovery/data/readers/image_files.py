@@ -1,4 +1,4 @@
-"""Reading of images and label maps from PNG, JPEG and other image files."""
+"""Reading of images and label maps from image files (PNG, JPEG, TIFF, ...)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,28 @@ from object_discovery.discovery import IGNORED
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 Alpha = Literal["white", "drop"]
-"""What becomes of transparent pixels."""
-_INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes of grey with 16 or 32 bits
+"""Treatment of transparent pixels, see `read_image`."""
+_INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # PIL modes of 16-bit and 32-bit grey images
 _LABEL_MODES = ("1", "L", "P", "RGB", "RGBA", *_INTEGER_MODES)
-_ORIENTATION = 0x0112  # the EXIF tag; values from 5 on exchange height and width
+_ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap height and width
 _OPAQUE = 255
 _IGNORED_16_BITS = (1 << 16) - 1
 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image; whatever PIL raises becomes a one-line error that names the file."""
+    """Open an image file.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The PIL image.
+
+    Raises:
+        DatasetNotFoundError: If the file does not exist or is not readable.
+        CorruptFileError: If it is not an image, or PIL cannot decode it within the block.
+    """
     try:
         with Image.open(path) as image:
             yield image
@@ -39,21 +50,21 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise DatasetNotFoundError(f"Cannot read {path}: permission denied") from None
     except IsADirectoryError:
         raise CorruptFileError(f"{path}: expected an image, but got a folder") from None
-    except Exception as error:  # PIL fails in many ways, mostly by OSError, SyntaxError, ValueError, struct.error
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error and others
         reason = " ".join(str(error).split())
         raise CorruptFileError(f"{path}: expected a whole image, but it cannot be read ({reason})") from None
 
 
 def read_image(path: str | os.PathLike[str], *, exif: bool = True, alpha: Alpha = "white") -> NDArray[np.uint8]:
-    """Read an image as 8-bit RGB; training and prediction read all images of users by this function.
+    """Read an image as 8-bit RGB; training and prediction both use this function.
 
-    Grey is repeated, palettes are looked up, and transparent pixels (an alpha channel, or a transparent colour of a
-    palette) are composited on white. 16-bit grey is scaled to 8 bits; floating-point grey is taken to be in [0, 1] and
-    clipped. Of an animation the first frame is read.
+    Grey images are repeated to three channels and palettes are looked up. Transparent pixels (of an alpha channel or a
+    palette) are composited on white. 16-bit grey is scaled to 8 bits, and floating-point grey is clipped to [0, 1]. Of
+    an animation the first frame is read.
 
     Args:
-        path: A file of any format that PIL reads.
-        exif: Apply the EXIF orientation. False: the pixels as they are stored.
+        path: File of any format that PIL reads.
+        exif: Apply the EXIF orientation. False: read the pixels as stored.
         alpha: `white`: composite transparent pixels on white. `drop`: ignore the alpha channel, as the official loaders
             of CLEVR and ClevrTex do.
 
@@ -61,8 +72,8 @@ def read_image(path: str | os.PathLike[str], *, exif: bool = True, alpha: Alpha 
         RGB image, uint8 `(H, W, 3)`.
 
     Raises:
-        DatasetNotFoundError: If there is no such file, or it may not be read.
-        CorruptFileError: If it is not an image, or damaged.
+        DatasetNotFoundError: If the file does not exist or is not readable.
+        CorruptFileError: If it is not an image, damaged, or has integer values outside [0, 65535].
 
     Example:
         >>> read_image("photograph.jpg")
@@ -88,20 +99,20 @@ def read_image(path: str | os.PathLike[str], *, exif: bool = True, alpha: Alpha 
 
 
 def read_label_map(path: str | os.PathLike[str], *, relabel: bool = False) -> NDArray[np.uint8]:
-    """Read a label map: the indices of a palette, or the values of a grey image, as they are stored.
+    """Read a label map: the stored values of a grey image, or the palette indices of a palette image.
 
     Args:
-        path: A file of a lossless format, such as PNG or TIFF.
-        relabel: Relabel instance ids above 255 (16 or 32 bits), or one RGB colour for each object, as 1, 2, 3, ... in
-            each image, see `compact_labels`; 0 and black are the background, and 65535 is ignored. False: refuse them.
+        path: File of a lossless format, such as PNG or TIFF.
+        relabel: Relabel maps with ids above 255 or with one RGB colour per object as 1, 2, 3, ... in each image, see
+            `compact_labels`; 0 and black are the background, 65535 is ignored. False: raise an error.
 
     Returns:
         Labels, uint8 `(H, W)`: 0 background, 255 ignored.
 
     Raises:
-        DatasetNotFoundError: If there is no such file, or it may not be read.
-        CorruptFileError: If it is not an image, damaged, of a lossy format, or has labels above 255, of which
-            `relabel` allows 254 different ones.
+        DatasetNotFoundError: If the file does not exist or is not readable.
+        CorruptFileError: If it is not an image, damaged or of a lossy format; if it has labels above 255 or RGB
+            colours, without `relabel`; or, with it, more than 254 objects.
 
     Example:
         >>> read_label_map("mask.png")
@@ -126,17 +137,17 @@ def read_label_map(path: str | os.PathLike[str], *, relabel: bool = False) -> ND
 
 
 def read_label_ids(path: Path, image: Image.Image) -> NDArray[Any]:
-    """Read the labels of an opened label map as they are stored.
+    """Read the ids of a label map as stored, before any relabelling.
 
     Args:
         path: The file, for messages.
-        image: The opened file.
+        image: The same file, see `open_image`.
 
     Returns:
-        Integers `(H, W)`, or uint8 RGB colours `(H, W, 3)` where transparent pixels are black.
+        Integer ids `(H, W)`, or RGB colours, uint8 `(H, W, 3)`, in which transparent pixels are black.
 
     Raises:
-        CorruptFileError: If the file is of another kind, or of a lossy format.
+        CorruptFileError: If the image has another mode, or a lossy format.
     """
     if image.mode not in _LABEL_MODES:
         raise CorruptFileError(
@@ -155,15 +166,15 @@ def read_image_size(path: str | os.PathLike[str], *, exif: bool = True) -> tuple
     """Read the size of an image from its header.
 
     Args:
-        path: A file of any kind that PIL reads.
-        exif: Turn the image as its EXIF orientation says.
+        path: File of any format that PIL reads.
+        exif: Apply the EXIF orientation.
 
     Returns:
-        Height and width of what `read_image` gives.
+        Height and width of the array that `read_image` returns.
 
     Raises:
-        DatasetNotFoundError: If there is no such file, or it may not be read.
-        CorruptFileError: If it is no image.
+        DatasetNotFoundError: If the file does not exist or is not readable.
+        CorruptFileError: If it is not an image.
 
     Example:
         >>> read_image_size("photograph.jpg")
@@ -172,21 +183,21 @@ def read_image_size(path: str | os.PathLike[str], *, exif: bool = True) -> tuple
     """
     with open_image(Path(path)) as image:
         width, height = image.size
-        with suppress(Exception):  # a damaged EXIF is ignored
+        with suppress(Exception):  # damaged EXIF data are ignored
             if exif and image.getexif().get(_ORIENTATION, 1) >= 5:
                 return width, height
         return height, width
 
 
 def _bit_depth_scale(path: Path) -> int:
-    """Return the factor by which PIL multiplies the values of a grey PNG of less than 8 bits."""
+    """Return the factor by which PIL scales the values of a grey PNG of 1, 2 or 4 bits."""
     with open(path, "rb") as file:
-        depth = file.read(25)[24]  # the header of a PNG: signature, length, IHDR, width, height, bits
+        depth = file.read(25)[24]  # PNG header: signature, length, IHDR, width, height, bit depth
     return int(255 // ((1 << depth) - 1)) if depth < 8 else 1
 
 
 def _on_white(image: Image.Image) -> NDArray[np.uint8]:
-    """Composite an RGBA image on white; opaque images, the usual case, are only sliced."""
+    """Composite an RGBA image on white; fully opaque images take a fast path."""
     pixels = np.asarray(image)
     if pixels[..., 3].min(initial=_OPAQUE) == _OPAQUE:
         return np.array(pixels[..., :3], order="C")
@@ -195,7 +206,7 @@ def _on_white(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _apply_exif(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation of an image; a damaged EXIF is ignored."""
+    """Apply the EXIF orientation of an image; damaged EXIF data are ignored."""
     with suppress(Exception):
         image = ImageOps.exif_transpose(image)
     return image

@@ -1,4 +1,4 @@
-"""The datasets of DeepMind's multi_object_datasets, and how their masks become label maps.
+"""File schemas of DeepMind's Multi-Object Datasets.
 
 Reference:
     Kabra et al., Multi-Object Datasets, 2019, https://github.com/google-deepmind/multi_object_datasets
@@ -13,24 +13,24 @@ from object_discovery.data.geometry import Crop
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """What tells one of DeepMind's multi_object_datasets from the others."""
+    """Shapes and features by which the files of a dataset are recognised, and the layout of its masks."""
 
     name: str
     """Name of the dataset."""
     image: tuple[int, int, int]
-    """Height, width and channels of its images."""
+    """Height, width and channels of the images."""
     entities: tuple[int, ...]
-    """Numbers of entities that its files have."""
+    """Possible numbers of entities per scene, with the background."""
     variant: str | None = None
-    """Variant of the dataset, where it has several."""
+    """Variant of the dataset, if it has several."""
     visibility: bool = True
-    """Whether its files say which entities are visible."""
+    """Whether the files have the feature `visibility`."""
     background_entities: int = 1
-    """How many of the first entities are background."""
+    """Number of leading entities that are background."""
     entity_axis: int = 0
-    """Axis of the entities in the TFRecord's mask."""
+    """Axis of the entities in the `mask` of a TFRecord."""
     crop: Crop | None = None
-    """The published crop."""
+    """Crop of the published experiments, if any."""
 
 
 DATASET_SCHEMAS = (
@@ -41,25 +41,25 @@ DATASET_SCHEMAS = (
     DatasetSchema("objects_room", (64, 64, 3), (4, 7, 10), visibility=False, background_entities=4),
     DatasetSchema("clevr_with_masks", (240, 320, 3), (11,), crop=(29, 64, 192, 192)),
 )
-"""The known datasets."""
+"""Schemas of all datasets and variants."""
 
 
 def find_schema(image: tuple[int, ...], entities: int, visibility: bool) -> DatasetSchema | None:
-    """Find the dataset whose files look so.
+    """Find the dataset that a file belongs to.
 
     Args:
-        image: Height, width and channels.
-        entities: Number of entities.
-        visibility: Whether the file says which entities are visible.
+        image: Height, width and channels of the images.
+        entities: Number of entities per scene.
+        visibility: Whether the file has the feature `visibility`.
 
     Returns:
-        The dataset, or None if it is none of the known ones.
+        The schema; None if the file belongs to no known dataset.
 
     Example:
         >>> find_schema((35, 35, 3), 4, True).name
         'tetrominoes'
     """
-    for known in DATASET_SCHEMAS:
-        if known.image == tuple(image) and entities in known.entities and known.visibility == visibility:
-            return known
+    for schema in DATASET_SCHEMAS:
+        if schema.image == tuple(image) and entities in schema.entities and schema.visibility == visibility:
+            return schema
     return None

@@ -1,4 +1,4 @@
-"""What a dataset on the disk is to the rest of the library: scenes that can be counted and read one at a time."""
+"""Interface of datasets on disk: images, label maps and targets by index."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from object_discovery.data.geometry import Crop, cut
+from object_discovery.data.geometry import Crop, crop_array
 from object_discovery.data.label_maps import count_labels
 
 
 class SceneSource(ABC):
-    """Scenes on the disk.
+    """Images, label maps and targets of N scenes on disk.
 
-    A source is picklable and opens its files when first asked, in each process by itself. Whatever is wrong with a
-    file is a `CorruptFileError` or a `DatasetNotFoundError` that names the file.
+    A source is picklable and opens its files lazily in each process. Missing and damaged files raise a
+    `DatasetNotFoundError` or a `CorruptFileError` that names the file.
     """
 
     layout: str = "files"
-    """How the scenes are stored, in a word or two for the user."""
+    """How the scenes are stored, for descriptions."""
 
     @property
     def variant(self) -> str | None:
-        """Variant of the dataset that the files say they hold, or None if they do not say."""
+        """Variant of the dataset according to the files; None if they do not state it."""
         return None
 
     @abstractmethod
@@ -34,28 +34,32 @@ class SceneSource(ABC):
 
     @abstractmethod
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Read the image of a scene: colours `(H, W, 3)`; the size may differ from scene to scene."""
+        """Read an image, RGB uint8 `(H, W, 3)`; sizes may differ between scenes."""
 
     def image_files(self) -> list[Path]:
-        """Return the files that images are read from, by which it is told whether they have changed."""
+        """Return the files that images are read from; feature caches depend on their states."""
         return []
 
     def maps(self, index: int) -> dict[str, NDArray[np.uint8]]:
-        """Read the label maps of a scene `(H, W)`, of the same size as its image.
+        """Read the label maps of a scene, uint8 `(H, W)`, of the same size as its image.
 
-        The key `mask` numbers the objects: 0 is the background, 255 is ignored. Others are, in the same convention,
-        `classes` (a map of classes) and `entities` (objects and every other part of the scene).
+        The objects are labelled in `mask`: 0 background, 255 ignored. Datasets may have other maps with the same
+        convention: `classes` (semantic classes) and `entities` (objects and all other parts of the scene).
         """
         return {}
 
     def scene(self, index: int, crop: Crop | None = None) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
-        """Read a part of an image and of its label maps (None: all); faster than all of them, where it can be."""
-        return cut(self.image(index), crop), {key: cut(values, crop) for key, values in self.maps(index).items()}
+        """Read a crop of an image and of its label maps (None: no crop), without reading the rest where possible."""
+        return crop_array(self.image(index), crop), {
+            key: crop_array(values, crop) for key, values in self.maps(index).items()
+        }
 
     def targets(self, index: int) -> dict[str, NDArray[Any]]:
-        """Read what else is known of a scene, of the same shape for all scenes, such as `objects` `(O, 19)`."""
+        """Read other targets of a scene, such as `objects` `(O, 19)`; shapes are the same for all scenes."""
         return {}
 
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
-        """Count the objects of every scene that have a pixel in a part of the frame (None: in the frame), `(N,)`."""
-        return np.array([count_labels(cut(self.maps(index)["mask"], crop)) for index in range(len(self))], np.int64)
+        """Count the objects of every scene that have a pixel in a crop (None: in the whole image), `(N,)`."""
+        return np.array(
+            [count_labels(crop_array(self.maps(index)["mask"], crop)) for index in range(len(self))], np.int64
+        )

@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("workers", [0, 2, None])
-def test_every_label_map_below_a_folder_is_converted(source: Path, tmp_path: Path, workers: int | None) -> None:
+def test_label_maps_in_subfolders_are_converted(source: Path, tmp_path: Path, workers: int | None) -> None:
     target = tmp_path / "labels"
     assert convert_label_maps(source, target, ignore=65535, workers=workers, progress=False) == 3
     names = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
@@ -39,12 +39,12 @@ def test_every_label_map_below_a_folder_is_converted(source: Path, tmp_path: Pat
     assert read_label_map(target / "c.png").tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
-def test_without_ignored_ids_every_id_is_an_object(source: Path, tmp_path: Path) -> None:
+def test_without_ignore_every_id_is_an_object(source: Path, tmp_path: Path) -> None:
     convert_label_maps(source, tmp_path / "labels", progress=False)
     assert read_label_map(tmp_path / "labels" / "b.png").tolist() == [[0, 2, 3], [1, 4, 0]]
 
 
-def test_finished_files_are_left_alone_and_changed_ones_are_converted_again(source: Path, tmp_path: Path) -> None:
+def test_finished_files_are_skipped_and_changed_ones_are_converted_again(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "labels"
     convert_label_maps(source, target, ignore=65535, progress=False)
     (target / "c.png").write_bytes(b"kept")
@@ -61,7 +61,7 @@ def test_a_target_inside_the_source_is_not_converted_again(source: Path) -> None
         assert convert_label_maps(source, source / "labels", progress=False) == 3
 
 
-def test_mistakes_are_named_and_leave_nothing_half_written(source: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_and_files_are_refused_and_leave_no_output(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "labels"
     with pytest.raises(ValueError, match="`workers` to be at least 0, but got -1"):
         convert_label_maps(source, target, workers=-1)
@@ -85,7 +85,7 @@ def test_mistakes_are_named_and_leave_nothing_half_written(source: Path, tmp_pat
         convert_label_maps(source, target)
 
 
-def test_the_folder_dataset_reads_large_ids_as_they_are(tmp_path: Path) -> None:
+def test_the_folder_dataset_relabels_large_ids(tmp_path: Path) -> None:
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
     for index in range(10):

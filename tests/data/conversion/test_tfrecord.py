@@ -9,12 +9,12 @@ import pytest
 from object_discovery.data.conversion import tfrecord
 from object_discovery.data.conversion.tfrecord import masked_crc32c, parse_example, read_records
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError
-from tests.data.tfrecord_writer import DATA, draw, example, example_class, field, frame, varint, write
+from tests.data.tfrecord_writer import DATA, example, example_class, field, frame, random_scene, varint, write
 
 EXAMPLES = [b"", b"abc", bytes(range(256)) * 9]
 
 
-def slow_crc32c(data: bytes) -> int:
+def bitwise_crc32c(data: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -23,7 +23,8 @@ def slow_crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def one_line(error: pytest.ExceptionInfo[CorruptFileError], path: Path) -> str:
+def check_error(error: pytest.ExceptionInfo[CorruptFileError], path: Path) -> str:
+    """Check that an error is one line that names the file and the offset; return it."""
     message = str(error.value)
     assert message.startswith(f"{path}: damaged at byte ")
     assert "\n" not in message
@@ -31,13 +32,13 @@ def one_line(error: pytest.ExceptionInfo[CorruptFileError], path: Path) -> str:
 
 
 @pytest.mark.parametrize("data", EXAMPLES)
-def test_masked_crc32c_is_the_polynomials(data: bytes) -> None:
-    crc = slow_crc32c(data)
+def test_masked_crc32c_equals_the_bitwise_algorithm(data: bytes) -> None:
+    crc = bitwise_crc32c(data)
     assert masked_crc32c(data) == ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zlib", "plain"])
-def test_records_and_offsets(tmp_path: Path, compression: str) -> None:
+def test_records_and_their_offsets_are_read(tmp_path: Path, compression: str) -> None:
     path = write(tmp_path / "a", [*EXAMPLES, bytes(200_000)], compression)
     records = list(read_records(str(path)))
     assert [record.data for record in records] == [*EXAMPLES, bytes(200_000)]
@@ -46,13 +47,13 @@ def test_records_and_offsets(tmp_path: Path, compression: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zlib", "plain"])
-def test_long_records_are_read_in_pieces(tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tfrecord, "_PIECE", 1000)
+def test_long_records_are_read_in_blocks(tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfrecord, "_READ_BYTES", 1000)
     examples = [bytes(range(256)) * 9, b"abc", b"\x07" * 3000]
     assert [record.data for record in read_records(write(tmp_path / "a", examples, compression))] == examples
 
 
-def test_reads_lazily(tmp_path: Path) -> None:
+def test_records_are_read_lazily(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(frame(b"good") + bytes(12))
     records = read_records(path)
@@ -61,15 +62,15 @@ def test_reads_lazily(tmp_path: Path) -> None:
         next(records)
 
 
-def test_gzip_of_several_members(tmp_path: Path) -> None:
+def test_gzip_files_of_several_members_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(frame(b"one")) + gzip.compress(frame(b"two")))
     assert [record.data for record in read_records(path)] == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_example_as_google_parses_it(packed: bool) -> None:
-    features = draw("tetrominoes", 0) | {
+def test_parsed_examples_equal_those_of_protobuf(packed: bool) -> None:
+    features = random_scene("tetrominoes", 0) | {
         "count": np.array([0, 1, -1, 300, 2**62, -(2**63)], np.int64),
         "one": np.array([7], np.uint8),
         "tricky": np.array([10, 1, 5, 10, 1, 6], np.uint8),
@@ -81,14 +82,14 @@ def test_example_as_google_parses_it(packed: bool) -> None:
     assert parsed.keys() == official.keys() == features.keys()
     for name, values in features.items():
         kind = {np.uint8: "bytes_list", np.float32: "float_list", np.int64: "int64_list"}[values.dtype.type]
-        theirs = getattr(official[name], kind).value
+        expected = getattr(official[name], kind).value
         if kind == "bytes_list":
-            assert parsed[name].tobytes() == b"".join(theirs)
+            assert parsed[name].tobytes() == b"".join(expected)
         np.testing.assert_array_equal(parsed[name], values.ravel())
         assert parsed[name].dtype == values.dtype
 
 
-def test_example_written_by_google() -> None:
+def test_examples_serialised_by_protobuf_are_parsed() -> None:
     message = example_class()()
     message.features.feature["f"].float_list.value.extend([0.5, -2.0])
     message.features.feature["i"].int64_list.value.extend([3, -4])
@@ -126,14 +127,14 @@ def test_unknown_fields_are_skipped() -> None:
         (field(1, field(1, field(2, field(1, b"") + field(2, b"")))), "a feature has two lists of values"),
     ],
 )
-def test_no_example(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_invalid_examples_are_refused(tmp_path: Path, data: bytes, reason: str) -> None:
     with pytest.raises(CorruptFileError, match=f"expected a tf.train.Example, but .*{reason}"):
         parse_example(data)
     path = write(tmp_path / "a", [b"", data])
     record = list(read_records(path))[1]
     with pytest.raises(CorruptFileError, match=reason) as error:
         record.example()
-    assert "at byte 16 " in one_line(error, path)
+    assert "at byte 16 " in check_error(error, path)
 
 
 CONTENT = b"".join(frame(data) for data in EXAMPLES)
@@ -141,7 +142,7 @@ STARTS = [0, 16, 35]
 
 
 @pytest.mark.parametrize("position", [*range(60), 1000, len(CONTENT) - 5, len(CONTENT) - 1])
-def test_every_flipped_bit_is_found(tmp_path: Path, position: int) -> None:
+def test_flipped_bits_are_detected(tmp_path: Path, position: int) -> None:
     damaged = bytearray(CONTENT)
     damaged[position] ^= 1 << position % 8
     path = tmp_path / "a"
@@ -149,48 +150,48 @@ def test_every_flipped_bit_is_found(tmp_path: Path, position: int) -> None:
     with pytest.raises(CorruptFileError) as error:
         list(read_records(path))
     start = max(start for start in STARTS if start <= position)
-    assert f"at byte {start} " in one_line(error, path)
+    assert f"at byte {start} " in check_error(error, path)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zlib", "plain"])
-@pytest.mark.parametrize("part", [0.001, 0.3, 0.7, 0.999])
-def test_truncated(tmp_path: Path, compression: str, part: float) -> None:
+@pytest.mark.parametrize("fraction", [0.001, 0.3, 0.7, 0.999])
+def test_truncated_files_are_refused(tmp_path: Path, compression: str, fraction: float) -> None:
     noise = [np.random.default_rng(seed).bytes(5000) for seed in range(4)]
-    whole = write(tmp_path / "a", noise, compression).read_bytes()
+    content = write(tmp_path / "a", noise, compression).read_bytes()
     path = tmp_path / "a"
-    path.write_bytes(whole[: int(len(whole) * part)])
+    path.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(CorruptFileError) as error:
         list(read_records(path))
-    one_line(error, path)
+    check_error(error, path)
 
 
-@pytest.mark.parametrize("cut", [1, 4, 7, 8])
-def test_gzip_without_its_trailer(tmp_path: Path, cut: int) -> None:
+@pytest.mark.parametrize("size", [1, 4, 7, 8])
+def test_gzip_files_with_a_truncated_trailer_are_refused(tmp_path: Path, size: int) -> None:
     path = write(tmp_path / "a", EXAMPLES)
-    path.write_bytes(path.read_bytes()[:-cut])
+    path.write_bytes(path.read_bytes()[:-size])
     with pytest.raises(CorruptFileError, match="cannot read on") as error:
         list(read_records(path))
-    one_line(error, path)
+    check_error(error, path)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zlib"])
-def test_flipped_bit_in_the_compressed_stream(tmp_path: Path, compression: str) -> None:
+def test_a_flipped_bit_in_the_compressed_stream_is_detected(tmp_path: Path, compression: str) -> None:
     path = write(tmp_path / "a", [np.random.default_rng(0).bytes(5000)], compression)
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 4
     path.write_bytes(damaged)
     with pytest.raises(CorruptFileError) as error:
         list(read_records(path))
-    one_line(error, path)
+    check_error(error, path)
 
 
-def test_bytes_behind_the_end(tmp_path: Path) -> None:
+def test_bytes_after_the_compressed_stream_are_refused(tmp_path: Path) -> None:
     for compress in (gzip.compress, zlib.compress):
         path = tmp_path / "a"
         path.write_bytes(compress(CONTENT) + b"more")
         with pytest.raises(CorruptFileError, match="cannot read on") as error:
             list(read_records(path))
-        one_line(error, path)
+        check_error(error, path)
 
 
 @pytest.mark.parametrize(
@@ -201,25 +202,25 @@ def test_bytes_behind_the_end(tmp_path: Path) -> None:
         (2**31 - 1, "ends"),
     ],
 )
-def test_absurd_length(tmp_path: Path, number: int, reason: str) -> None:
+def test_implausible_lengths_are_refused(tmp_path: Path, number: int, reason: str) -> None:
     length = struct.pack("<Q", number)
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(length + struct.pack("<I", masked_crc32c(length)) + bytes(100)))
     with pytest.raises(CorruptFileError, match=reason) as error:
         list(read_records(path))
-    one_line(error, path)
+    check_error(error, path)
 
 
 @pytest.mark.parametrize(
     "content", [b"hello, this is no TFRecord file", bytes(100), b"\x89HDF\r\n\x1a\n" * 9, b"\x1f\x8b"]
 )
 @pytest.mark.parametrize("compressed", [False, True])
-def test_foreign_files(tmp_path: Path, content: bytes, compressed: bool) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes, compressed: bool) -> None:
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(content) if compressed else content)
     with pytest.raises(CorruptFileError) as error:
         list(read_records(path))
-    assert "at byte 0 " in one_line(error, path)
+    assert "at byte 0 " in check_error(error, path)
 
 
 def test_an_empty_file_has_no_records(tmp_path: Path) -> None:
@@ -227,14 +228,14 @@ def test_an_empty_file_has_no_records(tmp_path: Path) -> None:
     assert list(read_records(tmp_path / "a")) == []
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"No such file: .*b"):
         next(read_records(tmp_path / "b"))
     with pytest.raises(CorruptFileError, match="got a folder"):
         next(read_records(tmp_path))
 
 
-def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -243,7 +244,7 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         next(read_records(tmp_path / "b"))
 
 
-def test_checksums_may_be_left_to_the_caller(tmp_path: Path) -> None:
+def test_without_check_the_caller_verifies_checksums(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
     records = list(read_records(path, check=False))
@@ -252,8 +253,8 @@ def test_checksums_may_be_left_to_the_caller(tmp_path: Path) -> None:
         records[2].check()
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the rendered CLEVR scenes are not beside the checkout (../shared/data)")
-def test_real_file_as_google_parses_it() -> None:
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/clevr_blender")
+def test_records_of_a_real_file_equal_those_of_protobuf() -> None:
     records = read_records(DATA / "test.tfrecords")
     for _ in range(2):
         record = next(records)
@@ -262,8 +263,8 @@ def test_real_file_as_google_parses_it() -> None:
         parsed = record.example()
         assert parsed.keys() == official.keys()
         for name, values in parsed.items():
-            theirs = official[name]
+            expected = official[name]
             if values.dtype == np.uint8:
-                assert values.tobytes() == b"".join(theirs.bytes_list.value)
+                assert values.tobytes() == b"".join(expected.bytes_list.value)
             else:
-                np.testing.assert_array_equal(values, np.array(theirs.float_list.value, np.float32))
+                np.testing.assert_array_equal(values, np.array(expected.float_list.value, np.float32))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.data.conversion.tfrecords_to_hdf5 import convert_tfrecord
 from object_discovery.data.datasets.objects_room import ObjectsRoomDataModule
 from object_discovery.errors import CorruptFileError, DatasetNotFoundError, UserError
 from tests.data.layouts.objects_room import ENTITIES, SIZES, scenes, write_objects_room, write_objects_room_file
@@ -26,7 +26,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for name in SIZES:
         source = records / f"objects_room_{name}.tfrecords"
         write(source, [example(scene) for scene in scenes(name)])
-        assert convert(source, folder / f"objects_room_{name}.h5") == SIZES[name]
+        assert convert_tfrecord(source, folder / f"objects_room_{name}.h5") == SIZES[name]
     return folder
 
 

@@ -39,12 +39,12 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout(tmp_path: Path, name: str) -> None:
+def test_every_layout_is_recognised(tmp_path: Path, name: str) -> None:
     assert recognise(LAYOUTS[name](tmp_path)) == name
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "path"),
     [
         ("clevr", ""),
         ("clevrtex", "clevrtex_full"),
@@ -56,12 +56,12 @@ def test_every_layout(tmp_path: Path, name: str) -> None:
         ("objects_room", "objects_room_train.h5"),
     ],
 )
-def test_folders_within_and_single_files(tmp_path: Path, name: str, place: str) -> None:
+def test_subfolders_and_single_files_are_recognised(tmp_path: Path, name: str, path: str) -> None:
     LAYOUTS[name](tmp_path)
-    assert recognise(tmp_path / place) == name
+    assert recognise(tmp_path / path) == name
 
 
-def test_coco_with_its_images_in_a_folder(tmp_path: Path) -> None:
+def test_coco_with_an_images_folder_is_recognised(tmp_path: Path) -> None:
     write_coco(tmp_path)
     (tmp_path / "images").mkdir()
     for split in ("train2017", "val2017"):
@@ -69,7 +69,7 @@ def test_coco_with_its_images_in_a_folder(tmp_path: Path) -> None:
     assert recognise(tmp_path) == "coco"
 
 
-def test_hdf5_files_of_scenes(tmp_path: Path) -> None:
+def test_hdf5_files_of_both_formats_are_recognised(tmp_path: Path) -> None:
     images, labels = make_scenes([1, 2, 3])
     write_published(tmp_path / "a.h5", images, labels, entities=4)
     assert recognise(tmp_path / "a.h5") == recognise(tmp_path) == "tetrominoes"
@@ -78,17 +78,17 @@ def test_hdf5_files_of_scenes(tmp_path: Path) -> None:
     assert recognise(tmp_path / "own") == "scenes"
 
 
-def test_hdf5_files_of_anything_else_are_unknown(tmp_path: Path) -> None:
+def test_other_hdf5_files_are_not_recognised(tmp_path: Path) -> None:
     images, labels = make_scenes([1, 2, 3], 20, 30)
     write_published(tmp_path / "a.h5", images, labels, entities=4)
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["weights"] = np.zeros(3)
     assert recognise(tmp_path / "a.h5") is recognise(tmp_path / "b.h5") is recognise(tmp_path) is None
     write_published(tmp_path / "c.h5", *make_scenes([1, 2, 3]), entities=4)
-    assert recognise(tmp_path) == "tetrominoes"  # the first file that is known
+    assert recognise(tmp_path) == "tetrominoes"  # the first file that is recognised
 
 
-def test_images_in_folders_below_and_nothing_at_all(tmp_path: Path) -> None:
+def test_folders_with_visible_images_are_recognised(tmp_path: Path) -> None:
     assert recognise(tmp_path) is None
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.png").write_bytes(b"")
@@ -97,10 +97,10 @@ def test_images_in_folders_below_and_nothing_at_all(tmp_path: Path) -> None:
     write_images(tmp_path / "holiday" / "2020", 1)
     assert recognise(tmp_path) == "folder"
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    assert recognise(tmp_path / "a.png") is None  # an image alone is no dataset
+    assert recognise(tmp_path / "a.png") is None  # a single image is not a dataset
 
 
-def test_damaged_and_missing_files(tmp_path: Path) -> None:
+def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
     write_shapes3d(tmp_path)
     path = tmp_path / "3dshapes.h5"
     path.write_bytes(path.read_bytes()[:1000])
@@ -111,7 +111,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         recognise(tmp_path / "none")
 
 
-def test_records_are_found_where_nothing_else_is_to_read(tmp_path: Path) -> None:
+def test_tfrecords_are_found_in_folders_without_hdf5_files(tmp_path: Path) -> None:
     assert find_records(tmp_path) is None
     for name in ("b.tfrecords", "a.tfrecord"):
         (tmp_path / name).touch()

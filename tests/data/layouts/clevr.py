@@ -1,4 +1,4 @@
-"""CLEVR v1.0 as its archive unpacks, with images of a tenth of the size."""
+"""Writer of CLEVR v1.0 in its published layout, with images of a tenth of the size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 32, 48
 
 
 def make_scene(split: str, number: int, num_objects: int) -> dict[str, Any]:
-    """Describe a scene as the archive does; centres are in pixels of 480 x 320 images."""
+    """Return the annotation of a scene; centres are in pixels of 480 x 320 images."""
     rng = np.random.default_rng(number)
     relations: dict[str, list[list[int]]] = {
         name: [[] for _ in range(num_objects)] for name in ("right", "behind", "front", "left")
@@ -58,8 +58,8 @@ def write_clevr(root: Path) -> Path:
         scenes = [make_scene(split, number, 3 + number % 8) for number in range(size)]
         for scene in scenes:
             pixels = np.random.default_rng(scene["image_index"]).integers(90, 130, (HEIGHT, WIDTH, 4))
-            for described in scene["objects"]:
-                column, row = (int(value) // 10 for value in described["pixel_coords"][:2])
+            for attributes in scene["objects"]:
+                column, row = (int(value) // 10 for value in attributes["pixel_coords"][:2])
                 pixels[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3, :3] = (200, 30, 60)
             Image.fromarray(pixels.astype(np.uint8), "RGBA").save(images / scene["image_filename"])
         if split != "test":

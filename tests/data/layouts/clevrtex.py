@@ -1,4 +1,4 @@
-"""ClevrTex as its archives unpack, with images of an eighth of the size."""
+"""Writer of ClevrTex in its published layout, with images of an eighth of the size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHERS = ("albedo", "depth", "normal", "shadow")
 
 
 def make_labels(number: int) -> npt.NDArray[np.uint8]:
-    """The label map of a scene of 3 + number % 4 objects; the first of an even scene lies outside the central 24."""
+    """Return the label map of a scene of 3 + number % 4 objects; in even scenes one is outside the central crop."""
     labels: npt.NDArray[np.uint8] = np.zeros((HEIGHT, WIDTH), np.uint8)
     for label in range(1, 4 + number % 4):
         top, left = (0, 0) if label == 1 and number % 2 == 0 else (4 + 3 * label, 8 + 3 * label)
@@ -38,7 +38,7 @@ def write_scene(folder: Path, variant: str, number: int) -> None:
     for other in OTHERS:
         Image.fromarray(pixels[..., :3], "RGB").save(folder / f"{stem}_{other}_0001.png")
     num_objects = len(np.unique(labels)) - 1
-    described = {
+    annotation = {
         "num_objects": num_objects,
         "split": variant,
         "image_index": number,
@@ -50,14 +50,14 @@ def write_scene(folder: Path, variant: str, number: int) -> None:
         "mask_filename": f"{stem}_flat.png",
         **{f"{other}_filename": f"{stem}_{other}_0001.png" for other in OTHERS},
     }
-    (folder / f"{stem}.json").write_text(json.dumps(described, indent=2))
+    (folder / f"{stem}.json").write_text(json.dumps(annotation, indent=2))
 
 
 def write_clevrtex(root: Path, variant: str = "full", numbers: Iterable[int] = range(20)) -> Path:
-    """Write scenes of a variant, a thousand numbers to a folder.
+    """Write scenes of a variant, a thousand per folder.
 
     Returns:
-        The folder that `clevrtex_<variant>` lies in.
+        Parent folder of `clevrtex_<variant>`.
     """
     for number in numbers:
         write_scene(root / f"clevrtex_{variant}" / str(number // 1000), variant, number)

@@ -1,4 +1,4 @@
-"""Write a few images as users have them."""
+"""Writer of a folder of images with label maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def scene(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """An image of 16 x 24 pixels and its label map: number % 3 objects of 4 x 3 pixels in the central square."""
+    """Return an image of 16 x 24 pixels and its label map with number % 3 objects of 4 x 3 pixels."""
     pixels = np.random.default_rng(number).integers(0, 256, (16, 24, 3), np.uint8)
     labels = np.zeros((16, 24), np.uint8)
     for label in range(1, 1 + number % 3):
@@ -19,7 +19,7 @@ def scene(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def write_images(folder: Path, count: int, masks: Path | None = None, first: int = 0) -> Path:
-    """Write images `b/00.png`, `01.jpg`, ... in turn, and label maps beside them if a folder is given."""
+    """Write images `b/00.png`, `01.jpg`, ... alternately, and label maps to the folder `masks`, if given."""
     for number in range(first, first + count):
         pixels, labels = scene(number)
         name = f"{number:02d}" if number % 2 else f"b/{number:02d}"

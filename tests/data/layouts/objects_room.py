@@ -1,4 +1,4 @@
-"""Write small files of Objects Room in the layout of the published HDF5 conversions."""
+"""Writer of Objects Room in the format of the published HDF5 conversions."""
 
 from functools import cache
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tests.data.tfrecord_writer import Features, draw
+from tests.data.tfrecord_writer import Features, random_scene
 
 ENTITIES = {"train": 7, "test_six_objects": 10, "test_empty_room": 4, "test_identical_color": 10}
 SIZES = {"train": 20, "test_six_objects": 4, "test_empty_room": 3, "test_identical_color": 5}
@@ -14,15 +14,15 @@ SIZES = {"train": 20, "test_six_objects": 4, "test_empty_room": 3, "test_identic
 
 @cache
 def scenes(name: str) -> list[Features]:
-    """Random scenes of one file; in the training file objects are missing from every other scene."""
+    """Generate the scenes of one file; in the training file some scenes have fewer objects."""
     start = 1000 * list(SIZES).index(name)
-    drawn = [draw("objects_room", start + seed, ENTITIES[name]) for seed in range(SIZES[name])]
-    for number, scene in enumerate(drawn if name == "train" else []):
+    generated = [random_scene("objects_room", start + seed, ENTITIES[name]) for seed in range(SIZES[name])]
+    for number, scene in enumerate(generated if name == "train" else []):
         mask = scene["mask"]
         for entity in range(4 + 3 - number % 2 * (number % 3), 7):
             mask[3] |= mask[entity]
             mask[entity] = 0
-    return drawn
+    return generated
 
 
 def write_objects_room_file(root: Path, name: str) -> Path:

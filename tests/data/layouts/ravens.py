@@ -1,4 +1,4 @@
-"""Write small files `ravens_*_{train,test}.h5` as they are published."""
+"""Writer of RAVENS in its published layout, `ravens_*_{train,test}.h5`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ COUNTS = {"train": [3, 8, 5, 4, 6, 3], "test": [8, 3, 4, 6, 7]}
 
 
 def scene(number: int, objects: int, first: int = 4) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Three views of a scene: images and what `segm` says.
+    """Return images and segmentations `segm` of three views of a scene.
 
     Object k is a square of 40 pixels in a row at the height 300; in the last view the last object is at the left edge
     and thus outside both crops.
@@ -26,7 +26,7 @@ def scene(number: int, objects: int, first: int = 4) -> tuple[NDArray[np.uint8],
 
 
 def write_ravens_file(path: Path, counts: list[int], first: int = 4) -> None:
-    """Write scenes with so many objects, with the chunks that the published script lets h5py choose."""
+    """Write scenes with these numbers of objects, with chunks chosen by h5py, as in the published files."""
     with h5py.File(path, "w") as file:
         for number, objects in enumerate(counts):
             images, segm = scene(number, objects, first)

@@ -1,4 +1,4 @@
-"""Write small folders `processed/{train,valid,test}` as the GENESIS-V2 experiments prepare Sketchy."""
+"""Writer of Sketchy as prepared by GENESIS-V2, `processed/{train,valid,test}`."""
 
 from pathlib import Path
 
@@ -7,20 +7,20 @@ from PIL import Image
 
 EPISODES = {"train": [0, 3, 4], "valid": [1], "test": [2]}
 STEPS = 2
-VIEWS = [f"{camera}_{part}" for camera in ("fl", "fr") for part in ("c0", "c1", "c2", "c3", "c4", "c5", "full")]
+VIEWS = [f"{camera}_{crop}" for camera in ("fl", "fr") for crop in ("c0", "c1", "c2", "c3", "c4", "c5", "full")]
 
 
 def write_sketchy(root: Path, folders: dict[str, list[int]] | None = None) -> Path:
-    """Write 14 images a time step: red is the episode, green 100 times the step plus the view, blue a ramp."""
+    """Write 14 images per time step: red is the episode, green 100 times the step plus the view, blue the column."""
     ramp = np.broadcast_to(np.arange(128), (128, 128))
     for folder, episodes in (folders or EPISODES).items():
         for episode in episodes:
-            place = root / "processed" / folder / f"ep{episode:06}"
-            place.mkdir(parents=True)
+            path = root / "processed" / folder / f"ep{episode:06}"
+            path.mkdir(parents=True)
             for step in range(STEPS):
-                (place / f"ep{episode:06}_t{step:03}_state.pt").write_bytes(b"not an image")
+                (path / f"ep{episode:06}_t{step:03}_state.pt").write_bytes(b"not an image")
                 for number, view in enumerate(VIEWS):
                     values = (episode, 100 * step + number)
                     image = np.dstack([*(np.full((128, 128), value) for value in values), ramp]).astype(np.uint8)
-                    Image.fromarray(image).save(place / f"ep{episode:06}_t{step:03}_{view}.png", compress_level=1)
+                    Image.fromarray(image).save(path / f"ep{episode:06}_t{step:03}_{view}.png", compress_level=1)
     return root

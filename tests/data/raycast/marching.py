@@ -1,4 +1,4 @@
-"""The oracle of the ray caster: signed distances in float64, marched along each ray."""
+"""Sphere tracing of signed distance functions in float64, the oracle of the ray caster."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ Array = npt.NDArray[np.float64]
 
 
 def signed_distance(shape: int, size: float, points: Array) -> Array:
-    """Distance to a cube (0), sphere (1) or cylinder (2) at the origin, negative inside; points `(N, 3)`."""
+    """Compute the signed distance of points `(N, 3)` to a cube (0), sphere (1) or cylinder (2) at the origin."""
     if shape == 1:
         return np.asarray(np.linalg.norm(points, axis=1) - size)
     outer = (
@@ -19,7 +19,7 @@ def signed_distance(shape: int, size: float, points: Array) -> Array:
 
 
 def march(shape: int, size: float, origin: Array, direction: Array, steps: int = 400) -> tuple[Array, Array]:
-    """Walk rays `(N, 3)` to a body; returns where they enter and how close they came, in units of the direction."""
+    """March along rays `(N, 3)`; return the ray parameters at entry, and the closest distances to the object."""
     length = np.linalg.norm(direction, axis=1)
     t, closest = np.zeros(len(direction)), np.full(len(direction), np.inf)
     for _ in range(steps):

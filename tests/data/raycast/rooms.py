@@ -1,4 +1,4 @@
-"""Small rooms to test with."""
+"""Layouts of given objects for tests."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from object_discovery.data.raycast.layout import MAX_OBJECTS, Layout
 
 
 def make_room(*objects: tuple[str, int, float, float], metal: bool = False, colour: int = 0) -> Layout:
-    """One scene of objects given by shape, size (0 small, 1 large), x and y; camera and lights are not jittered."""
+    """Return the layout of a scene without jitter; objects are shape, size (0 small, 1 large), x and y."""
     shapes = ("cube", "sphere", "cylinder")
     size, kind, position = (
         np.zeros((1, MAX_OBJECTS), int),
@@ -22,7 +22,7 @@ def make_room(*objects: tuple[str, int, float, float], metal: bool = False, colo
         size=size,
         material=np.full((1, MAX_OBJECTS), int(metal)),
         colour=np.full((1, MAX_OBJECTS), colour),
-        turn=np.broadcast_to([0.8, 0.6], (1, MAX_OBJECTS, 2)).copy(),
+        rotation=np.broadcast_to([0.8, 0.6], (1, MAX_OBJECTS, 2)).copy(),
         position=position,
         eye=np.array([[7.48, -6.5, 5.34]]),
         lights=np.array([[[6.45, -2.91, 4.26], [-4.67, -4.01, 3.01], [-1.17, 2.65, 5.82]]]),

@@ -20,26 +20,27 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_annotations_are_those_of_the_file(path: Path) -> None:
+def test_annotations_equal_the_json_file(path: Path) -> None:
     scenes = json.loads(path.read_text())["scenes"]
-    found = read_annotations(path, "train")
-    assert found.numbers.tolist() == [0, 4, 2]
-    assert np.diff(found.starts).tolist() == [len(scene["objects"]) for scene in scenes] == [3, 7, 5]
-    objects = [described for scene in scenes for described in scene["objects"]]
-    np.testing.assert_array_equal(found.coords, np.array([one["3d_coords"] for one in objects], np.float32))
-    centres = [one["pixel_coords"][:2] for one in objects]
-    np.testing.assert_array_equal(found.pixels, np.array(centres, np.float32))
-    assert found.codes.shape == (15, 4)
+    annotations = read_annotations(path, "train")
+    assert annotations.numbers.tolist() == [0, 4, 2]
+    assert np.diff(annotations.starts).tolist() == [len(scene["objects"]) for scene in scenes] == [3, 7, 5]
+    objects = [attributes for scene in scenes for attributes in scene["objects"]]
+    coords = [attributes["3d_coords"] for attributes in objects]
+    np.testing.assert_array_equal(annotations.coords, np.array(coords, np.float32))
+    centres = [attributes["pixel_coords"][:2] for attributes in objects]
+    np.testing.assert_array_equal(annotations.pixels, np.array(centres, np.float32))
+    assert annotations.codes.shape == (15, 4)
 
 
 def test_the_scenes_file_is_parsed_once_until_it_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = read_annotations(path, "train")
-    (kept,) = path.parent.glob("CLEVR_train_scenes.json.*.cache")
+    (cache_file,) = path.parent.glob("CLEVR_train_scenes.json.*.cache")
     with monkeypatch.context() as patch:
-        patch.setattr("object_discovery.data.readers.clevr_annotations._annotations", None)  # cannot be called
-        for then, now in zip(first, read_annotations(path, "train"), strict=True):
-            np.testing.assert_array_equal(then, now)
-    kept.write_bytes(kept.read_bytes()[:-100])
+        patch.setattr("object_discovery.data.readers.clevr_annotations._parse", None)  # not callable
+        for computed, cached in zip(first, read_annotations(path, "train"), strict=True):
+            np.testing.assert_array_equal(computed, cached)
+    cache_file.write_bytes(cache_file.read_bytes()[:-100])
     np.testing.assert_array_equal(read_annotations(path, "train").coords, first.coords)
     write_scenes_file(path, [make_scene("train", number, 1) for number in range(5)])
     np.testing.assert_array_equal(np.diff(read_annotations(path, "train").starts), 1)
@@ -73,7 +74,7 @@ def damage(change: Callable[[Any], Any]) -> Callable[[str], str]:
         (damage(lambda scene: scene.update(image_filename="CLEVR_val_000002.png")), "expected a scene of train"),
     ],
 )
-def test_damaged_scenes_files_are_named(path: Path, change: Callable[[str], str], reason: str) -> None:
+def test_damaged_files_raise_one_line_with_their_path(path: Path, change: Callable[[str], str], reason: str) -> None:
     path.write_text(change(path.read_text()))
     with pytest.raises(
         CorruptFileError, match=f"{re.escape(str(path))}: expected the scenes of CLEVR.*{reason}"
@@ -82,7 +83,7 @@ def test_damaged_scenes_files_are_named(path: Path, change: Callable[[str], str]
     assert "\n" not in str(error.value)
 
 
-def test_scenes_files_that_cannot_be_read(path: Path) -> None:
+def test_binary_files_and_folders_are_refused(path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00binary")
     with pytest.raises(CorruptFileError, match=f"{re.escape(str(path))}: expected a JSON file, but it is none"):
         read_annotations(path, "train")

@@ -8,7 +8,7 @@ from object_discovery.errors import CorruptFileError, DatasetNotFoundError
 
 
 @pytest.mark.parametrize("error", HDF5_ERRORS)
-def test_every_kind_of_damage_is_one_line(error: type[Exception]) -> None:
+def test_every_hdf5_error_becomes_one_line(error: type[Exception]) -> None:
     with (
         pytest.raises(
             CorruptFileError, match=r"^a\.h5: cannot read it, get or convert the file again \(line one line two\)$"
@@ -18,12 +18,12 @@ def test_every_kind_of_damage_is_one_line(error: type[Exception]) -> None:
         raise error("line one\n line two")
 
 
-def test_what_is_said_already_is_not_said_again() -> None:
+def test_corrupt_file_errors_are_unchanged() -> None:
     with pytest.raises(CorruptFileError, match=r"^no dataset$"), hdf5_errors(Path("a.h5"), "cannot read it"):
         raise CorruptFileError("no dataset")
 
 
-def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_unreadable_and_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.h5"
     with pytest.raises(DatasetNotFoundError, match=r"^No such file: .*a\.h5$"):
         open_hdf5(path, "scenes")
@@ -41,7 +41,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_hdf5(path, "scenes")
 
 
-def test_open_hdf5(tmp_path: Path) -> None:
+def test_open_hdf5_opens_a_file_for_reading(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a"] = [1, 2]
     with open_hdf5(tmp_path / "a.h5", "numbers") as file:

@@ -1,4 +1,4 @@
-"""Images and label maps are read as they are meant, and every kind of damage is one line."""
+"""Images are read as RGB, label maps as stored, and damaged files raise one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def noise(*shape: int, dtype: Any = np.uint8) -> NDArray[Any]:
 
 
 def png(path: Path, pixels: NDArray[Any], colour_type: int, depth: int) -> Path:
-    """Write a PNG by hand, for what PIL does not write."""
+    """Write a PNG of a colour type and bit depth that PIL cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -42,7 +42,7 @@ def png(path: Path, pixels: NDArray[Any], colour_type: int, depth: int) -> Path:
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tif", "webp"])
-def test_colours_are_read_as_they_are(tmp_path: Path, ending: str) -> None:
+def test_rgb_images_are_read_exactly(tmp_path: Path, ending: str) -> None:
     pixels = noise(6, 9, 3)
     options: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
     Image.fromarray(pixels).save(tmp_path / f"a.{ending}", **options)
@@ -54,14 +54,14 @@ def test_colours_are_read_as_they_are(tmp_path: Path, ending: str) -> None:
     np.testing.assert_array_equal(read, pixels)
 
 
-def test_jpeg(tmp_path: Path) -> None:
+def test_jpeg_images_are_read(tmp_path: Path) -> None:
     Image.new("RGB", (12, 7), tuple(RED)).save(tmp_path / "a.jpg", quality=95)
     read = read_image(tmp_path / "a.jpg")
     assert read.shape == (7, 12, 3)
     assert np.abs(read.astype(int) - RED).max() <= 3
 
 
-def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+def test_cmyk_is_converted_to_rgb(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.tif")
     assert read_image(tmp_path / "a.tif")[0, 0].tolist() == [255, 0, 0]
 
@@ -79,7 +79,7 @@ def test_transparent_pixels_are_composited_on_white_or_alpha_is_dropped(tmp_path
     np.testing.assert_array_equal(read_image(tmp_path / "opaque.png"), pixels[..., :3])
 
 
-def test_animations_give_their_first_frame(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (3, 2), colour) for colour in ("red", "blue"))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert read_image(tmp_path / "a.gif")[0, 0].tolist() == [255, 0, 0]
@@ -102,7 +102,7 @@ def test_grey_is_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transparency", [None, 1])
-def test_a_palette_is_looked_up(tmp_path: Path, transparency: int | None) -> None:
+def test_palette_images_are_converted_and_composited(tmp_path: Path, transparency: int | None) -> None:
     image = Image.fromarray(np.array([[0, 1]], np.uint8), "L")
     image.putpalette([1, 2, 3, *RED])
     options: dict[str, Any] = {} if transparency is None else {"transparency": transparency}
@@ -110,7 +110,7 @@ def test_a_palette_is_looked_up(tmp_path: Path, transparency: int | None) -> Non
     assert read_image(tmp_path / "a.png").tolist() == [[[1, 2, 3], RED if transparency is None else [255] * 3]]
 
 
-def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
+def test_16_bit_images_are_scaled_to_8_bits(tmp_path: Path) -> None:
     grey = np.array([[0, 257, 300, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / "a.png")
     Image.fromarray(grey).save(tmp_path / "a.tif")
@@ -120,26 +120,26 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(colours), noise(3, 4, 3))
 
 
-@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_images_are_turned_as_exif_says(tmp_path: Path, orientation: int, turn: int) -> None:
+@pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_the_exif_orientation_is_applied(tmp_path: Path, orientation: int, quarter_turns: int) -> None:
     pixels, exif = noise(3, 5, 3), Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(pixels, turn))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(pixels, quarter_turns))
     assert read_image_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").shape[:2]
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", exif=False), pixels)
     assert read_image_size(tmp_path / "a.png", exif=False) == (3, 5)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_damaged_exif_says_nothing(tmp_path: Path) -> None:
+def test_damaged_exif_data_are_ignored(tmp_path: Path) -> None:
     pixels = noise(3, 5, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
     assert read_image_size(tmp_path / "a.png") == (3, 5)
 
 
-def test_label_maps_are_indices_and_values(tmp_path: Path) -> None:
+def test_label_maps_are_palette_indices_or_grey_values(tmp_path: Path) -> None:
     labels = noise(4, 5)
     labels[0, :2] = 0, 255
     palette = Image.fromarray(labels)
@@ -156,12 +156,12 @@ def test_label_maps_are_indices_and_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_few_bits_of_grey_are_not_scaled(tmp_path: Path, depth: int) -> None:
+def test_label_maps_of_1_2_and_4_bits_are_not_scaled(tmp_path: Path, depth: int) -> None:
     labels = np.arange(16, dtype=np.uint8).reshape(2, 8) % (1 << depth)
     np.testing.assert_array_equal(read_label_map(png(tmp_path / "a.png", labels, 0, depth)), labels)
 
 
-def test_what_is_no_label_map_is_refused(tmp_path: Path) -> None:
+def test_rgb_lossy_and_large_label_maps_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "colours.png")
     Image.new("L", (4, 4)).save(tmp_path / "lossy.jpg")
     Image.fromarray(np.array([[0, 256]], np.uint16)).save(tmp_path / "many.png")
@@ -180,7 +180,7 @@ def test_what_is_no_label_map_is_refused(tmp_path: Path) -> None:
         read_label_map(tmp_path / "many.png")
 
 
-def test_large_ids_and_colours_are_relabelled_if_asked_for(tmp_path: Path) -> None:
+def test_large_ids_and_colours_are_relabelled_with_relabel(tmp_path: Path) -> None:
     ids = np.array([[0, 26001, 26002], [24000, 65535, 0]], np.uint16)
     Image.fromarray(ids).save(tmp_path / "ids.png")
     assert read_label_map(tmp_path / "ids.png", relabel=True).tolist() == [[0, 2, 3], [1, 255, 0]]
@@ -200,19 +200,19 @@ def test_large_ids_and_colours_are_relabelled_if_asked_for(tmp_path: Path) -> No
         read_label_map(tmp_path / "many.png", relabel=True)
 
 
-def test_numbers_that_are_no_colours_are_refused(tmp_path: Path) -> None:
+def test_integers_beyond_16_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.array([[-1, 70_000]], np.int32)).save(tmp_path / "b.tif")
     with pytest.raises(CorruptFileError, match=r"b\.tif: expected values of 0 to 65535, but got -1 to 70000"):
         read_image(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
-@pytest.mark.parametrize("kept", [0, 4, 0.3, 0.9])
-def test_truncated_files_are_refused(tmp_path: Path, ending: str, kept: float) -> None:
+@pytest.mark.parametrize("size", [0, 4, 0.3, 0.9])
+def test_truncated_files_are_refused(tmp_path: Path, ending: str, size: float) -> None:
     path = tmp_path / f"a.{ending}"
     Image.fromarray(noise(64, 64)).save(path)
     content = path.read_bytes()
-    path.write_bytes(content[: int(kept if kept >= 1 else kept * len(content))])
+    path.write_bytes(content[: int(size if size >= 1 else size * len(content))])
     for read in (read_image, read_label_map):
         with pytest.raises(CorruptFileError) as error:
             read(path)
@@ -220,7 +220,7 @@ def test_truncated_files_are_refused(tmp_path: Path, ending: str, kept: float) -
         assert "\n" not in str(error.value)
 
 
-def test_flipped_bytes_are_an_error_or_an_image(tmp_path: Path) -> None:
+def test_flipped_bits_raise_an_error_or_give_an_image(tmp_path: Path) -> None:
     Image.fromarray(noise(16, 16, 3)).save(tmp_path / "a.png")
     content, generator = (tmp_path / "a.png").read_bytes(), np.random.default_rng(1)
     failures = 0
@@ -235,7 +235,9 @@ def test_flipped_bytes_are_an_error_or_an_image(tmp_path: Path) -> None:
     assert failures > 50
 
 
-def test_foreign_files_folders_and_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_files_folders_missing_and_unreadable_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.png").write_text("no image")
     for read in (read_image, read_label_map, read_image_size):
         with pytest.raises(CorruptFileError, match=r"a\.png: expected a whole image, but it cannot be read"):

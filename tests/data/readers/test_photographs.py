@@ -1,4 +1,4 @@
-"""Photographs become square, and their objects are counted once."""
+"""Photographs are cropped to squares, and their objects are counted once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from object_discovery.errors import CorruptFileError
 
 
 class Source(PhotographSource):
-    """One photograph of 4 x 7 pixels with an object in each column but the first."""
+    """One photograph of 4 x 7 pixels with one object per column, except the first."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(None)
@@ -31,18 +31,18 @@ class Source(PhotographSource):
         self.reads += 1
         return {"mask": np.tile(np.arange(7, dtype=np.uint8), (4, 1))}
 
-    def _counted(self) -> tuple[Path, object]:
+    def _counts_source(self) -> tuple[Path, object]:
         return self.path, None
 
 
 @pytest.mark.parametrize(("shape", "square"), [((4, 7), (0, 1, 4)), ((8, 4), (2, 0, 4)), ((5, 5), (0, 0, 5))])
-def test_the_central_square(shape: tuple[int, int], square: tuple[int, int, int]) -> None:
+def test_central_square(shape: tuple[int, int], square: tuple[int, int, int]) -> None:
     pixels = np.arange(shape[0] * shape[1] * 3).reshape(*shape, 3)
     top, left, side = square
     np.testing.assert_array_equal(central_square(pixels), pixels[top : top + side, left : left + side])
 
 
-def test_sources_cut_out_the_square_or_keep_the_frame(tmp_path: Path) -> None:
+def test_images_and_label_maps_are_cropped_unless_squashed(tmp_path: Path) -> None:
     source = Source(tmp_path)
     assert source.image(0)[0, :, 0].tolist() == [3, 6, 9, 12]
     assert source.maps(0)["mask"][0].tolist() == [1, 2, 3, 4]
@@ -50,7 +50,7 @@ def test_sources_cut_out_the_square_or_keep_the_frame(tmp_path: Path) -> None:
     assert source.image(0).shape == (4, 7, 3)
 
 
-def test_objects_are_counted_once(tmp_path: Path) -> None:
+def test_object_counts_are_cached_for_each_fit(tmp_path: Path) -> None:
     path = tmp_path / "masks"
     path.mkdir()
     first, second = Source(path), Source(path)
@@ -62,13 +62,13 @@ def test_objects_are_counted_once(tmp_path: Path) -> None:
     assert second.object_counts().tolist() == [6]
 
 
-def test_sizes_that_differ_are_refused(tmp_path: Path) -> None:
+def test_different_sizes_are_refused(tmp_path: Path) -> None:
     check_size(tmp_path, (4, 5, 3), (4, 5), "its image")
     with pytest.raises(CorruptFileError, match=r"expected 5 x 4 pixels, as its image has, but got 4 x 5"):
         check_size(tmp_path, (4, 5, 3), (5, 4), "its image")
 
 
-def test_states_tell_changed_and_missing_files(tmp_path: Path) -> None:
+def test_file_states_differ_for_changed_and_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "a"
     states = [file_states([path])]
     for content in ("", "1"):

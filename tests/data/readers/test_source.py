@@ -8,7 +8,7 @@ from object_discovery.data.readers.source import SceneSource
 
 
 class Photographs(SceneSource):
-    """Scene i is (4 + i) x 8 pixels; object k is pixel k of row 0, and pixel 7 is ignored."""
+    """Scene i has (4 + i) x 8 pixels; object k is pixel k of row 0, and pixel 7 is ignored."""
 
     def __len__(self) -> int:
         return 3
@@ -32,7 +32,7 @@ def test_objects_are_counted_without_background_and_ignored_pixels() -> None:
 
 
 @pytest.mark.parametrize("indices", [[0, 1, 2], [1, 1]])
-def test_scenes_of_any_size_make_a_batch(indices: list[int]) -> None:
+def test_scenes_of_different_sizes_are_resized_to_one_batch(indices: list[int]) -> None:
     batch = StoredScenes(Photographs(), np.arange(3), None, resolution=8)[indices]
     assert batch.keys() == {"image", "mask", "classes", "objects"}
     assert batch["image"].shape == (len(indices), 3, 8, 8)
@@ -44,7 +44,7 @@ def test_scenes_of_any_size_make_a_batch(indices: list[int]) -> None:
     assert batch["objects"][:, 0, 0].tolist() == indices
 
 
-def test_antialiasing_averages_what_a_pixel_covers() -> None:
+def test_antialiasing_averages_the_pixels() -> None:
     class Stripes(Photographs):
         def image(self, index: int) -> NDArray[np.uint8]:
             image = np.zeros((4 + index, 8, 3), np.uint8)
@@ -55,5 +55,5 @@ def test_antialiasing_averages_what_a_pixel_covers() -> None:
         StoredScenes(Stripes(), np.arange(1), (0, 0, 4, 8), resolution=2, antialias=antialias)[[0]]["image"]
         for antialias in (False, True)
     )
-    assert sharp.max() == 0  # between two dark columns
+    assert sharp.max() == 0  # sampled between two black columns
     assert smooth.min() > 30
