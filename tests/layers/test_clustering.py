@@ -43,14 +43,14 @@ def test_shares_are_finite_and_bounded_even_where_there_is_nothing_to_see() -> N
 def test_clusters_that_explain_little_are_left_out() -> None:
     images = torch.zeros(3, 3, 20, 20)
     images[0, 0, 1:5, 1:5] = images[1, 0, 1:5, 1:5] = images[1, 1, 11:17, 11:17] = 1
-    shares = appearance_clusters(images, 20, 6, least_gain=0.005)
+    shares = appearance_clusters(images, 20, 6, min_gain=0.005)
     assert (shares.amax(2) > 0).tolist() == [[True] * used + [False] * (6 - used) for used in (2, 3, 1)]
     for found, image, used in zip(shares, images, (2, 3, 1), strict=True):  # as if no others had been asked for
         torch.testing.assert_close(found[:used], appearance_clusters(image[None], 20, used)[0])
 
 
 def test_the_first_cluster_always_stays() -> None:
-    shares = appearance_clusters(torch.rand(4, 3, 12, 12), 12, 3, least_gain=1.0)
+    shares = appearance_clusters(torch.rand(4, 3, 12, 12), 12, 3, min_gain=1.0)
     assert (shares.amax(2) > 0).tolist() == [[True, False, False]] * 4
 
 

@@ -52,6 +52,6 @@ def test_a_slot_that_moves_moves_its_picture() -> None:
 
 def test_a_grid_that_reaches_beyond_the_image_begins_where_it_does() -> None:
     layer = SlotCentricBroadcast(12, slot_size=4, channels=4, extent=36 / 35)
-    places = layer.get_buffer("places")
+    places = layer.get_buffer("grid")
     torch.testing.assert_close(places[0], torch.tensor(3 / 35 - 1))  # the middle of the first 3 of 35 pixels
     torch.testing.assert_close(places[1] - places[0], torch.tensor(6 / 35))

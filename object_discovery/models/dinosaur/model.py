@@ -121,7 +121,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
             CheckpointError: If the file is missing, damaged, or of another model.
         """
         model = super().load_from_checkpoint(checkpoint_path, map_location, **kwargs)
-        model.encoder.beside = Path(checkpoint_path).parent
+        model.encoder.search_folder = Path(checkpoint_path).parent
         return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
