@@ -82,8 +82,8 @@ def build_backbone(
         CorruptFileError: If the file cannot be read.
 
     Example:
-        >>> sum(p.numel() for p in build_backbone("test_efficientnet", 64, "none").parameters())
-        99196
+        >>> build_backbone("test_efficientnet", 64, "none")(torch.zeros(1, 3, 64, 64)).ndim  # pooled features
+        2
     """
     import timm
 

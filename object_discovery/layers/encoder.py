@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from object_discovery.errors import check_argument
 from object_discovery.layers.position import PositionEmbedding
 
 
@@ -72,6 +73,9 @@ class ConvEncoder(nn.Module):
         batch_norm: Apply batch normalisation in the residual convolutions.
         norm_eps: Epsilon of the layer normalisation.
 
+    Raises:
+        ValueError: If `channels` and `strides` differ in length.
+
     Reference:
         Locatello et al. 2020, appendix E.3.
 
@@ -95,6 +99,8 @@ class ConvEncoder(nn.Module):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        same_length = len(strides) == len(channels)
+        check_argument(same_length, "strides", f"as long as channels {list(channels)}", list(strides))
         layers: list[nn.Module] = []
         in_channels, self.size = 3, resolution
         for out_channels, stride in zip(channels, strides, strict=True):
