@@ -98,14 +98,15 @@ def test_backbone_is_cast_with_the_module() -> None:
 
 
 def test_key_differs_for_different_features(vit: tuple[Any, str]) -> None:
+    cfg: Any = timm.get_pretrained_cfg("test_vit")
     key = make_encoder().key()
     description = {
         "encoder": "test_vit",
         "block": 6,
         "norm": False,
         "resolution": 64,
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
+        "mean": list(cfg.mean),
+        "std": list(cfg.std),
     }
     assert key == {**description, "weights": key["weights"]}
     assert len(key["weights"]) == 64
