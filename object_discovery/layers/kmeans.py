@@ -55,10 +55,8 @@ def _plus_plus(points: Tensor, num_clusters: int) -> Tensor:
     for _ in range(num_clusters):
         cumulative = nearest.cpu().double().cumsum(1)  # on the CPU, since Apple's GPUs have no double precision
         sample = torch.rand(len(points), 1, dtype=torch.float64) * cumulative[:, -1:]
-        index = (
-            torch.searchsorted(cumulative, sample, right=True).clamp(max=points.shape[1] - 1)[:, 0].to(points.device)
-        )
-        centres.append(points[image_index, index])
+        index = torch.searchsorted(cumulative, sample, right=True)[:, 0].clamp(max=points.shape[1] - 1)
+        centres.append(points[image_index, index.to(points.device)])
         distance = (points - centres[-1][:, None]).square().sum(2)
         nearest = distance if len(centres) == 1 else torch.minimum(nearest, distance)
     return torch.stack(centres, 1)
@@ -81,6 +79,6 @@ def _lloyd(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Te
 
 def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Assign points to their nearest centres; return labels `(B, N)` and sums of squared distances `(B,)`."""
-    distance = centres.square().sum(2)[:, None] - 2 * points @ centres.transpose(1, 2)  # minus |points|^2, a constant
+    distance = centres.square().sum(2)[:, None] - 2 * points @ centres.transpose(1, 2)  # without |points|^2
     nearest = distance.min(2)
     return nearest.indices, (nearest.values + points.square().sum(2)).sum(1)
