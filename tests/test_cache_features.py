@@ -6,7 +6,7 @@ import pytest
 
 from object_discovery import evaluate, train
 from object_discovery.cache_features import main
-from object_discovery.feature_cache import FeatureEncoder
+from object_discovery.layers.frozen_encoder import FrozenEncoder
 from tests.data.layouts.coco import write_coco
 from tests.models.tiny import TINY
 
@@ -40,11 +40,11 @@ def test_from_the_script_to_the_scores(
     assert [line.split(":")[0] for line in printed] == ["train", "val", "test"]
     run = ["--max_steps=2", "--val_interval=2", f"--out={tmp_path / 'run'}", "--precision=32-true"]
 
-    def refuse(self: FeatureEncoder, images: Any) -> None:
+    def refuse(self: FrozenEncoder, images: Any) -> None:
         raise AssertionError("the encoder was run")
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureEncoder, "forward", refuse)
+        patch.setattr(FrozenEncoder, "forward", refuse)
         train.main([*flags(tmp_path), *run])
     out = capsys.readouterr().out
     assert "features: " in out

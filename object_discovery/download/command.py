@@ -162,7 +162,7 @@ def write_trainaug(root: Path) -> Path:
 
 def _conversion(path: Path) -> str:
     target = path.with_suffix(".h5")
-    return "convert: " + shlex.join(["python", "data_scripts/convert_tfrecords.py", str(path), str(target)])
+    return "convert: " + shlex.join(["object-discovery", "convert", "records", str(path), str(target)])
 
 
 @contextmanager

@@ -10,13 +10,11 @@ from object_discovery.feature_cache.datamodule import (
 )
 from object_discovery.feature_cache.dataset import CachedFeatureDataset, scene_numbers
 from object_discovery.feature_cache.writer import write_features
-from object_discovery.layers.frozen_encoder import FrozenEncoder as FeatureEncoder
 
 __all__ = [
     "CachedFeatureDataset",
     "FeatureCache",
     "FeatureDataModule",
-    "FeatureEncoder",
     "encoder_of",
     "find_caches",
     "no_encoder",

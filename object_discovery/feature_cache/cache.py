@@ -146,7 +146,9 @@ def find_cache(root: Path, wanted: Key) -> FeatureCache:
     folders = [root, *sorted(path for path in root.glob("*") if path.is_dir())]
     caches = [FeatureCache.open(folder) for folder in folders if (folder / _KEY).is_file()]
     if not caches:
-        raise UserError(f"Expected a cache of features in {root}, but there is none: write one with cache_features.py")
+        raise UserError(
+            f"Expected a feature cache in {root}, but there is none: write one with `object-discovery cache-features`"
+        )
     differences = [key_differences(cache.key, wanted) for cache in caches]
     fitting = [cache for cache, differs in zip(caches, differences, strict=True) if not differs]
     if len(fitting) > 1:

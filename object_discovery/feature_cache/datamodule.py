@@ -102,7 +102,9 @@ def find_caches(
             plain = cache.missing(scene_numbers(scenes))
             count = f"{len(missing)} shard{'s' if len(missing) > 1 else ''}"
             what = f"{count} of the {split} split" if plain else "the mirrored views of `random_flip`"
-            raise UserError(f"{cache.folder} lacks {what}: run cache_features.py again with the flags of this run")
+            raise UserError(
+                f"{cache.folder} lacks {what}: run `object-discovery cache-features` again with the flags of this run"
+            )
         check_images(data, split, cache)
         found[split] = cache
     return found

@@ -120,10 +120,10 @@ def draw(dataset: str, seed: int, entities: int | None = None, variant: str | No
         "mask": np.moveaxis(masks, 0, 2) if dataset == "multi_dsprites" else masks,
     }
     if dataset != "objects_room":
-        scene |= {name: rng.random(entities, np.float32) for name in ("x", "y")}
-        scene["visibility"] = masks.any(axis=(1, 2, 3)).astype(np.float32)
+        scene |= {name: np.asarray(rng.random(entities, np.float32)) for name in ("x", "y")}
+        scene["visibility"] = np.asarray(masks.any(axis=(1, 2, 3)), np.float32)
     if dataset == "clevr_with_masks":
-        scene["pixel_coords"] = rng.random((entities, 3), np.float32)
+        scene["pixel_coords"] = np.asarray(rng.random((entities, 3), np.float32))
         scene["size"] = rng.integers(0, 3, entities, np.uint8)
     return scene
 

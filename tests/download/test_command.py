@@ -43,7 +43,7 @@ def test_tfrecords_can_be_converted_by_the_printed_command(server: Server, tmp_p
     lines = download("tetrominoes", root, url=server.base + "/")
     assert lines[0] == "tetrominoes_train.tfrecords: downloaded"
     assert names(root) == ["tetrominoes_train.tfrecords"]
-    assert lines[1].startswith("convert: python data_scripts/convert_tfrecords.py ")
+    assert lines[1].startswith("convert: object-discovery convert records ")
     script, source_path, target_path = shlex.split(lines[1])[2:]
     assert (SCRIPT.parents[1] / script).is_file()
     assert convert(source_path, target_path) == 3

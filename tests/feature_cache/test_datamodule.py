@@ -8,8 +8,9 @@ from PIL import Image
 from torch import nn
 
 from object_discovery.errors import UserError
-from object_discovery.feature_cache import FeatureDataModule, FeatureEncoder, find_caches, with_features
+from object_discovery.feature_cache import FeatureDataModule, find_caches, with_features
 from object_discovery.feature_cache.datamodule import cache_roots, choose_device, features_key, make_caches
+from object_discovery.layers.frozen_encoder import FrozenEncoder
 from object_discovery.models import ObjectDiscoveryModel
 from tests.checkpoints import tiny_model
 from tests.feature_cache.tiny_cache import make_data, make_encoder
@@ -24,14 +25,14 @@ def auto(root: Path, **settings: Any) -> tuple[FeatureDataModule, ObjectDiscover
     return data, model
 
 
-def refuse(self: FeatureEncoder, images: torch.Tensor) -> torch.Tensor:
+def refuse(self: FrozenEncoder, images: torch.Tensor) -> torch.Tensor:
     raise AssertionError("the encoder was run")
 
 
 def test_training_and_validation_never_run_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = auto(tmp_path, random_flip=True)
     assert (tmp_path / "coco.features").is_dir()
-    monkeypatch.setattr(FeatureEncoder, "forward", refuse)
+    monkeypatch.setattr(FrozenEncoder, "forward", refuse)
     make_trainer(3).fit(model, datamodule=data)
     again, other = auto(tmp_path, random_flip=True)
     assert not any(one.encoder.is_loaded for one in (model, other))  # type: ignore[operator, union-attr]
@@ -94,14 +95,19 @@ def test_a_named_folder_must_hold_what_is_needed(tmp_path: Path) -> None:
         (make_data(tmp_path, fit="squash", **named), make_encoder(), 1, "of another kind: fit crop instead of squash"),
         (make_data(tmp_path, **named), make_encoder(block=3), 1, "of another kind: block 2 instead of 3"),
         (make_data(tmp_path, **named), make_encoder(seed=1), 1, "of another kind: weights"),
-        (make_data(tmp_path, **named), make_encoder(), 2, "lacks the mirrored views of `random_flip`: run cache_feat"),
+        (
+            make_data(tmp_path, **named),
+            make_encoder(),
+            2,
+            "lacks the mirrored views of `random_flip`: run `object-dis",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             find_caches(data, encoder, ["train"], views)
     with_all["train"].path(0).unlink()
-    with pytest.raises(UserError, match=r"lacks 1 shard of the train split: run cache_features\.py again"):
+    with pytest.raises(UserError, match=r"lacks 1 shard of the train split: run `object-discovery cache-feat"):
         find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
-    with pytest.raises(UserError, match=r"Expected a cache of features in .*elsewhere, but there is none"):
+    with pytest.raises(UserError, match=r"Expected a feature cache in .*elsewhere, but there is none"):
         find_caches(make_data(tmp_path, feature_cache=str(tmp_path / "elsewhere")), make_encoder(), ["train"])
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from object_discovery import COCODataModule
-from object_discovery.feature_cache import FeatureCache, FeatureEncoder, write_features
+from object_discovery.feature_cache import FeatureCache, write_features
 from object_discovery.feature_cache.datamodule import features_key
 from object_discovery.feature_cache.writer import every_image
+from object_discovery.layers.frozen_encoder import FrozenEncoder
 from tests.data.layouts.coco import write_coco
 
 SIZE = 16
@@ -21,7 +22,7 @@ SHARD = 4
 """Scenes in a shard; the training images make four."""
 
 
-class SlowEncoder(FeatureEncoder):
+class SlowEncoder(FrozenEncoder):
     """Takes its time, so that a process can be killed while it works, and notes what it did."""
 
     seconds = 0.0
@@ -47,7 +48,7 @@ def make_data(root: Path, **settings: Any) -> COCODataModule:
     return COCODataModule(data_root=str(root / "coco"), **{**fixed, **settings})
 
 
-def write(root: Path, folder: str = "features", views: int = 1, encoder: FeatureEncoder | None = None) -> FeatureCache:
+def write(root: Path, folder: str = "features", views: int = 1, encoder: FrozenEncoder | None = None) -> FeatureCache:
     """Write the features of all training images."""
     data, encoder = make_data(root), encoder or make_encoder()
     cache = FeatureCache.create(root / folder, features_key(data, "train", encoder), SHARD)

@@ -86,7 +86,7 @@ class CLEVRWithMasksDataModule(SceneDataModule):
     recommended = RECOMMENDED["clevr_with_masks"]
     published: ClassVar[PublishedSplit] = PublishedSplit(train=70_000, test=320)
     how_to_get = (
-        "convert the published TFRecord file once by `python data_scripts/convert_tfrecords.py SOURCE.tfrecords OUT.h5`"
+        "convert the published TFRecord file once by `object-discovery convert records SOURCE.tfrecords OUT.h5`"
     )
 
     def _find_splits(self, root: str) -> dict[str, Split]:

@@ -39,7 +39,7 @@ class ObjectsRoomDataModule(SceneDataModule):
     variants = ("train", *_TESTS)
     how_to_get = (
         "convert each published TFRecord file once, and keep its name, by "
-        "`python data_scripts/convert_tfrecords.py SOURCE.tfrecords SOURCE.h5`"
+        "`object-discovery convert records SOURCE.tfrecords SOURCE.h5`"
     )
 
     @property

@@ -83,7 +83,7 @@ class SketchyDataModule(SceneDataModule):
     `data_root` is the folder with `processed/{train,valid,test}`, or `processed` itself, as the GENESIS-V2 experiments
     prepared it: `ep000000/ep000000_t000_fl_full.png` is the whole frame of the camera at the front left at the first
     time step of the first episode, `..._fl_c0.png` to `..._fl_c5.png` are parts of it, and `fr` is the camera at the
-    right. All of these images count as scenes of their own, as published. `data_scripts/convert_sketchy.py` cuts them
+    right. All of these images count as scenes of their own, as published. `object-discovery convert sketchy` cuts them
     from the published records.
 
     The folders are the splits, episode by episode: `valid` validates. Without it the last 15 % of the episodes in
@@ -177,8 +177,8 @@ def _find_folders(root: Path) -> dict[str, Path]:
         raise DatasetNotFoundError(f"Expected argument `data_root` to hold Sketchy, but {root} does not exist")
     for place in (root / "records", root):
         if any(_RECORD.fullmatch(path.name) for path in _in(place)):
-            script = f"`python data_scripts/convert_sketchy.py {place} {root / 'processed'}`"
-            advice = f"these are the published records: unpack archives if there are any, then run {script}"
+            command = f"`object-discovery convert sketchy {place} {root / 'processed'}`"
+            advice = f"these are the published records: unpack archives if there are any, then run {command}"
             break
     raise DatasetNotFoundError(
         f"Expected argument `data_root` to hold processed/train, processed/valid or processed/test, but {root} has "

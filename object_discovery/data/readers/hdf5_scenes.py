@@ -199,7 +199,8 @@ def _count_block(contents: _Contents, block: NDArray[Any], crop: Crop) -> NDArra
 
 
 def _count_objects(pixels: NDArray[np.int32]) -> NDArray[np.int64]:
-    return (pixels[:, 1:] > 0).sum(axis=1, dtype=np.int64)
+    counts: NDArray[np.int64] = np.sum(pixels[:, 1:] > 0, axis=1, dtype=np.int64)
+    return counts
 
 
 class SceneFile(SceneSource):

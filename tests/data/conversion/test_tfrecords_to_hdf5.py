@@ -129,10 +129,16 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     duration = time.perf_counter() - start
     expected, rng, kills, kept = reference.read_bytes(), random.Random(0), 0, 0
     fork = multiprocessing.get_context("fork")
+
+    def parts() -> list[Path]:
+        return list(tmp_path.glob("b.h5.parts/part_*.h5"))
+
     while kills < 6:
         child = fork.Process(target=_convert, args=(source, target))
         child.start()
-        time.sleep(rng.uniform(0, duration))
+        while kills == 0 and child.is_alive() and not parts():
+            time.sleep(0.001)  # the first one lives until it has stored a part
+        time.sleep(rng.uniform(0, duration) if kills else 0)
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
         child.join()
@@ -141,7 +147,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         if target.exists():
             assert target.read_bytes() == expected
             target.unlink()
-        kept = max(kept, len(list(tmp_path.glob("b.h5.parts/part_*.h5"))))
+        kept = max(kept, len(parts()))
         if kills % 3 == 0:
             convert(source, target, overwrite=True)
             assert target.read_bytes() == expected

@@ -155,7 +155,8 @@ def test_folders_of_something_else(tmp_path: Path) -> None:
     ):
         load(tmp_path).setup("fit")
     with pytest.raises(
-        DatasetNotFoundError, match=r"`data_root` to be the place of clevr, but got None.*download.py clevr"
+        DatasetNotFoundError,
+        match=r"`data_root` to be the place of clevr, but got None.*download clevr",
     ):
         CLEVRDataModule().setup("fit")
 

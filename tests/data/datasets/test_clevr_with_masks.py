@@ -151,5 +151,5 @@ def test_objects_that_cannot_be_are_damage(name: str, values: Any, message: str,
 
 
 def test_clevr_cannot_be_drawn() -> None:
-    with pytest.raises(DatasetNotFoundError, match=r"`data_root` to be .*, but got None: .*convert_tfrecords.py"):
+    with pytest.raises(DatasetNotFoundError, match=r"`data_root` to be .*, but got None: .*convert records"):
         CLEVRWithMasksDataModule().setup("fit")

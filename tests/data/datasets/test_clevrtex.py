@@ -131,7 +131,7 @@ def test_folders_of_something_else(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(tmp_path / "photograph.png")
     with pytest.raises(DatasetNotFoundError, match=r"`data_root` to be a folder clevrtex_full or the one .* no scenes"):
         load(tmp_path).setup("fit")
-    with pytest.raises(DatasetNotFoundError, match=r"the place of clevrtex, but got None: .*download.py clevrtex"):
+    with pytest.raises(DatasetNotFoundError, match=r"the place of clevrtex, but got None: .*download clevrtex"):
         ClevrTexDataModule().setup("fit")
 
 

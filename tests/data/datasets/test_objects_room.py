@@ -98,13 +98,13 @@ def test_missing_files(tmp_path: Path) -> None:
     record = tmp_path / "objects_room_train.tfrecords"
     record.touch()
     for place in (tmp_path, record):
-        with pytest.raises(DatasetNotFoundError, match=r"to hold HDF5 files .* found none at .*convert_tfrecords\.py"):
+        with pytest.raises(DatasetNotFoundError, match=r"to hold HDF5 files .* found none at .*convert records"):
             ObjectsRoomDataModule(data_root=str(place)).setup("fit")
     for name in ("a.h5", "b.h5"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"Expected one file of the variant train in .*, but got a\.h5 and b\.h5"):
         ObjectsRoomDataModule(data_root=str(tmp_path)).setup("fit")
-    with pytest.raises(DatasetNotFoundError, match=r"but got None: .*convert_tfrecords\.py"):
+    with pytest.raises(DatasetNotFoundError, match=r"but got None: .*convert records"):
         ObjectsRoomDataModule().setup("fit")
 
 

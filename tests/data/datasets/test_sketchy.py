@@ -83,7 +83,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     for file in (f"records/{episode}", episode, "records/lift_green.tfrecord", "lift_green-00000-of-00002.tar.bz2"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
-        with pytest.raises(DatasetNotFoundError, match=r"published records: .*convert_sketchy\.py .*processed`"):
+        with pytest.raises(DatasetNotFoundError, match=r"published records: .*convert sketchy .*processed`"):
             SketchyDataModule(data_root=str(tmp_path)).setup("fit")
         (tmp_path / file).unlink()
     (tmp_path / "train").mkdir()
