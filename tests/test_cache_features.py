@@ -85,5 +85,5 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "`random_crop` to be None: random crops cannot be cached" in crops
     fixed = [f"--dataset=coco --data_root={tmp_path / 'coco'} --resolution=16 --model_type=sa"]
     assert "as sa has no frozen encoder" in fails(capsys, main, fixed[0].split())
-    assert "there is none: write one with" in fails(capsys, train.main, flags(tmp_path, out=tmp_path / "run"))
+    assert "found none: write one with" in fails(capsys, train.main, flags(tmp_path, out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()

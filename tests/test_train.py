@@ -125,7 +125,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--dataset", "moon"], "`dataset` to be one of .*tetrominoes.*moon"),
         (["--config", "no_such"], "sa_clevr6.*no_such"),
         (["--variant", "plaid"], "`variant` to be None"),
-        (["--max_objects", "1"], "objects, but there are none"),
+        (["--max_objects", "1"], "objects, but found none"),
         (["--data_root", "no/such/file.h5"], "no/such/file.h5"),
         (["--data_root", "FILES/text"], "text"),
         (["--data_root", "FILES/tetrominoes.h5", "--dataset", "multi_dsprites"], "multi_dsprites"),

@@ -54,7 +54,7 @@ def render(model: GNM, objects: ObjectLatents, background: Tensor) -> tuple[Tens
 
 
 def draw_boxes_one_by_one(images: Tensor, boxes: Tensor, presence: Tensor) -> Tensor:
-    """Draw the box of each present object, one after another, on the CPU."""
+    """Plot the box of each present object, one after another, on the CPU."""
     images, boxes, presence = images.detach().cpu().clone(), box_corners(boxes, images.shape[-1]).cpu(), presence.cpu()
     last = images.shape[-1] - 1
     colour = torch.tensor([1.0, 0.0, 0.0])[:, None]

@@ -182,7 +182,7 @@ class SceneDataModule(LightningDataModule):
     def _scene_generator(
         cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int
     ) -> SceneGenerator | None:
-        """Return the generator of scenes with `counts` objects (least, most), or None if there are no such scenes.
+        """Return the generator of scenes with `counts` objects (least, most), or None if it has none.
 
         Scenes of another size than `resolution` are resized.
 
@@ -230,12 +230,14 @@ class SceneDataModule(LightningDataModule):
         return self._sets[split]
 
     def _generate(self, split: str) -> SceneDataset:
-        draw = self._scene_generator(self.params.data_seed, self.variant, self._limits(split), self.params.resolution)
-        if draw is None:
+        generator = self._scene_generator(
+            self.params.data_seed, self.variant, self._limits(split), self.params.resolution
+        )
+        if generator is None:
             raise self._nothing_left(split)
         size: int | None = getattr(self.params, f"{split}_size")
         start = SPLITS.index(split) << 32
-        return GeneratedScenes(draw, start, size or _GENERATED_SIZE[split], self.params.resolution)
+        return GeneratedScenes(generator, start, size or _GENERATED_SIZE[split], self.params.resolution)
 
     def _read(self, split: str) -> SceneDataset:
         if split not in self.splits:
@@ -267,6 +269,6 @@ class SceneDataModule(LightningDataModule):
         low, high = self._limits(split)
         limit = f"{low} to {high}" if high < sys.maxsize else f"{low} or more"
         return UserError(
-            f"Expected some {split} scenes of {self.name} with {limit} objects, but there are none: "
+            f"Expected some {split} scenes of {self.name} with {limit} objects, but found none: "
             "change `min_objects`, `max_objects` or `eval_max_objects`"
         )

@@ -69,7 +69,7 @@ def compact_labels(ids: NDArray[Any], *, ignore: int | None = None) -> NDArray[n
 
     Args:
         ids: Integer ids `(H, W)`, where 0 is the background; or RGB colours `(H, W, 3)`, where black is.
-        ignore: Id of the pixels to ignore; of colours `red * 65536 + green * 256 + blue`. None: there are none.
+        ignore: Id of the pixels to ignore; of colours `red * 65536 + green * 256 + blue`. None: no such id.
 
     Returns:
         Labels, uint8 `(H, W)`: 0 background, 1 to 254 objects, 255 ignored.

@@ -87,7 +87,7 @@ def find_splits(
         name: Name of the dataset.
         variant: Variant of the dataset.
         published: The published split.
-        default: Variant to use if there are files of several and `variant` is None.
+        default: Variant to use if files of several exist and `variant` is None.
 
     Returns:
         The splits found: a folder with a training file and no test file has no `test`.
@@ -174,7 +174,7 @@ def _only(files: list[Path], root: Path) -> Path:
 
 
 def _open(path: Path, name: str, variant: str | None) -> SceneFile:
-    """Open a file if it holds what is asked for; a file that does not say what it holds is taken at its word."""
+    """Open a file if it holds the dataset and split asked for; a file without this information is accepted."""
     file = SceneFile(path)
     if not len(file):
         raise UserError(f"Expected {path} to hold scenes of {name}, but it is empty: convert it again")

@@ -1,4 +1,4 @@
-"""Download a dataset: fetch its files one after another, unpack the archives, say what to do next."""
+"""Download a dataset: fetch its files one after another, unpack the archives, print the next step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def download(
 ) -> list[str]:
     """Download a dataset, or what is missing of it.
 
-    Files that are there are left alone; beside each archive a note `NAME.done` says that it is unpacked.
+    Complete files are kept; a file `NAME.done` next to an archive marks it as unpacked.
 
     Args:
         name: Name of the dataset, one of `SOURCES`.
@@ -86,7 +86,7 @@ class _Job:
         self.note = root / f"{file.name}.done"
 
     def run(self, mirror: str | None, verify: bool, watch: Watch) -> str:
-        """Do what is missing and say what was done."""
+        """Perform the missing steps and report them."""
         if self.file.is_archive and self._is_unpacked():
             if not self.keep:
                 self._remove()
@@ -137,7 +137,7 @@ def write_trainaug(root: Path) -> Path:
         root: Folder in which both are unpacked.
 
     Returns:
-        The list, beside the lists of VOC.
+        The list, in the folder of the lists of VOC.
 
     Raises:
         UserError: If the two are not as expected.

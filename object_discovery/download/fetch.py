@@ -29,7 +29,7 @@ from object_discovery.errors import CorruptFileError, DatasetNotFoundError, User
 from object_discovery.files import atomic_write, file_lock
 
 Watch = Callable[[str, int, int], None]
-"""Told what is being done, how many bytes of it are done, and how many there are."""
+"""Called with the current step, the bytes done and the bytes in all."""
 
 ATTEMPTS = 6
 """How often a connection is tried without a byte of progress before giving up."""
@@ -83,7 +83,7 @@ def check_space(folder: Path, size: int) -> None:
 
 
 def part_note(path: Path) -> Path:
-    """Name the note that stands beside a part.
+    """Return the path of the metadata of a partial download.
 
     Args:
         path: The file that the part is to become.
@@ -164,7 +164,7 @@ class _Part:
         return None
 
     def begin(self, state: _State) -> None:
-        """Start anew. The part goes first: a note never stands beside a part of something else."""
+        """Start anew. The partial file is removed first, so that the metadata never describes another file's part."""
         self.path.unlink(missing_ok=True)
         with atomic_write(self.note) as temporary:
             temporary.write_text(json.dumps(asdict(state)))

@@ -1,6 +1,6 @@
-"""Unpack archives of strangers so that nothing leaves the folder and nobody sees half of one.
+"""Unpack untrusted archives safely: nothing is written outside the folder, and no partial content appears in it.
 
-An archive is unpacked into a folder beside, whose content is moved into place when all of it is there. Members that
+An archive is unpacked into a temporary folder, whose content is moved into place when it is complete. Members that
 are neither files nor folders, whose names are absolute or climb (`..`), and links with such targets are refused:
 without a `..` and without a root anywhere, no chain of links can lead out.
 """
@@ -48,28 +48,28 @@ def unpack(archive: Path, folder: Path, watch: Watch = lambda *_: None) -> list[
         CorruptFileError: If the archive is damaged, or a member is not safe to unpack; nothing of it is left behind.
         UserError: If the disk is too full or cannot be written to; nothing of it is left behind.
     """
-    beside = archive.with_name(f".{archive.name}.unpacking")
+    staging = archive.with_name(f".{archive.name}.unpacking")
     try:
-        shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
-        beside.mkdir()
+        shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+        staging.mkdir()
         try:
             with open(archive, "rb") as file:
                 is_zip = zipfile.is_zipfile(file)
-            for done, size in _unpack_zip(archive, beside) if is_zip else _unpack_tar(archive, beside):
+            for done, size in _unpack_zip(archive, staging) if is_zip else _unpack_tar(archive, staging):
                 watch("unpacking", done, size)
         except (*_DAMAGED, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the disk; without a number it is gzip or bz2
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CorruptFileError(f"{archive}: cannot be unpacked ({reason}); remove it and run again") from None
-        names = sorted(path.name for path in beside.iterdir())
+        names = sorted(path.name for path in staging.iterdir())
         folder.mkdir(parents=True, exist_ok=True)
-        _merge(beside, folder)
+        _merge(staging, folder)
         return names
     except OSError as error:
         raise UserError(f"Cannot unpack {archive}: {error.strerror or error}; run again to go on") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _check(archive: Path, name: str, what: str = "member") -> None:
@@ -87,7 +87,7 @@ def _refuse(archive: Path, name: str) -> CorruptFileError:
 
 
 def _unpack_zip(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
-    """Unpack a zip archive; yield the bytes that are done and that there are."""
+    """Unpack a zip archive; yield the bytes done and in all."""
     with zipfile.ZipFile(archive) as source:
         members = source.infolist()
         for member in members:
@@ -104,7 +104,7 @@ def _unpack_zip(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _unpack_tar(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
-    """Unpack a tar archive; yield the bytes that are done and that there are."""
+    """Unpack a tar archive; yield the bytes done and in all."""
     size = archive.stat().st_size
     check_space(folder, size)  # at least, if it is compressed
     # without the filter, on early patch releases: nothing of the member but its content

@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def print_report(result: Mapping[str, Any]) -> None:
-    """Print the scores of a model, and of the baselines where there are some.
+    """Print the scores of a model, and of the baselines, if any.
 
     Args:
         result: The output of `object_discovery.evaluation.evaluate.evaluate`.

@@ -27,7 +27,7 @@ _KEY = "key.json"
 class FeatureCache:
     """Features of the scenes of a dataset, in shards that lie in one folder with the key they were made by.
 
-    Scene n stands in shard `n // shard_size`; each view of a shard is a file of its own. The object is picklable, and
+    Scene n stands in shard `n // shard_size`; each view of a shard is a separate file. The object is picklable, and
     holds no features: every read goes to the file.
 
     Args:
@@ -74,8 +74,8 @@ class FeatureCache:
         folder = root / f"{key['dataset']}_{key_digest(key)}"
         if not (folder / _KEY).is_file():
             content = {"format": FORMAT, "version": VERSION, "shard_size": shard_size, "key": key}
-            with atomic_write(folder / _KEY) as beside:
-                beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+            with atomic_write(folder / _KEY) as temporary:
+                temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         return cls.open(folder)
 
     def path(self, shard: int, view: int = 0) -> Path:
@@ -147,7 +147,7 @@ def find_cache(root: Path, wanted: Key) -> FeatureCache:
     caches = [FeatureCache.open(folder) for folder in folders if (folder / _KEY).is_file()]
     if not caches:
         raise UserError(
-            f"Expected a feature cache in {root}, but there is none: write one with `object-discovery cache-features`"
+            f"Expected a feature cache in {root}, but found none: write one with `object-discovery cache-features`"
         )
     differences = [key_differences(cache.key, wanted) for cache in caches]
     fitting = [cache for cache, differs in zip(caches, differences, strict=True) if not differs]

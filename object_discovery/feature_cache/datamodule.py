@@ -68,7 +68,7 @@ def features_key(data: SceneDataModule, split: str, encoder: FrozenEncoder, exac
 
 
 def cache_roots(data: SceneDataModule) -> list[Path]:
-    """Return where the caches of a dataset may lie without being named, best first: beside the data is best."""
+    """Return the default folders of the caches of a dataset, the preferred first: next to the data."""
     if data.params.data_root is None:
         return cache_places(Path("drawn.features").absolute())[1:]
     root = Path(data.params.data_root).expanduser().resolve()
@@ -221,7 +221,7 @@ class FeatureDataModule(LightningDataModule):
 def with_features(
     data: SceneDataModule, model: nn.Module, accelerator: str = "auto"
 ) -> SceneDataModule | FeatureDataModule:
-    """Let training read the features of the model's encoder from a cache, if `feature_cache` says so.
+    """Let training read the features of the model's encoder from a cache, as `feature_cache` selects.
 
     With auto, what is missing is written first, on a GPU where there is one.
 

@@ -27,7 +27,7 @@ class CachedFeatureDataset(SceneDataset):
         scenes: The split.
         cache: The features.
         numbers: Number of each scene in the cache, `(len(scenes),)`.
-        views: 2 if the cache holds mirrored views that training is to draw from.
+        views: 2 if training also samples the mirrored views of the cache.
         images: Read images and label maps too. False: `image` has no pixels, `(B, 3, 0, 0)`, and nothing but the
             features is read.
     """

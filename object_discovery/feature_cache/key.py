@@ -22,8 +22,8 @@ def scenes_key(name: str, scenes: SceneDataset, drawing: Mapping[str, Any]) -> K
 
     Args:
         name: Name of the dataset.
-        scenes: The split, drawn or stored.
-        drawing: What else drawn scenes depend on.
+        scenes: The split, generated or stored.
+        drawing: What else generated scenes depend on.
 
     Returns:
         Values that JSON keeps as they are.
@@ -34,7 +34,7 @@ def scenes_key(name: str, scenes: SceneDataset, drawing: Mapping[str, Any]) -> K
     if isinstance(scenes, GeneratedScenes):
         return {"dataset": name, "first": scenes.start, **drawing}
     if not isinstance(scenes, StoredScenes):
-        raise TypeError(f"Expected argument `scenes` to be drawn or stored scenes, but got {type(scenes).__name__}")
+        raise TypeError(f"Expected argument `scenes` to be generated or stored scenes, but got {type(scenes).__name__}")
     source = scenes.source
     return {
         "dataset": name,
@@ -68,7 +68,7 @@ def key_digest(key: Key) -> str:
 
 
 def key_differences(found: Key, wanted: Key) -> list[str]:
-    """Say what of a key is other than wanted; a wanted value of None for `weights` fits any.
+    """List the differences between a key and the wanted one; a wanted value of None for `weights` fits any.
 
     Args:
         found: The key of a cache.

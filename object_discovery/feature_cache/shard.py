@@ -37,7 +37,7 @@ def write_shard(
         view: Which view of the scenes.
     """
     checks = np.array([isal_zlib.crc32(row.tobytes()) for row in features], np.uint32)
-    with atomic_write(path) as beside, h5py.File(beside, "w", libver=("v110", "v110")) as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "key": key, "first": first, "view": view})
         for name, values in (("features", features), ("crc32", checks), ("thumbnails", thumbnails)):
             file.create_dataset(name, data=values, track_times=False)

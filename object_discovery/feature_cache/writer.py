@@ -1,4 +1,4 @@
-"""Compute the features of a dataset once, shard by shard, on as many processes as there are."""
+"""Compute the features of a dataset once, shard by shard, on all processes of the run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WholeSource(StoredScenes):
 
 
 def every_image(scenes: SceneDataset, shard_size: int) -> SceneDataset:
-    """Return all images that a split is chosen from; drawn ones up to the end of a shard."""
+    """Return all images that a split is chosen from; generated ones up to the end of a shard."""
     if isinstance(scenes, GeneratedScenes):
         size = -(-len(scenes) // shard_size) * shard_size
         return GeneratedScenes(scenes.generate, scenes.start, size, scenes.resolution)

@@ -68,7 +68,7 @@ class SplitScores(nn.Module):
         Args:
             discovery: The model's output.
             images: `(B, 3, H, W)`.
-            masks: True label maps `(B, H, W)`, where there are any.
+            masks: True label maps `(B, H, W)`, if known.
             extra: Arguments for the extra metrics, by name; metrics without arguments are not updated.
             classes: True label maps of classes `(B, H, W)`, for protocols that score them.
         """

@@ -69,7 +69,7 @@ def match_objects(
         [[1, 0]]
     """
     if pred.ndim != 3 or target.ndim != 3 or (len(target), target.shape[2]) != (len(pred), pred.shape[2]):
-        expected = f"(B, O, D) beside predictions of {tuple(pred.shape)}"
+        expected = f"(B, O, D) for predictions of {tuple(pred.shape)}"
         raise ValueError(f"Expected argument `target` to be of shape {expected}, but got {tuple(target.shape)}")
     slots, rows = pred.shape[1], target.shape[1]
     target = F.pad(target.float(), (0, 0, 0, max(0, slots - rows)))

@@ -53,7 +53,7 @@ def cpu_has_bf16() -> bool:
 
 
 def build_model(run: Run) -> ObjectDiscoveryModel[Any]:
-    """Construct the model, and compile its networks if the settings say so.
+    """Construct the model, and compile its networks if `compile` is set.
 
     Args:
         run: The settings.

@@ -137,7 +137,7 @@ def picture_grid(columns: Mapping[str, Tensor], *, scale: int | None = None, hea
 
 
 def draw_boxes(images: Tensor, boxes: Tensor, shown: Tensor) -> Tensor:
-    """Draw bounding boxes on images, one pixel wide, in the first colour of the palette.
+    """Plot bounding boxes on images, one pixel wide, in the first colour of the palette.
 
     Args:
         images: Images `(B, 3, H, W)`, floats in [0, 1] or uint8.

@@ -165,7 +165,7 @@ def test_filters_that_leave_nothing_are_refused(
 
 
 def test_filters_that_leave_no_drawn_sprites_are_refused() -> None:
-    with pytest.raises(UserError, match="scenes of multi_dsprites with 0 to 1 objects, but there are none"):
+    with pytest.raises(UserError, match="scenes of multi_dsprites with 0 to 1 objects, but found none"):
         MultiDSpritesDataModule(variant="binarized", max_objects=1).setup()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import struct
 import zlib
@@ -69,6 +70,7 @@ def write(path: Path, examples: Iterable[bytes], compression: str = "gzip") -> P
     return path
 
 
+@functools.cache
 def example_class() -> type[Any]:
     """Build the official `tf.train.Example` with Google's protobuf, as an oracle."""
     kinds = descriptor_pb2.FieldDescriptorProto

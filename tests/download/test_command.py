@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from object_discovery.data.conversion.tfrecords_to_hdf5 import convert
+from object_discovery.cli.command import main as command_main
+from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.download import SOURCES, command, download
 from object_discovery.download import fetch as fetching
 from object_discovery.download.command import write_trainaug
@@ -44,9 +45,10 @@ def test_tfrecords_can_be_converted_by_the_printed_command(server: Server, tmp_p
     assert lines[0] == "tetrominoes_train.tfrecords: downloaded"
     assert names(root) == ["tetrominoes_train.tfrecords"]
     assert lines[1].startswith("convert: object-discovery convert records ")
-    script, source_path, target_path = shlex.split(lines[1])[2:]
-    assert (SCRIPT.parents[1] / script).is_file()
-    assert convert(source_path, target_path) == 3
+    command, *arguments = shlex.split(lines[1].removeprefix("convert: "))
+    assert command == "object-discovery"
+    assert command_main(arguments) == 0
+    assert len(SceneFile(root / "tetrominoes_train.h5")) == 3
     assert names(root) == ["tetrominoes_train.h5", "tetrominoes_train.tfrecords"]
     server.asked.clear()
     assert download("tetrominoes", root, url=server.base)[0] == "tetrominoes_train.tfrecords: already there"
@@ -248,7 +250,7 @@ def test_the_script_lists_and_downloads(server: Server, tmp_path: Path, capsys: 
     assert "CLEVR_v1.0.zip" in capsys.readouterr().out
     server.files["tetrominoes_train.tfrecords"] = b"x" * 1000
     assert run("tetrominoes", str(tmp_path), "--url", server.base) == 0
-    assert capsys.readouterr().out.startswith("tetrominoes_train.tfrecords: downloaded\nconvert: python ")
+    assert capsys.readouterr().out.startswith("tetrominoes_train.tfrecords: downloaded\nconvert: object-discovery ")
 
 
 def test_an_interruption_leaves_a_part(

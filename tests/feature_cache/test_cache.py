@@ -89,7 +89,7 @@ def test_several_weights_are_told_apart_by_the_folder(tmp_path: Path) -> None:
 
 
 def test_folders_without_a_cache_and_damaged_keys(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Expected a feature cache in .*, but there is none: write one with"):
+    with pytest.raises(UserError, match=r"Expected a feature cache in .*, but found none: write one with"):
         find_cache(tmp_path, {})
     with pytest.raises(UserError, match=r"Expected a cache of features, but there is no .*key\.json"):
         FeatureCache.open(tmp_path)

@@ -107,7 +107,7 @@ def test_a_named_folder_must_hold_what_is_needed(tmp_path: Path) -> None:
     with_all["train"].path(0).unlink()
     with pytest.raises(UserError, match=r"lacks 1 shard of the train split: run `object-discovery cache-feat"):
         find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
-    with pytest.raises(UserError, match=r"Expected a feature cache in .*elsewhere, but there is none"):
+    with pytest.raises(UserError, match=r"Expected a feature cache in .*elsewhere, but found none"):
         find_caches(make_data(tmp_path, feature_cache=str(tmp_path / "elsewhere")), make_encoder(), ["train"])
 
 

@@ -32,5 +32,5 @@ def test_files_count_by_name_and_size_wherever_they_are(tmp_path: Path) -> None:
 
 
 def test_scenes_that_are_neither_drawn_nor_stored_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="to be drawn or stored scenes, but got ResizedTargetDataset"):
+    with pytest.raises(TypeError, match="to be generated or stored scenes, but got ResizedTargetDataset"):
         scenes_key("coco", ResizedTargetDataset(make_data(tmp_path).train_set, 8), {})

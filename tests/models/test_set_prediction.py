@@ -173,9 +173,7 @@ def test_of_too_many_objects_the_best_fits_are_matched() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 18), (1, 3, 19), (3, 19)])
 def test_targets_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError, match=r"`target` to be of shape \(B, O, D\) beside predictions of \(2, 3, 19\), but"
-    ):
+    with pytest.raises(ValueError, match=r"`target` to be of shape \(B, O, D\) for predictions of \(2, 3, 19\), but"):
         set_loss(torch.zeros(2, 3, 19), torch.zeros(shape))
 
 

@@ -38,7 +38,7 @@ def convert_label_maps(
     Args:
         source: Folder of label maps: grey or palette images of any bit depth, or one RGB colour for each object.
         target: Folder to write to; created if missing.
-        ignore: Label of pixels to ignore, which becomes 255. None: there are none.
+        ignore: Label of pixels to ignore, which becomes 255. None: no such label.
         workers: Threads. None: one for each core; 0: the main thread.
         progress: Show a progress bar on a terminal.
 
@@ -77,7 +77,7 @@ def _find_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     files = [path for path in files if not path.resolve().is_relative_to(target.resolve())]
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(source).parts)]
     if not files:
-        raise DatasetNotFoundError(f"Expected label maps in {source}, but there are none ({', '.join(ENDINGS)})")
+        raise DatasetNotFoundError(f"Expected label maps in {source}, but found none ({', '.join(ENDINGS)})")
     outputs: dict[Path, Path] = {}
     for path in files:
         output = (target / path.relative_to(source)).with_suffix(".png")

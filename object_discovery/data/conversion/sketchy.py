@@ -6,7 +6,7 @@ the frames of the cameras as JPEG in `pixels/basket_front_left` and `pixels/bask
 960 pixels follows from the published crop of 448 x 672; frames of another size are refused.
 
 PIL decodes a JPEG more accurately than TensorFlow's default, so that pixels may differ by a few grey levels from images
-made with TensorFlow. The state of the robot, which GENESIS-V2 stores beside the images, is left out.
+made with TensorFlow. The state of the robot, which GENESIS-V2 stores with the images, is left out.
 
 Reference:
     https://github.com/google-deepmind/deepmind-research/tree/master/sketchy (the records); Engelcke et al.,
@@ -40,7 +40,7 @@ _SIZE = (960, 600)
 _SPLITS = ("train", "valid", "test")
 _NOTE = "episodes.txt"
 _ARCHIVES = (".tar", ".bz2")
-_OTHERS = (".done", ".json", ".md", ".part", ".sh", ".sqlite", ".txt")  # what may stand beside the episodes
+_OTHERS = (".done", ".json", ".md", ".part", ".sh", ".sqlite", ".txt")  # other files allowed in the folder of episodes
 
 
 class Episode(NamedTuple):
@@ -158,11 +158,11 @@ def _convert_all(episodes: list[Episode], workers: int, progress: bool) -> None:
 
 
 def _convert(episode: Episode, stop: threading.Event) -> None:
-    """Write the images of an episode beside, and put them in place when they are whole."""
-    beside = episode.folder.with_name(f".{episode.folder.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
+    """Write the images of an episode to a temporary folder, and put them in place when they are whole."""
+    staging = episode.folder.with_name(f".{episode.folder.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     try:
-        beside.mkdir(parents=True)
+        staging.mkdir(parents=True)
         step = -1
         for step, record in enumerate(read_records(episode.path)):
             if stop.is_set():
@@ -170,12 +170,12 @@ def _convert(episode: Episode, stop: threading.Event) -> None:
             features = record.example()
             left, right = (_decode(record, features, camera) for camera in CAMERAS)
             for name, image in views(left, right).items():
-                Image.fromarray(image).save(beside / f"{episode.folder.name}_t{step:03}_{name}.png")
+                Image.fromarray(image).save(staging / f"{episode.folder.name}_t{step:03}_{name}.png")
         if step < 0:
             raise CorruptFileError(f"{episode.path}: expected an episode of Sketchy, but it holds no time step")
-        os.replace(beside, episode.folder)
+        os.replace(staging, episode.folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _decode(record: Record, features: dict[str, NDArray[Any]], camera: str) -> NDArray[np.uint8]:

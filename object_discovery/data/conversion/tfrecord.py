@@ -172,7 +172,7 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
         return cast("BinaryIO", igzip.open(file, "rb"))  # type: ignore[no-untyped-call]
     if len(start) > 1 and start[0] & 0x0F == 8 and int.from_bytes(start[:2], "big") % 31 == 0:
         return cast("BinaryIO", io.BufferedReader(_ZlibStream(file)))
-    return file  # the first record tells what is wrong
+    return file  # reading the first record raises the error
 
 
 class _ZlibStream(io.RawIOBase):

@@ -226,8 +226,8 @@ class _Job:
             shutil.rmtree(self.folder)
         if not self.folder.exists():
             self.folder.mkdir()
-            with atomic_write(note, sync=True) as beside:
-                beside.write_text(key)
+            with atomic_write(note, sync=True) as temporary:
+                temporary.write_text(key)
         self.discard_unfinished()
         sound = True
         for part in sorted(self.folder.glob("*.h5")):
@@ -247,8 +247,8 @@ class _Job:
 
     def _write(self, path: Path, encoder: _Encoder, scenes: Iterable[Scene], num_scenes: int) -> None:
         known, attributes = encoder.scene_set, self._attributes(encoder)
-        with atomic_write(path, sync=True) as beside:
-            write_scenes(beside, scenes, num_scenes, known.image, attributes, known.crop)
+        with atomic_write(path, sync=True) as temporary:
+            write_scenes(temporary, scenes, num_scenes, known.image, attributes, known.crop)
 
     def _write_parts(self, encoder: _Encoder, workers: int, progress: bool) -> None:
         height, width, channels = encoder.scene_set.image

@@ -97,7 +97,7 @@ class CLEVRSource(SceneSource):
             missing = np.setdiff1d(self.numbers, self.annotations.numbers)
             if len(missing):
                 raise CorruptFileError(
-                    f"{path}: expected a scene for each image, but there is none for {len(missing)} of "
+                    f"{path}: expected a scene for each image, but found none for {len(missing)} of "
                     f"{len(self)}, such as {self._path(int(missing[0])).name}: unpack the archive again"
                 )
             order = np.argsort(self.annotations.numbers)

@@ -101,7 +101,7 @@ def _refuse(constant: str) -> None:
 def _pack(segmentation: Any, size: tuple[int, int]) -> bytes | None:
     """Turn polygons, or run lengths of either kind, into packed run lengths; pycocotools checks nothing by itself.
 
-    Polygons of fewer than three corners are left out; if there are no others, None.
+    Polygons of fewer than three corners are left out; None if no other remains.
     """
     if not isinstance(segmentation, dict):
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
@@ -179,7 +179,7 @@ def compose_maps(
 class COCOSource(PhotographSource):
     """Photographs of one folder, in the order of their ids, and their annotations.
 
-    The annotation file is read once; what is needed of it is kept beside it or in the user's cache folder.
+    The annotation file is read once; what is needed of it is cached next to it or in the user's cache folder.
 
     Args:
         images: Folder of the photographs.

@@ -29,7 +29,7 @@ class FolderSource(PhotographSource):
     Args:
         images: The folder.
         masks: Folder of the label maps: for `images/a/b.jpg` the file `a/b.png` in it. If it lies in `images`, it
-            holds no images. None: there are none.
+            holds no images. None: no label maps.
         fit: How images become square. None: by their central square.
 
     Raises:
@@ -42,7 +42,7 @@ class FolderSource(PhotographSource):
         self.masks = masks
         self.names = _find_images(images, masks)
         if not self.names:
-            raise DatasetNotFoundError(f"Expected images in {images}, but there are none ({', '.join(ENDINGS)})")
+            raise DatasetNotFoundError(f"Expected images in {images}, but found none ({', '.join(ENDINGS)})")
         for name in self.names if masks else ():
             if not self._mask(name).is_file():
                 raise DatasetNotFoundError(
@@ -75,7 +75,7 @@ class FolderSource(PhotographSource):
     def _counted(self) -> tuple[Path, object]:
         if self.masks is None:
             raise UserError(
-                f"Expected label maps of {self.images} to count objects in, but there are none: leave out "
+                f"Expected label maps of {self.images} to count objects in, but found none: leave out "
                 "`min_objects`, `max_objects` and `eval_max_objects`"
             )
         return self.masks, file_states(self._mask(name) for name in self.names)
@@ -99,7 +99,7 @@ class FolderDataModule(SceneDataModule):
     a palette or grey image of the same size, where 0 is the background and 255 is ignored. Masks of 0 and 255 alone are
     refused.
 
-    *Splits.* `train`, `val` and `test` are taken at their word; without `val` the last 15 % of the training images
+    *Splits.* `train`, `val` and `test` are used as they are; without `val` the last 15 % of the training images
     validate, without `test` there is no test split. A single folder is split 70 / 15 / 15 % in sorted order.
 
     *Label maps.* Without `masks` there are none in the batch, and only the reconstruction can be scored; if some

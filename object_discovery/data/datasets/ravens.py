@@ -146,8 +146,8 @@ class RavensDataModule(SceneDataModule):
     published 5,000 scenes 1,000 and 4,000), so that no scene is in both. Without a test file the last 15 % of the
     training scenes validate instead, and nothing tests.
 
-    Objects are counted in each image after the crop: when first needed, which takes minutes, and then kept beside the
-    file or in the user's cache folder.
+    Objects are counted in each image after the crop: when first needed, which takes minutes, and then cached next to
+    the file or in the user's cache folder.
 
     Reference:
         Zeng et al., Transporter Networks, arXiv:2010.14406 (the simulator); github.com/HHousen/ravens (the scenes).

@@ -22,12 +22,12 @@ _CLASSES = ("SegmentationClass", "SegmentationClassAug")
 
 
 class VOCSource(PhotographSource):
-    """Photographs of a list, and their label maps where there are any.
+    """Photographs of a list, and their label maps, if any.
 
     Args:
         root: Folder with `JPEGImages` and `SegmentationObject`.
         names: Names of the photographs, without ending.
-        annotated: Whether each has its label maps. False: where there are none, everything is ignored.
+        annotated: Whether each has its label maps. False: without label maps all pixels are ignored.
         fit: How they become square. None: by their central square.
     """
 

@@ -113,12 +113,12 @@ def describe(
     data = DATASETS[known](DataParams(dataset=known, data_root=str(root), variant=variant, fit="squash"))
     splits = {split: found for split, found in data.splits.items() if len(found.indices)}
     if not splits:
-        raise DatasetNotFoundError(f"Expected images of {known} in {root}, but there are none")
+        raise DatasetNotFoundError(f"Expected images of {known} in {root}, but found none")
     return _describe_splits(root, (known, data.variant), splits, num, sample)
 
 
 def _describe_records(path: Path, dataset: str | None, num: int, sample: int) -> Description:
-    """Convert the first scenes of a TFRecord file, and guess from its size how many there are."""
+    """Convert the first scenes of a TFRecord file, and estimate their number from its size."""
     with tempfile.TemporaryDirectory() as folder:
         limit = max(num, sample)
         seen = convert(path, Path(folder, "sample.h5"), dataset, limit=limit, progress=False)
@@ -195,7 +195,7 @@ def _counts(splits: dict[str, Split], sample: int, broken: dict[str, None]) -> N
             broken[str(error)] = None
         except DatasetNotFoundError:
             raise
-        except UserError:  # the files do not state how many there are
+        except UserError:  # the files do not state their number
             continue
     for source, index in _spread(to_count, sample) if to_count else ():
         try:
@@ -262,7 +262,7 @@ def _size_text(found: Description) -> str:
 
 
 def _histogram(found: Description) -> Table | str:
-    """Draw how many scenes have how many objects."""
+    """Plot a histogram of the numbers of objects."""
     size, total = len(found.counts), found.num_images
     if not size:
         return "objects: not known\n"

@@ -1,4 +1,4 @@
-"""Tell which dataset a file or folder holds, by its layout."""
+"""Recognise the dataset of a file or folder by its layout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HDF5, _RECORDS = (".h5", ".hdf5"), (".tfrecords", ".tfrecord")
 
 
 def recognise(root: Path) -> str | None:
-    """Tell which dataset is at a place.
+    """Recognise the dataset at a path.
 
     Folders are told by the names in them, HDF5 files by their arrays and attributes; any other folder with images in
     it is `folder`.

@@ -55,7 +55,7 @@ class Layout(NamedTuple):
     """B scenes of up to 10 objects; absent objects come last."""
 
     present: npt.NDArray[np.bool_]
-    """Which objects there are, `(B, 10)`."""
+    """Which of the objects are present, `(B, 10)`."""
     shape: npt.NDArray[np.int64]
     """Indices into `SHAPES`, `(B, 10)`."""
     size: npt.NDArray[np.int64]
@@ -82,7 +82,7 @@ class Layout(NamedTuple):
 def sample_layouts(
     indices: npt.NDArray[np.int64], seed: int, counts: tuple[int, int], trial: int
 ) -> tuple[Layout, npt.NDArray[np.bool_]]:
-    """Draw scenes; camera, lights and numbers of objects are the same at each trial, the objects are not.
+    """Sample scenes; camera, lights and numbers of objects are the same at each trial, the objects are not.
 
     Args:
         indices: Numbers of the scenes, `(B,)`.

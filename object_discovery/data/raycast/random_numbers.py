@@ -1,4 +1,4 @@
-"""Random numbers that depend only on where they are used: a seed, a stream, a scene and a draw.
+"""Random numbers that depend only on where they are used: a seed, a stream, a scene and a position.
 
 A counter goes in and a number comes out, with no state between two calls. So scene 7 of seed 0 is the same scene in
 every batch, in every loading process and on every machine.
@@ -36,11 +36,11 @@ def splitmix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def uniform(indices: npt.ArrayLike, draws: int, *, seed: int = 0, stream: int = 0) -> npt.NDArray[np.float64]:
-    """Draw numbers in [0, 1) for each scene.
+    """Sample uniform numbers in [0, 1) for each scene.
 
     Args:
         indices: Numbers of the scenes, `(B,)`, at least 0.
-        draws: Numbers to draw for each scene.
+        draws: Random numbers of each scene.
         seed: Seed of the dataset, at least 0.
         stream: Purpose of the numbers, at least 0; other streams are independent.
 

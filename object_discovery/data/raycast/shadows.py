@@ -98,7 +98,7 @@ def floor_shadows(geometry: Geometry, floor: Vector, points: int) -> Tensor:
 
 
 def _touched(geometry: Geometry, tiled: list[Tensor]) -> Tensor:
-    """Tell which tiles of the floor `(B, T, N)` a shadow may touch, `(B, 3, O, T)`.
+    """Compute which tiles of the floor `(B, T, N)` a shadow may touch, `(B, 3, O, T)`.
 
     A shadow lies in the box around the shadows of the eight corners of the upright box around an object.
     """
@@ -118,7 +118,7 @@ def _touched(geometry: Geometry, tiled: list[Tensor]) -> Tensor:
 
 
 def ambient_occlusion(geometry: Geometry, floor: Vector) -> Tensor:
-    """Tell how much of the light from all sides reaches the floor beside the objects.
+    """Compute the ambient occlusion of the floor by the objects.
 
     Args:
         geometry: B scenes.
@@ -159,7 +159,7 @@ def object_shadows(geometry: Geometry, objects: Tensor, points: Vector) -> Tenso
 
 
 def _shading(geometry: Geometry) -> Tensor:
-    """Tell which objects may take a light from which others, `(B, O, 3, O)`: the shaded one, the light, the shading.
+    """Compute which objects may take a light from which others, `(B, O, 3, O)`: the shaded one, the light, the shading.
 
     The cone from the light around the sphere around the one must meet the sphere around the other.
     """

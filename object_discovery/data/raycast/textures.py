@@ -39,7 +39,7 @@ class Textures(NamedTuple):
 
 
 def sample_textures(indices: npt.NDArray[np.int64], seed: int, device: torch.device | str = "cpu") -> Textures:
-    """Draw the materials of scenes.
+    """Sample the materials of scenes.
 
     Args:
         indices: Numbers of the scenes, `(B,)`.

@@ -1,4 +1,4 @@
-"""Keep what takes long to find out about files: beside them or, where nothing can be written, in the cache folder.
+"""Cache what is slow to compute from files: next to them or, where nothing can be written, in the user's cache folder.
 
 The cache folder is `$XDG_CACHE_HOME`, or `~/.cache`, then `object_discovery`. What is kept appears when it is whole, so
 that a process that is killed does no harm; of several processes one makes it while the others wait. What is damaged is
@@ -73,7 +73,7 @@ def cached_file(
         key: What else it depends on.
         kind: What it is, in a word that becomes part of its name.
         write: Writes it to the path it is given; an `OSError` or `RuntimeError` says that this place will not do.
-        valid: Tells whether there is a whole file at a path.
+        valid: Whether a path holds a complete file.
 
     Returns:
         The file, or None if it can be written nowhere.
@@ -97,8 +97,8 @@ def cached_file(
     for place in places:
         with suppress(OSError, RuntimeError), file_lock(place):
             if not valid(place):
-                with log_if_slow(source, kind), atomic_write(place) as beside:
-                    write(beside)
+                with log_if_slow(source, kind), atomic_write(place) as temporary:
+                    write(temporary)
             return place
     return None
 

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
         return f"{self.kind.__name__} ({', '.join(lengths)})"
 
     def fit(self, array: h5py.Dataset) -> bool:
-        """Tell whether an array has such rows."""
+        """Return whether an array has such rows."""
         same = all(wanted in (None, got) for wanted, got in zip(self.shape, array.shape[1:], strict=False))
         return bool(same and array.ndim == 1 + len(self.shape) and np.issubdtype(array.dtype, self.kind))
 
@@ -185,13 +185,13 @@ def _row(array: _Array, index: int, crop: Crop | None) -> NDArray[Any] | None:
             ends = [(max(a, p), min(b, p + n)) for a, b, p, n in zip(low, high, place, chunk, strict=True)]
             there = tuple(slice(a - start, b - start) for (a, b), start in zip(ends, low, strict=True))
             part[there] = block[tuple(slice(a - p, b - p) for (a, b), p in zip(ends, place, strict=True))]
-    except HDF5_ERRORS:  # a chunk that was never written, or a damaged one, of which HDF5 then says what is wrong
+    except HDF5_ERRORS:  # a chunk that was never written, or a damaged one, for which HDF5 gives the reason
         return None
     return part
 
 
 def _pieces(array: _Array, start: int, rows: int) -> Iterator[NDArray[Any]]:
-    """Read the rows of the chunks that begin at row `start`, or `rows` of them where there are no chunks."""
+    """Read the rows of the chunks that begin at row `start`, or `rows` of them in an array without chunks."""
     stop = min(array.shape[0], start + (array.chunks[0] if array.chunks else rows))
     grid = _grid(array, start) if array.deflated else None
     if grid is None:
@@ -220,6 +220,6 @@ def _grid(array: _Array, start: int) -> NDArray[Any] | None:
             if not skipped:
                 data = isal_zlib.decompress(data, 15, size)
             grid[place] = np.frombuffer(data, array.dtype).reshape(chunk)
-    except HDF5_ERRORS:  # a chunk that was never written, or a damaged one, of which HDF5 then says what is wrong
+    except HDF5_ERRORS:  # a chunk that was never written, or a damaged one, for which HDF5 gives the reason
         return None
     return grid

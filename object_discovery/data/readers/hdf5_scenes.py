@@ -137,7 +137,7 @@ class _Contents:
         self.entity_axis = None if ours else _entity_axis(self.mask.shape[1:], frame)
         is_map = ours and self.mask.shape[1:] == frame
         if self.mask.shape[:1] != self.image.shape[:1] or not (is_map or self.entity_axis is not None):
-            got = f"{self.mask.shape} beside images of {self.image.shape}"
+            got = f"{self.mask.shape} with images of {self.image.shape}"
             raise CorruptFileError(f"{path}: expected `mask` to have a map for each image, but got {got}")
         self._recognise(ours)
         self.size = int(self.image.shape[0])
@@ -323,7 +323,7 @@ class SceneFile(SceneSource):
         """Count the objects of every scene.
 
         Our files say it for the frame and for the dataset's published crop. Elsewhere the masks are counted once, and
-        the counts are kept beside the file or, where that cannot be written, in the user's cache folder.
+        the counts are cached next to the file or, where that cannot be written, in the user's cache folder.
 
         Args:
             crop: Count the objects that have a pixel in this part of the frame. None: in the frame.

@@ -125,7 +125,7 @@ def read_numbers(
 
 
 def _in_parallel(function: Callable[[Any], _T], values: Sequence[Any]) -> list[_T]:
-    """Call a function for each value, in as many threads as there are cores; the first error ends it."""
+    """Call a function for each value, in one thread per core; the first error ends it."""
     parts = [values[start : start + _PART] for start in range(0, len(values), _PART)]
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         return [result for part in pool.map(lambda part: [function(value) for value in part], parts) for result in part]
@@ -141,12 +141,12 @@ def _kept(place: Path) -> dict[tuple[str, int, int], int]:
 
 
 def _keep(places: Sequence[Path], known: dict[tuple[str, int, int], int]) -> None:
-    """Keep numbers at the best of some places; nobody ever sees half of them."""
+    """Write numbers to the first path that is writable, atomically."""
     columns = [np.array(column) for column in (*zip(*known, strict=True), list(known.values()))]
     named: dict[str, Any] = dict(zip(_COLUMNS, columns, strict=True))
     for place in places:
-        with suppress(OSError), file_lock(place), atomic_write(place) as beside:
-            with open(beside, "wb") as file:
+        with suppress(OSError), file_lock(place), atomic_write(place) as temporary:
+            with open(temporary, "wb") as file:
                 np.savez(file, version=np.array(_VERSION), **named)
             return
 

@@ -45,7 +45,7 @@ def check_size(path: Path, shape: tuple[int, ...], expected: tuple[int, int], wh
 
 
 def file_states(paths: Iterable[Path]) -> list[tuple[str, int, int] | str]:
-    """Return what tells whether files have changed: their names, sizes and times of change."""
+    """Return the state of files, to detect changes: their names, sizes and times of change."""
     states: list[tuple[str, int, int] | str] = []
     for path in paths:
         try:

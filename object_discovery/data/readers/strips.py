@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from object_discovery.data.geometry import Crop
 
-_NARROWEST = 32  # columns; each strip costs some time of its own
+_NARROWEST = 32  # columns; each strip has a fixed cost
 
 
 def deflate(array: NDArray[np.uint8]) -> bytes:
@@ -98,7 +98,7 @@ class Strips(NamedTuple):
             crop: The part, inside the frame. None: all.
 
         Returns:
-            The part, an array of its own.
+            A copy of the part.
 
         Raises:
             Exception: One of those of `HDF5_ERRORS`, if the file is damaged.

@@ -70,7 +70,7 @@ def test_mistakes_are_named_and_leave_nothing_half_written(source: Path, tmp_pat
     with pytest.raises(UserError, match="another folder than"):
         convert_label_maps(source, source)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetNotFoundError, match="there are none"):
+    with pytest.raises(DatasetNotFoundError, match="found none"):
         convert_label_maps(tmp_path / "empty", target)
     Image.fromarray(np.arange(300, dtype=np.uint16)[None]).save(source / "many.png")
     with pytest.raises(CorruptFileError, match=r"many\.png: expected at most 254 objects in an image, but got 299"):

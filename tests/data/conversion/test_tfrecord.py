@@ -75,7 +75,8 @@ def test_example_as_google_parses_it(packed: bool) -> None:
         "tricky": np.array([10, 1, 5, 10, 1, 6], np.uint8),
     }
     data = example(features, packed)
-    official = example_class().FromString(data).features.feature
+    message = example_class().FromString(data)  # its parts do not outlive it
+    official = message.features.feature
     parsed = parse_example(data)
     assert parsed.keys() == official.keys() == features.keys()
     for name, values in features.items():
@@ -256,7 +257,8 @@ def test_real_file_as_google_parses_it() -> None:
     records = read_records(DATA / "test.tfrecords")
     for _ in range(2):
         record = next(records)
-        official = example_class().FromString(record.data).features.feature
+        message = example_class().FromString(record.data)
+        official = message.features.feature
         parsed = record.example()
         assert parsed.keys() == official.keys()
         for name, values in parsed.items():

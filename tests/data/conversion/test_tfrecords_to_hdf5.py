@@ -88,7 +88,8 @@ def test_real_file_bit_for_bit(tmp_path: Path) -> None:
     with gzip.open(DATA / "test.tfrecords") as file:
         for index in range(3):
             (length,) = struct.unpack("<Q4x", file.read(12))
-            features = example_class().FromString(file.read(length)).features.feature
+            message = example_class().FromString(file.read(length))  # its parts do not outlive it
+            features = message.features.feature
             file.read(4)
             image, mask = (
                 np.frombuffer(b"".join(features[name].bytes_list.value), np.uint8) for name in ("image", "mask")

@@ -131,7 +131,7 @@ def test_filters_count_objects_after_the_crop(tmp_path: Path) -> None:
 
 def test_objects_cannot_be_counted_without_label_maps(tmp_path: Path) -> None:
     write_images(tmp_path, 5)
-    with pytest.raises(UserError, match=r"Expected label maps of .* to count objects in, but there are none"):
+    with pytest.raises(UserError, match=r"Expected label maps of .* to count objects in, but found none"):
         data(tmp_path, max_objects=3).setup()
 
 
@@ -140,7 +140,7 @@ def test_missing_files(tmp_path: Path) -> None:
         data(tmp_path / "nowhere").setup()
     with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the place of folder"):
         FolderDataModule().setup()
-    with pytest.raises(DatasetNotFoundError, match=r"Expected images in .*, but there are none"):
+    with pytest.raises(DatasetNotFoundError, match=r"Expected images in .*, but found none"):
         data(tmp_path).setup()
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(DatasetNotFoundError, match=r"to be a folder of images, but .*a\.txt is a file"):

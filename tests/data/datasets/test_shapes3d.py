@@ -102,7 +102,7 @@ def test_no_room_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_image_has_one_object(tmp_path: Path) -> None:
     root = str(write_shapes3d(tmp_path))
     assert len(Shapes3DDataModule(data_root=root, max_objects=1, min_objects=1).train_set) == 80
-    with pytest.raises(UserError, match="there are none"):
+    with pytest.raises(UserError, match="found none"):
         Shapes3DDataModule(data_root=root, min_objects=2).setup("fit")
 
 
