@@ -11,7 +11,7 @@ from object_discovery.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # not on Windows: two processes may then do the same work, each in a separate file
+except ImportError:  # on Windows: two processes may then do the same work, each with its own temporary file
     fcntl = None  # type: ignore[assignment]
 
 
@@ -47,7 +47,7 @@ def atomic_write(path: str | Path, sync: bool = False) -> Iterator[Path]:
 
 
 def lock_path(path: Path) -> Path:
-    """Return the lock file of a file.
+    """Return the path of the lock file of a file.
 
     Example:
         >>> lock_path(Path("a.cache")).name
@@ -60,35 +60,36 @@ def lock_path(path: Path) -> Path:
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Lock a file against other processes and threads that lock it; a killed process releases its lock.
 
-    The lock is a file next to it, which is removed at the end. On file systems that cannot lock, everybody gets it.
+    The lock is on a file next to it, which is removed when the lock is released. File systems without locks grant it to
+    every caller.
 
     Args:
         path: The file; it need not exist. Its folder is created if missing.
         wait: Wait until the lock is free. False: return at once.
 
     Yields:
-        Whether the lock is held; always, with `wait`.
+        Whether the lock was acquired; always True with `wait`.
 
     Raises:
         OSError: If the lock file cannot be written.
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, file_lock(Path(folder, "a.cache")) as held:
-        ...     held, os.listdir(folder)
+        >>> with tempfile.TemporaryDirectory() as folder, file_lock(Path(folder, "a.cache")) as acquired:
+        ...     acquired, os.listdir(folder)
         (True, ['.a.cache.lock'])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_path(path)
     while True:
         with open(lock, "wb") as file:
-            held = _try_lock(file.fileno(), wait) and _is_same_file(file.fileno(), lock)
-            if wait and not held:
-                continue  # the previous holder has removed the file that was locked here
+            acquired = _try_lock(file.fileno(), wait) and _is_same_file(file.fileno(), lock)
+            if wait and not acquired:
+                continue  # the previous owner has removed the file that was locked here
             try:
-                yield held
+                yield acquired
             finally:
-                if held:  # otherwise the file of this name belongs to another process
+                if acquired:  # otherwise the lock file belongs to another process
                     with suppress(OSError):
                         lock.unlink()
             return
@@ -113,24 +114,24 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def check_writable(folder: str | Path, argument: str) -> None:
-    """Refuse a folder that cannot be written to, before any work is done for it.
+    """Check that a folder is writable, or can be created, before any expensive work.
 
     Args:
         folder: The folder; it need not exist.
-        argument: Name of the argument that gave it, for the message.
+        argument: Name of the argument, for the message.
 
     Raises:
-        UserError: If a file is in the way, or writing is not permitted.
+        UserError: If its path leads through a file, or writing is not permitted.
 
     Example:
         >>> check_writable("/dev/null/results", "out")
         Traceback (most recent call last):
         object_discovery.errors.UserError: Expected argument `out` to be writable, but /dev/null is no folder
     """
-    there = Path(folder).absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"Expected argument `{argument}` to be writable, but {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"Expected argument `{argument}` to be writable, but writing to {there} is not permitted")
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"Expected argument `{argument}` to be writable, but {existing} is no folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"Expected argument `{argument}` to be writable, but writing to {existing} is not permitted")

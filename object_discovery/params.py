@@ -1,8 +1,8 @@
 """Every hyperparameter of the library, in one tree of dataclasses.
 
-The tree has two levels. :class:`DataParams`, :class:`TrainerParams`, :class:`ModelParams` and :class:`SlotParams` (in
-`base_params`) hold what runs and models share; below stands what each model adds. The command line is the union of
-the data's, the trainer's and one model's, flat: each field is a flag of the same name, and a key of the YAML files.
+:class:`DataParams`, :class:`TrainerParams`, :class:`ModelParams` and :class:`SlotParams` are shared, see `base_params`.
+Each model adds a class that is derived from one of the latter two. The command line takes the fields of the data, the
+trainer and one model; each is a flag, and a key of the YAML files, of the same name.
 
 The defaults are the recommended recipe. The settings of the papers are in `object_discovery/configs`.
 """
@@ -36,7 +36,8 @@ class SlotAttentionParams(SlotParams):
     num_iterations: int = 1
     """Iterations of Slot Attention; one suffices with `cluster_init` (published: 3)."""
     cluster_init: bool = True
-    """Clustering-based slot initialisation by colour and position, see `appearance_clusters`. Not published."""
+    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels that are similar in
+    colour and position. Not published."""
     encoder_channels: list[int] | None = None
     """Channels of the encoder convolutions. None: by resolution."""
     encoder_strides: list[int] | None = None
@@ -46,7 +47,7 @@ class SlotAttentionParams(SlotParams):
     encoder_residual: bool = True
     """Residual encoder convolutions, initialised as the identity. Not published."""
     feature_size: int | None = 64
-    """Dimension of the encoder features. None: channels of the last convolution, as published."""
+    """Dimension of the encoder features. None: the channels of the last convolution, as published."""
     decoder_channels: list[int] | None = None
     """Channels of the transposed convolutions of the decoder. None: by resolution."""
     decoder_strides: list[int] | None = None
@@ -90,16 +91,17 @@ class SLATEParams(SlotParams):
     warmup_steps: int = 200
     """Steps of the linear learning rate warm-up, counted after `dvae_steps`."""
     cluster_init: bool = True
-    """Clustering-based slot initialisation by colour and position, see `appearance_clusters`. Not published."""
+    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels that are similar in
+    colour and position. Not published."""
     patience: int | None = None
     """Halve both learning rates after this many validations without a lower loss. None: never."""
     codebook_size: int = 1024
-    """Number of tokens of the discrete VAE."""
+    """Size of the codebook of the discrete VAE."""
     codebook_init: Literal["kmeans", "random"] = "kmeans"
     """Codebook initialisation: k-means of the patches of the first batch, or random as published."""
     dvae_norm: Literal["batch", "group"] = "batch"
-    """Normalisation in the discrete VAE: batch, or group with one group as published, which removes the brightness of
-    an even background."""
+    """Normalisation in the discrete VAE: batch, or group with one group as published; the latter removes the brightness
+    of a uniform background."""
     tau_start: float = 1.0
     """Gumbel-softmax temperature of the discrete VAE at the first step."""
     tau_end: float = 0.1
@@ -107,12 +109,12 @@ class SLATEParams(SlotParams):
     tau_steps: int = 1000
     """Steps of the cosine decay of the temperature."""
     dvae_steps: int = 1000
-    """Steps in which only the discrete VAE is trained; it is frozen afterwards. Every run starts with them, also one
-    from trained weights. 0: train everything jointly, as published."""
+    """First steps of every run (also from trained weights), in which only the discrete VAE is trained; it is frozen
+    afterwards. 0: train everything jointly, as published."""
     model_size: int = 192
     """Dimension of the token embeddings."""
     slot_size: int = 192
-    """Dimension of the slots."""
+    """Dimension D of the slots."""
     mlp_size: int = 192
     """Hidden size of the residual slot MLP."""
     decoder_blocks: int = 4
@@ -142,10 +144,10 @@ class SLATEParams(SlotParams):
 
 @dataclass
 class SetPredictionParams(SlotParams):
-    """Set prediction: properties of an object from each slot."""
+    """Set prediction: an MLP predicts the properties of an object from each slot."""
 
     num_slots: int = 10
-    """Number of slots, at least the largest number of objects; a few more speed up learning."""
+    """Number of slots K, at least the maximum number of objects; a few more speed up learning."""
     lr: float = 1e-3
     """Peak learning rate of Adam."""
     warmup_steps: int = 300
@@ -159,7 +161,7 @@ class SetPredictionParams(SlotParams):
     head_size: int = 128
     """Hidden size of the MLP that predicts properties from a slot."""
     gradient: Literal["full", "implicit", "bilevel"] = "full"
-    """Backpropagation through all iterations (full), at the fixed point (implicit), or at the fixed point and
+    """Backpropagate through all iterations (full), at the fixed point only (implicit), or at the fixed point and
     straight-through to the initial slots (bilevel, BO-QSA)."""
     encoder_channels: list[int] | None = None
     """Channels of the encoder convolutions. None: by resolution."""
@@ -170,7 +172,7 @@ class SetPredictionParams(SlotParams):
     encoder_residual: bool = True
     """Residual encoder convolutions with batch normalisation, see `ConvEncoder`. Not published."""
     feature_size: int | None = None
-    """Dimension of the encoder features. None: channels of the last convolution, as published."""
+    """Dimension of the encoder features. None: the channels of the last convolution, as published."""
     position_frequencies: int = 4
     """Octaves of sine and cosine position features. 0: the published linear ramps only."""
     weight_init: Literal["torch", "keras", "kmeans"] = "torch"
@@ -187,10 +189,11 @@ class SetPredictionParams(SlotParams):
 
 @dataclass
 class GNMParams(ModelParams):
-    """GNM: objects in the cells of a grid and a background, with a prior conditioned on one global latent."""
+    """GNM: a grid of object latents and a background latent, whose prior is conditioned on a global latent."""
 
     num_slots: int = 17
-    """Number of slots returned: the most visible objects, and the background; at most the number of cells plus 1."""
+    """Number of slots K that are returned: the background and the most visible objects; at most the number of cells
+    plus 1."""
     lr: float = 1e-3
     """Peak learning rate (published: 1e-4)."""
     clip_norm: float | None = None
@@ -200,7 +203,7 @@ class GNMParams(ModelParams):
     sigma: float = 0.1
     """Standard deviation of the Gaussian likelihood of the pixels."""
     grid: int = 4
-    """Rows and columns of cells, each with at most one object."""
+    """Number of rows and of columns of the grid; each cell has at most one object."""
     hidden_size: int = 64
     """Channels of the cell features."""
     glimpse_size: int | None = None
@@ -208,11 +211,11 @@ class GNMParams(ModelParams):
     what_size: int = 32
     """Dimension of z_what."""
     background_size: int = 3
-    """Dimension of the background latent."""
+    """Dimension of z_bg."""
     global_size: int = 32
-    """Dimension of the global latent per StructDRAW step."""
+    """Dimension of the global latent z_g of each StructDRAW step."""
     global_steps: int = 4
-    """StructDRAW steps."""
+    """Number of StructDRAW steps."""
     scale_prior: float = -0.6
     """Prior mean of the scale logit of z_where; the scale is relative to the image."""
     scale_std: float = 0.4
@@ -220,37 +223,38 @@ class GNMParams(ModelParams):
     scale_init: float = -0.4
     """Initial scale logit (published: -1)."""
     encoder_shortcut: bool = True
-    """Add a linear map of local colours to the encoder features of the cells, see `Shortcut`. Not published."""
+    """Add a linear shortcut from the pooled pixels of a cell to its encoder features. Not published."""
     cluster_init: bool = True
-    """Initialise z_pres and z_where by clusters of pixels that differ from the background. Not published."""
+    """Propose z_pres and z_where from clusters of pixels that differ from the background. Not published."""
     disc_init: bool = True
     """Initialise the alpha of glimpses as an opaque disc in the centre of the bounding box. Not published."""
     presence_bound: float = 6.0
-    """Bound of the z_pres logit (published: 8.8); close to it the presence has little gradient."""
+    """Bound of the logits of z_pres (published: 8.8); their gradient vanishes near it."""
     bound_fraction: list[float] = field(default_factory=lambda: [0.17, 1.0, 300, 1500])
-    """Schedule of this bound, relative: [start, end, first step, last step], linear; likewise below."""
+    """Schedule of the fraction of `presence_bound` in use (published: 1): [start, end, first step, last step], linear;
+    the other schedules have the same form."""
     background_margin: float | None = 0.1
-    """Colour difference above which the separate background loss is bounded (robust), so that the background ignores
+    """Colour difference above which pixels are outliers in a separate robust loss of the background, so that it ignores
     objects. None: one likelihood of the whole image, as published."""
     background_steps: int = 200
-    """First steps, in which there is only the background (published: 0)."""
+    """First steps, in which only the background is trained (published: 0)."""
     forced_alpha_steps: int = 0
-    """First steps, in which 90 % of the background is masked, so that objects are used (published: 500)."""
+    """First steps, in which the total alpha of the objects is forced to 0.9 in every pixel, so that objects are used
+    (published: 500)."""
     noise_scale: list[float] = field(default_factory=lambda: [0.0, 1.0, 300, 1500])
-    """Schedule of the noise scale of sampled latents other than the presence (published: 1 throughout)."""
+    """Schedule of the factor on the noise of sampled z_where, z_depth, z_what and z_bg (published: 1)."""
     kl_weight: list[float] = field(default_factory=lambda: [0.02, 1.0, 300, 1500])
-    """Schedule of the weight of all KL terms but those of the presence and of the auxiliary background prior
-    (published: 1)."""
+    """Schedule of the weight of all KL terms except the auxiliary ones of z_pres and z_bg (published: 1)."""
     tau: list[float] = field(default_factory=lambda: [1.0, 0.5, 400, 1500])
-    """Schedule of the temperature of the relaxed Bernoulli presence."""
+    """Schedule of the temperature of the relaxed Bernoulli variable z_pres."""
     presence_prior: list[float] = field(default_factory=lambda: [0.1, 0.001, 400, 1500])
-    """Schedule of the auxiliary prior probability of an object in a cell."""
+    """Schedule of the probability of an object in a cell in the auxiliary prior."""
     global_kl_weight: list[float] = field(default_factory=lambda: [0.0, 1.0, 0, 1500])
-    """Schedule of the weight of the KL term of the global latent."""
+    """Schedule of the weight of the KL term of z_g."""
     where_kl_weight: list[float] = field(default_factory=lambda: [1.0, 1.0, 0, 0])
     """Schedule of the weight of the auxiliary KL term of z_where."""
     background_kl_weight: list[float] = field(default_factory=lambda: [50.0, 50.0, 0, 0])
-    """Schedule of the weight of the auxiliary KL term of the background."""
+    """Schedule of the weight of the auxiliary KL term of z_bg."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -271,8 +275,10 @@ class GNMParams(ModelParams):
             check_argument(len(value) == 4 and value[2] <= value[3], name, "[start, end, first step, last step]", value)
             check_argument(min(value) >= 0, name, "at least 0 throughout", value)
         check_argument(min(self.tau[:2]) > 0, "tau", "above 0", self.tau)
-        chances = self.presence_prior[:2]
-        check_argument(min(chances) > 0 and max(chances) < 1, "presence_prior", "between 0 and 1", self.presence_prior)
+        probabilities = self.presence_prior[:2]
+        check_argument(
+            min(probabilities) > 0 and max(probabilities) < 1, "presence_prior", "between 0 and 1", self.presence_prior
+        )
 
 
 @dataclass
@@ -286,7 +292,7 @@ class DINOSAURParams(SlotParams):
     warmup_steps: int = 1000
     """Steps of the linear learning rate warm-up."""
     slot_size: int = 256
-    """Dimension of the slots."""
+    """Dimension D of the slots."""
     mlp_size: int = 1024
     """Hidden size of the residual slot MLP."""
     encoder: str = "dinov2_s14"
@@ -313,11 +319,12 @@ class DINOSAURParams(SlotParams):
     decoder: Literal["mlp", "transformer", "broadcast"] = "mlp"
     """Decoder: patch-wise MLP, autoregressive transformer, or spatial broadcast decoder of pixels."""
     reconstruction_size: int = 128
-    """Height and width of the images that the broadcast decoder reconstructs."""
+    """Height and width of the images that the broadcast decoder reconstructs, in pixels."""
     decoder_size: int = 2048
     """Hidden size of the MLP decoder."""
     decoder_top_k: int | None = 3
-    """Slots per patch that the MLP decodes, those with the most attention. None: all, as published, but slower."""
+    """Number of slots that the MLP decodes for each patch, those with the most attention. None: all, as published, but
+    slower."""
     decoder_blocks: int = 4
     """Blocks of the transformer decoder."""
     decoder_heads: int = 4
@@ -342,4 +349,4 @@ MODEL_PARAMS: dict[str, type[ModelParams]] = {
     "dinosaur": DINOSAURParams,
     "set_prediction": SetPredictionParams,
 }
-"""The hyperparameters of each model, by the name that the command line knows it by."""
+"""Hyperparameter classes by model type, the value of `--model_type`."""

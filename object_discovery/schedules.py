@@ -1,4 +1,4 @@
-"""Everything that changes in the course of training: pure functions of the step, and what waits for a plateau."""
+"""Schedules: pure functions of the training step, and learning rate reduction on a plateau."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 
 def cosine_anneal(step: int, start: float, end: float, steps: int) -> float:
-    """Go from `start` to `end` along half a cosine over `steps` steps, then stay.
+    """Anneal a value from `start` to `end` along half a cosine.
 
     Args:
-        step: Steps done, at least 0.
+        step: Training steps completed, at least 0.
         start: Value at step 0.
         end: Value from step `steps` on.
-        steps: Length; 0 for the end at once.
+        steps: Number of steps. 0: `end` from the first step on.
 
     Example:
         >>> [round(cosine_anneal(step, 1.0, 0.0, 100), 3) for step in (0, 50, 100, 200)]
@@ -26,14 +26,14 @@ def cosine_anneal(step: int, start: float, end: float, steps: int) -> float:
 
 
 def linear_anneal(step: int, start: float, end: float, first: float, last: float) -> float:
-    """Stay at `start` until step `first`, go to `end` in a straight line until step `last`, then stay.
+    """Anneal a value linearly from `start` at step `first` to `end` at step `last`; it is constant before and after.
 
     Args:
-        step: Steps done, at least 0.
-        start: Value until step `first`.
+        step: Training steps completed, at least 0.
+        start: Value up to step `first`.
         end: Value from step `last` on.
-        first: Where the line begins.
-        last: Where it ends; no less than `first`.
+        first: First step of the interpolation.
+        last: Last step of the interpolation, at least `first`.
 
     Example:
         >>> [linear_anneal(step, 1.0, 0.5, 100, 200) for step in (0, 100, 150, 300)]
@@ -52,16 +52,20 @@ def learning_rate_factor(
     decay_steps: int,
     half_life: int,
 ) -> float:
-    """Return what the peak learning rate is multiplied by at a step.
+    """Compute the learning rate at a step relative to the peak learning rate.
 
     Args:
-        step: Steps done; the first step of the optimiser is step 0.
-        warmup_steps: Steps of a linear rise from 0 to 1.
-        schedule: `exponential`: the published `min(1, step / warmup_steps) * 0.5 ** (step / half_life)`, which also
-            decays during the warm-up. `delayed_exponential`: it decays from the end of the warm-up on. `cosine`: after
-            the warm-up along half a cosine to 0 at `decay_steps`. `constant`: 1 after the warm-up.
-        decay_steps: End of the cosine.
-        half_life: Steps over which the exponential halves.
+        step: Optimiser steps completed.
+        warmup_steps: Steps of the linear warm-up from 0 to 1.
+        schedule: `exponential`: `min(1, step / warmup_steps) * 0.5 ** (step / half_life)`, as published for Slot
+            Attention; it also decays during the warm-up. `delayed_exponential`: exponential decay from the end of the
+            warm-up on, as published for DINOSAUR. `cosine`: cosine decay after the warm-up, to 0 at step
+            `decay_steps`. `constant`: 1 after the warm-up.
+        decay_steps: Step at which the cosine reaches 0.
+        half_life: Steps in which the exponential schedules halve.
+
+    Returns:
+        A factor from 0 to 1.
 
     Reference:
         Locatello et al. 2020, section 4 (exponential); Seitzer et al. 2023 (delayed exponential).
@@ -71,11 +75,11 @@ def learning_rate_factor(
         ...     10_000, warmup_steps=10_000, schedule="exponential", decay_steps=0, half_life=100_000), 4)
         0.933
     """
-    warm = min(1.0, step / warmup_steps) if warmup_steps else 1.0
+    warmup = min(1.0, step / warmup_steps) if warmup_steps else 1.0
     if schedule == "exponential":
-        return float(warm * 0.5 ** (step / half_life))
+        return float(warmup * 0.5 ** (step / half_life))
     if schedule == "constant" or step < warmup_steps:
-        return warm
+        return warmup
     if schedule == "delayed_exponential":
         return float(0.5 ** ((step - warmup_steps) / half_life))
     return cosine_anneal(step - warmup_steps, 1.0, 0.0, decay_steps - warmup_steps)
@@ -83,16 +87,16 @@ def learning_rate_factor(
 
 @dataclass
 class Plateau:
-    """Halve a learning rate whenever a loss has not improved `patience` times in a row.
+    """Learning rate reduction on a plateau: halve it when a loss has not improved `patience` times in a row.
 
-    A factor for the learning rate to be multiplied by, so that it acts together with any schedule over steps. The
-    fields are plain numbers, which a checkpoint can hold.
+    Unlike `torch.optim.lr_scheduler.ReduceLROnPlateau` it only computes a factor, which can be combined with any
+    schedule over steps. The fields are plain numbers, which a checkpoint can store.
 
     Args:
-        patience: Losses without a new best before the next halving, at least 1.
-        best: The best loss so far.
-        waited: Losses since the best one, or since the last halving.
-        halvings: Halvings so far.
+        patience: Losses without improvement before a reduction, at least 1.
+        best: Lowest loss so far.
+        waited: Losses since the lowest one, or since the last reduction.
+        halvings: Reductions so far.
 
     Example:
         >>> plateau = Plateau(patience=2)
@@ -109,11 +113,11 @@ class Plateau:
 
     @property
     def factor(self) -> float:
-        """What learning rates are multiplied by."""
+        """Factor of the learning rate."""
         return float(0.5**self.halvings)
 
     def update(self, loss: float) -> None:
-        """Take note of a loss."""
+        """Update the state with the next loss."""
         if loss < self.best:
             self.best, self.waited = loss, 0
             return

@@ -2,7 +2,7 @@ import ast
 import dataclasses
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -64,7 +64,7 @@ def pairs(table: dict[type[Any], list[str]]) -> list[tuple[type[Any], str]]:
 
 
 @pytest.mark.parametrize(("cls", "name"), pairs(AT_LEAST_ONE))
-def test_what_must_be_at_least_one(cls: type[Any], name: str) -> None:
+def test_value_below_one_raises(cls: type[Any], name: str) -> None:
     assert getattr(cls(**{name: 1}), name) == 1
     for value in (0, -3):
         with pytest.raises(ValueError, match=f"^Expected argument `{name}` to be at least 1, but got {value}$"):
@@ -72,27 +72,46 @@ def test_what_must_be_at_least_one(cls: type[Any], name: str) -> None:
 
 
 @pytest.mark.parametrize(("cls", "name"), pairs(AT_LEAST_ZERO))
-def test_what_must_be_at_least_zero(cls: type[Any], name: str) -> None:
+def test_value_below_zero_raises(cls: type[Any], name: str) -> None:
     assert getattr(cls(**{name: 0}), name) == 0
     with pytest.raises(ValueError, match=f"^Expected argument `{name}` to be at least 0, but got -1$"):
         cls(**{name: -1})
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_none_is_taken_wherever_the_type_says_so(cls: type[Any]) -> None:
+def test_none_is_valid_where_the_type_is_optional(cls: type[Any]) -> None:
     optional = {field.name: None for field in dataclasses.fields(cls) if "None" in str(field.type)}
     assert {name: getattr(cls(**optional), name) for name in optional} == optional
 
 
 @pytest.mark.parametrize("value", [0.0, -1e-4, float("nan")])
-def test_rate_and_clipping_must_be_positive(value: float) -> None:
+def test_learning_rate_and_clip_norm_must_be_positive(value: float) -> None:
     with pytest.raises(ValueError, match="`lr` to be positive, but got"):
         ModelParams(lr=value)
     with pytest.raises(ValueError, match="`clip_norm` to be positive or None, but got"):
         ModelParams(clip_norm=value)
 
 
-def test_heads_must_divide_the_slots() -> None:
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        (cls, name)
+        for cls in CLASSES
+        for name, hint in get_type_hints(cls).items()
+        if any(get_origin(part) is Literal for part in (hint, *get_args(hint)))
+    ],
+)
+def test_unknown_choice_raises(cls: type[Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^Expected argument `{name}` to be one of .*, but got 'no_such'$"):
+        cls(**{name: "no_such"})
+
+
+def test_norm_eps_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="`norm_eps` to be positive, but got 0"):
+        SlotAttentionParams(norm_eps=0)
+
+
+def test_num_heads_not_dividing_slot_size_raises() -> None:
     assert SlotAttentionParams(slot_size=12, num_heads=4).num_heads == 4
     with pytest.raises(ValueError, match="`num_heads` to be a divisor of 12, but got 5"):
         SlotAttentionParams(slot_size=12, num_heads=5)
@@ -112,7 +131,7 @@ def test_heads_must_divide_the_slots() -> None:
         ("decoder_heads", 5, "a divisor of 192"),
     ],
 )
-def test_settings_of_slate_are_checked(name: str, value: float, expected: str) -> None:
+def test_slate_value_out_of_range_raises(name: str, value: float, expected: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` to be {expected}, but got {value}"):
         SLATEParams(**{name: value})  # type: ignore[arg-type]
 
@@ -121,7 +140,9 @@ def test_settings_of_slate_are_checked(name: str, value: float, expected: str) -
 @pytest.mark.parametrize(
     ("channels", "strides"), [([8, 8], [1]), ([8], [1, 1]), ([8], None), (None, [1]), ([], []), ([], None)]
 )
-def test_channels_and_strides_go_together(part: str, channels: list[int] | None, strides: list[int] | None) -> None:
+def test_channels_and_strides_of_unequal_length_raise(
+    part: str, channels: list[int] | None, strides: list[int] | None
+) -> None:
     settings: dict[str, Any] = {f"{part}_channels": channels, f"{part}_strides": strides}
     with pytest.raises(ValueError, match=f"`{part}_strides` to be as long as {part}_channels"):
         SlotAttentionParams(**settings)
@@ -129,13 +150,13 @@ def test_channels_and_strides_go_together(part: str, channels: list[int] | None,
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 @pytest.mark.parametrize(("channels", "strides"), [([8, 0], [1, 1]), ([8, 8], [1, 0]), ([8, -1], [1, 1])])
-def test_channels_and_strides_are_at_least_one(part: str, channels: list[int], strides: list[int]) -> None:
+def test_channels_and_strides_below_one_raise(part: str, channels: list[int], strides: list[int]) -> None:
     settings: dict[str, Any] = {f"{part}_channels": channels, f"{part}_strides": strides}
     with pytest.raises(ValueError, match=f"`{part}_channels` to be at least 1 each"):
         SlotAttentionParams(**settings)
 
 
-def test_layers_of_the_set_predictor_are_checked_too() -> None:
+def test_encoder_layers_of_set_prediction_are_checked() -> None:
     with pytest.raises(ValueError, match="`encoder_strides` to be as long as encoder_channels"):
         SetPredictionParams(encoder_channels=[8])
     with pytest.raises(ValueError, match="`encoder_channels` to be at least 1 each"):
@@ -143,25 +164,25 @@ def test_layers_of_the_set_predictor_are_checked_too() -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_values_are_plain_and_defaults_are_in_range(cls: type[Any]) -> None:
-    # checkpoints hold them, and load without running any code
+def test_defaults_are_valid_plain_values(cls: type[Any]) -> None:
+    # checkpoints store them, and are loaded with weights_only=True
     for name, value in dataclasses.asdict(cls()).items():
         assert isinstance(value, int | float | str | bool | list | None), name
 
 
-def test_every_hyperparameter_has_a_sentence() -> None:
+def test_every_hyperparameter_has_a_docstring() -> None:
     texts = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (base_params, params)]
     classes = [node for text in texts for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     assert {node.name for node in classes} == {cls.__name__ for cls in CLASSES}
     for node in classes:
         for field, following in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign):
-                said = following.value if isinstance(following, ast.Expr) else None
-                assert isinstance(said, ast.Constant), f"{node.name}.{ast.unparse(field.target)} has no docstring"
-                assert str(said.value).rstrip().endswith((".", ")"))
+                docstring = following.value if isinstance(following, ast.Expr) else None
+                assert isinstance(docstring, ast.Constant), f"{node.name}.{ast.unparse(field.target)} has no docstring"
+                assert str(docstring.value).rstrip().endswith((".", ")"))
 
 
-def test_fields_that_classes_share_are_of_one_type() -> None:
+def test_shared_fields_have_equal_types() -> None:
     types: dict[str, str] = {}
     for cls in CLASSES:
         for field in dataclasses.fields(cls):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from object_discovery.errors import CorruptFileError, UserError
+from object_discovery.errors import CorruptFileError, UserError, one_line
 
 ALIASES = {
     "dino_s8": "vit_small_patch8_224.dino",
@@ -29,8 +29,8 @@ ALIASES = {
     "dinov3_s16": "vit_small_patch16_dinov3.lvd1689m",
     "dinov3_b16": "vit_base_patch16_dinov3.lvd1689m",
 }
-"""Short names of self-supervised backbones, and their timm names."""
-_RESAMPLED = ("pos_embed", "relative_position", "attn_mask")  # names of tensors that depend on the resolution
+"""timm names of self-supervised backbones by their short names."""
+_RESOLUTION_DEPENDENT = ("pos_embed", "relative_position", "attn_mask")  # parts of names of tensors
 
 
 def backbone_name(name: str) -> str:
@@ -82,8 +82,8 @@ def build_backbone(
         CorruptFileError: If the file cannot be read.
 
     Example:
-        >>> sum(p.numel() for p in build_backbone("test_efficientnet", 64, "none").parameters())
-        99196
+        >>> build_backbone("test_efficientnet", 64, "none")(torch.zeros(1, 3, 64, 64)).ndim  # pooled features
+        2
     """
     import timm
 
@@ -96,23 +96,25 @@ def build_backbone(
             network: nn.Module = timm.create_model(name, num_classes=0, **settings)
         except Exception as error:  # timm and huggingface_hub raise many types
             if weights != "hub":
-                raise UserError(f"timm cannot build {name} at resolution {resolution}: {_line(error)}") from error
+                raise UserError(
+                    f"timm cannot build {name} at resolution {resolution}: {one_line(error)[:200]}"
+                ) from error
             raise UserError(
-                f"Cannot get the weights of {name} ({_line(error)}): run once where huggingface.co can be reached, "
-                "copy its cache (HF_HOME) from a machine that has them, or give a file as `encoder_weights`"
+                f"Cannot get the weights of {name} ({one_line(error)[:200]}): run once where huggingface.co can be "
+                "reached, copy its cache (HF_HOME) from a machine that has them, or give a file as `encoder_weights`"
             ) from error
-    misfit = f"{weights} does not hold weights of {name}"
-    found = _convert(read_weights(weights), network, misfit) if weights not in ("hub", "none", "meta") else None
+    mismatch = f"{weights} does not contain weights of {name}"
+    state = _convert(read_weights(weights), network, mismatch) if weights not in ("hub", "none", "meta") else None
     if block is not None:
         prune: Any = network.prune_intermediate_layers
         prune([block - 1], prune_norm=not norm, prune_head=True)
-    if found is not None:
-        _load(network, found, misfit)
+    if state is not None:
+        _load(network, state, mismatch)
     return network.eval().requires_grad_(False)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a file of weights without running any code in it.
+    """Read a file of weights without executing pickled code.
 
     Args:
         path: A `.safetensors` file, or one written by `torch.save`.
@@ -122,7 +124,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         UserError: If there is no such file.
-        CorruptFileError: If it is damaged or of another kind.
+        CorruptFileError: If it is damaged or of another format.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -136,38 +138,43 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True)))
     except Exception as error:  # both raise many types
-        raise CorruptFileError(f"{path} is no file of weights that can be read: damaged or of another kind") from error
+        raise CorruptFileError(f"{path} is not a readable file of weights: damaged or of another format") from error
 
 
-def find_prefix(names: Mapping[str, Any], wanted: list[str]) -> str:
+def find_prefix(names: Mapping[str, Any], network_names: list[str]) -> str:
     """Find the common prefix of the names of a network in a checkpoint, such as `teacher.backbone.`.
 
-    Of several prefixes, one of a teacher is preferred, then the one with the most matching names.
+    Among several prefixes, one that contains `teacher` is preferred, then the one with the most matching names.
 
     Args:
         names: Names in the checkpoint.
-        wanted: Names in the network.
+        network_names: Names in the network.
+
+    Returns:
+        The prefix; empty if there is none.
 
     Example:
         >>> find_prefix({"student.a.weight": 0, "teacher.a.weight": 0, "teacher.head.weight": 0}, ["a.weight"])
         'teacher.'
     """
-    probe = next(name for name in wanted if name.endswith("weight"))
-    found = {name.removesuffix(probe) for name in names if name == probe or name.endswith(f".{probe}")}
-    return max(
-        sorted(found), key=lambda prefix: ("teacher" in prefix, sum(prefix + w in names for w in wanted)), default=""
-    )
+    first = next(name for name in network_names if name.endswith("weight"))
+    prefixes = {name.removesuffix(first) for name in names if name == first or name.endswith(f".{first}")}
+
+    def preference(prefix: str) -> tuple[bool, int]:
+        return "teacher" in prefix, sum(prefix + name in names for name in network_names)
+
+    return max(sorted(prefixes), key=preference, default="")
 
 
 def weights_hash(network: nn.Module) -> str:
     """Hash the weights of a network, except for those that depend on the resolution.
 
     Returns:
-        A SHA-256 in hexadecimal digits.
+        SHA-256 in hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
-        if not any(part in name for part in _RESAMPLED):
+        if not any(part in name for part in _RESOLUTION_DEPENDENT):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -194,27 +201,23 @@ def _flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _flatten(value, f"{prefix}{name}.")
 
 
-def _convert(found: dict[str, Tensor], network: nn.Module, misfit: str) -> dict[str, Tensor]:
+def _convert(state: dict[str, Tensor], network: nn.Module, mismatch: str) -> dict[str, Tensor]:
     """Convert weights to the names and shapes of the network, by the filter of timm for the authors' checkpoints."""
-    prefix = find_prefix(found, list(network.state_dict()))
-    found = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+    prefix = find_prefix(state, list(network.state_dict()))
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     try:
-        return convert(found, network) if convert else found
-    except Exception as error:  # it raises many types
-        raise UserError(f"{misfit}: {_line(error)}") from error
+        return convert(state, network) if convert else state
+    except Exception as error:  # the filters of timm raise many types
+        raise UserError(f"{mismatch}: {one_line(error)[:200]}") from error
 
 
-def _load(network: nn.Module, found: dict[str, Tensor], misfit: str) -> None:
+def _load(network: nn.Module, state: dict[str, Tensor], mismatch: str) -> None:
     try:
-        loaded = network.load_state_dict(found, strict=False)
+        loaded = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise UserError(f"{misfit}: {_line(error)}") from error
+        raise UserError(f"{mismatch}: {one_line(error)[:200]}") from error
     missing = [key for key in loaded.missing_keys if not key.endswith("num_batches_tracked")]
     if missing:
         count = len(network.state_dict())
-        raise UserError(f"{misfit}: {len(missing)} of {count} are missing, such as {missing[0]}")
-
-
-def _line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise UserError(f"{mismatch}: {len(missing)} of {count} are missing, such as {missing[0]}")

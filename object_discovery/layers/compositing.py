@@ -1,4 +1,4 @@
-"""Masked softmax over slots and alpha compositing; inactive slots are zero vectors and have no mask."""
+"""Masked softmax over slots and alpha compositing. Inactive slots are zero vectors, and their masks are 0."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def alpha_composite(decoded: Tensor, active: Tensor | None = None) -> tuple[Tens
 
     Args:
         decoded: RGB and alpha logits of each slot, `(B, K, 4, H, W)`.
-        active: Which slots have a mask, bool `(B, K)`; at least one of each image. None: all.
+        active: Which slots are active, bool `(B, K)`; at least one of each image. None: all.
 
     Returns:
         Composited image `(B, 3, H, W)`, slot images `(B, K, 3, H, W)` and masks `(B, K, H, W)`, which sum to 1 over the
@@ -72,6 +72,6 @@ def alpha_composite(decoded: Tensor, active: Tensor | None = None) -> tuple[Tens
         (torch.Size([1, 3, 8, 8]), torch.Size([1, 2, 3, 8, 8]), 0.5)
     """
     decoded = decoded.float()
-    alpha_mask = None if active is None else active[:, :, None, None]
-    slot_images, masks = decoded[:, :, :3], slot_softmax(decoded[:, :, 3], 1, alpha_mask)
+    mask = None if active is None else active[:, :, None, None]
+    slot_images, masks = decoded[:, :, :3], slot_softmax(decoded[:, :, 3], 1, mask)
     return (slot_images * masks[:, :, None]).sum(1), slot_images, masks

@@ -31,7 +31,7 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         if stride == 1 and kernel % 2:  # equal to a convolution, which is faster
             return F.conv2d(input, self.weight.flip(2, 3).transpose(0, 1), self.bias, padding=(kernel - 1) // 2)
         padding = (kernel - stride) // 2 if kernel > stride else 0
-        # The full output is (size - 1) * stride + kernel long; SAME drops (kernel - stride) // 2 entries before it.
+        # The full output has (size - 1) * stride + kernel entries; SAME crops the first (kernel - stride) // 2 of them.
         output = F.conv_transpose2d(input, self.weight, self.bias, stride, padding, max(0, stride - kernel))
         return output[..., : input.shape[-2] * stride, : input.shape[-1] * stride]
 
@@ -46,7 +46,7 @@ class BroadcastLayer(nn.Module):
     Args:
         size: Height and width of the grid, h.
         convolution: The transposed convolution.
-        frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+        frequencies: Octaves of sines and cosines in the position embedding, see `PositionEmbedding`.
 
     Example:
         >>> layer = BroadcastLayer(8, SameConvTranspose2d(16, 32, 5, stride=2))
@@ -79,15 +79,15 @@ class BroadcastDecoder(nn.Module):
     """Spatial broadcast decoder: decodes RGB and alpha logits of each slot, and composites the slots.
 
     Args:
-        resolution: Height and width of the images; larger outputs are cropped at the far border.
+        resolution: Height and width of the images; larger outputs are cropped at the bottom and the right.
         slot_size: D.
         broadcast_size: Height and width of the grid of the spatial broadcast.
         channels: Output channels of each transposed convolution.
         strides: Stride of each transposed convolution.
-        kernel_size: Their kernel size.
+        kernel_size: Kernel size of each transposed convolution.
         final_kernel_size: Kernel size of the last layer, which outputs RGB and alpha.
         final_stride: Stride of the last layer.
-        frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+        frequencies: Octaves of sines and cosines in the position embedding, see `PositionEmbedding`.
         slot_centric: Use positions relative to the centre of each slot. The first layer is then a
             `SlotCentricBroadcast` without convolution, on a grid finer by its stride.
 

@@ -10,10 +10,10 @@ _LEVELS = 1 << 16
 
 
 def dropout(inputs: Tensor, probability: float, training: bool = True) -> Tensor:
-    """Apply dropout.
+    """Apply dropout (Srivastava et al. 2014).
 
     On the CPU each entry takes 16 random bits, about five times as fast as the Bernoulli samples of torch; the
-    probability is exact to 1 / 131072, and at most 65535 / 65536. On other devices this is torch's own dropout.
+    probability is rounded to a multiple of 1 / 65536, at most 65535 / 65536. On other devices this is `F.dropout`.
 
     Args:
         inputs: Any shape.
@@ -24,14 +24,14 @@ def dropout(inputs: Tensor, probability: float, training: bool = True) -> Tensor
         >>> sorted(set(dropout(torch.ones(1000), 0.5).tolist()))
         [0.0, 2.0]
     """
-    dropped = min(round(probability * _LEVELS), _LEVELS - 1)
-    if not training or not dropped:
+    threshold = min(round(probability * _LEVELS), _LEVELS - 1)
+    if not training or not threshold:
         return inputs
     if inputs.device.type != "cpu":
         return F.dropout(inputs, probability)
     count = inputs.numel()
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
-    mask = bits.ge_(dropped - _LEVELS // 2).to(inputs.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    mask = bits.ge_(threshold - _LEVELS // 2).to(inputs.dtype).mul_(_LEVELS / (_LEVELS - threshold))
     return inputs * mask.view(inputs.shape)
 
 

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from object_discovery.errors import check_argument
 from object_discovery.layers.position import PositionEmbedding
 
 
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's padding 'SAME': ceil(size / stride) outputs.
 
-    Odd padding adds the extra row and column after the image, unlike `padding=kernel // 2`.
+    Where the padding is odd, the extra row and column are at the bottom and the right, unlike `padding=kernel // 2`.
 
     Example:
-        >>> import torch
         >>> SameConv2d(3, 8, 5, stride=2)(torch.zeros(1, 3, 35, 64)).shape
         torch.Size([1, 8, 18, 32])
     """
@@ -44,7 +44,6 @@ class Residual(nn.Module):
         batch_norm: Apply batch normalisation before the ReLU.
 
     Example:
-        >>> import torch
         >>> Residual(SameConv2d(4, 4, 3))(torch.zeros(1, 4, 8, 8)).shape
         torch.Size([1, 4, 8, 8])
     """
@@ -68,17 +67,19 @@ class ConvEncoder(nn.Module):
         strides: Stride of each convolution.
         feature_size: Dimension of the features and of the hidden layer of the MLP. None: the last of `channels`.
         kernel_size: Kernel size.
-        frequencies: Octaves of sines in the position embedding, see `PositionEmbedding`.
+        frequencies: Octaves of sines and cosines in the position embedding, see `PositionEmbedding`.
         residual: Make every convolution of stride 1 but the first residual, see `init_as_identity`; the others then
             have kernel size 3. Not published.
         batch_norm: Apply batch normalisation in the residual convolutions.
         norm_eps: Epsilon of the layer normalisation.
 
+    Raises:
+        ValueError: If `channels` and `strides` differ in length.
+
     Reference:
         Locatello et al. 2020, appendix E.3.
 
     Example:
-        >>> import torch
         >>> encoder = ConvEncoder(32, channels=[16, 16], strides=[2, 1])
         >>> encoder(torch.zeros(2, 3, 32, 32)).shape  # 16 x 16 positions
         torch.Size([2, 256, 16])
@@ -98,22 +99,24 @@ class ConvEncoder(nn.Module):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        same_length = len(strides) == len(channels)
+        check_argument(same_length, "strides", f"as long as channels {list(channels)}", list(strides))
         layers: list[nn.Module] = []
-        last, self.size = 3, resolution
-        for width, stride in zip(channels, strides, strict=True):
+        in_channels, self.size = 3, resolution
+        for out_channels, stride in zip(channels, strides, strict=True):
             if not residual:
-                layers += [SameConv2d(last, width, kernel_size, stride), nn.ReLU(inplace=True)]
-            elif layers and stride == 1 and width == last:
-                layers.append(Residual(SameConv2d(width, width, kernel_size), batch_norm=batch_norm))
+                layers += [SameConv2d(in_channels, out_channels, kernel_size, stride), nn.ReLU(inplace=True)]
+            elif layers and stride == 1 and out_channels == in_channels:
+                layers.append(Residual(SameConv2d(out_channels, out_channels, kernel_size), batch_norm=batch_norm))
             else:
-                layers += [nn.ReLU(inplace=True)] * bool(layers) + [SameConv2d(last, width, 3, stride)]
-            last, self.size = width, -(-self.size // stride)
+                layers += [nn.ReLU(inplace=True)] * bool(layers) + [SameConv2d(in_channels, out_channels, 3, stride)]
+            in_channels, self.size = out_channels, -(-self.size // stride)
         self.convolutions = nn.Sequential(*layers)
-        self.feature_size = feature_size or last
-        self.position = PositionEmbedding(self.size, self.size, last, frequencies)
+        self.feature_size = feature_size or in_channels
+        self.position = PositionEmbedding(self.size, self.size, in_channels, frequencies)
         self.head = nn.Sequential(
-            nn.LayerNorm(last, eps=norm_eps),
-            nn.Linear(last, self.feature_size),
+            nn.LayerNorm(in_channels, eps=norm_eps),
+            nn.Linear(in_channels, self.feature_size),
             nn.ReLU(inplace=True),
             nn.Linear(self.feature_size, self.feature_size),
         )

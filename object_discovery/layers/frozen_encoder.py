@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from object_discovery.errors import UserError
+from object_discovery.errors import UserError, one_line
 from object_discovery.layers.backbone import backbone_name, build_backbone, weights_hash
 
 
@@ -31,7 +31,7 @@ class FeatureShape(NamedTuple):
 
 @lru_cache
 def feature_shape(name: str, resolution: int, block: int | None = None) -> FeatureShape:
-    """Infer the shape of the features of a backbone, without its weights.
+    """Infer the shape of the features of a backbone on the meta device, without its weights.
 
     Args:
         name: A timm name.
@@ -59,9 +59,9 @@ def feature_shape(name: str, resolution: int, block: int | None = None) -> Featu
         if height != width or resolution % height:
             raise ValueError(f"{height} x {width} features do not fill the image")
     except Exception as error:  # timm and PyTorch raise many types
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"Expected argument `resolution` to be a multiple of the patches of {name}, but got {resolution}: {reason}"
+            f"Expected argument `resolution` to be a multiple of the patches of {name}, but got {resolution}: "
+            f"{one_line(error)}"
         ) from error
     cfg: Any = network.pretrained_cfg
     return FeatureShape(block, size, (height, width), tuple(cfg["mean"]), tuple(cfg["std"]))
@@ -79,7 +79,7 @@ class FrozenEncoder(nn.Module):
         name: A key of `ALIASES` such as `dinov2_s14`, or any timm name, convolutional networks included.
         weights: `hub`, `none` or a file, see `build_backbone`.
         block: Transformer block, or stage of a convolutional network, whose output is used, from 1. None: the last.
-        norm: Apply the final normalisation of the backbone (DINOSAUR as published: no).
+        norm: Apply the final normalisation of the backbone (published for DINOSAUR: no).
         resolution: R.
         seed: Seed of random weights.
         scaling: Normalise images by the mean and standard deviation of the pretraining. False: keep [0, 1], as in the
@@ -89,7 +89,7 @@ class FrozenEncoder(nn.Module):
         feature_size: F.
         grid: Rows and columns of the features; their product is N.
         expected: Hash of the weights, checked when they are loaded. None: not yet known.
-        search_folder: Folder in which to look for a file of weights that has moved. None: nowhere.
+        search_folder: Folder that is searched for a file of weights that no longer exists at its path. None: none.
 
     Raises:
         UserError: If there is no such backbone or block, or the resolution is not a multiple of its patch size.
@@ -125,7 +125,7 @@ class FrozenEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(self._std).view(3, 1, 1), persistent=False)
         self.search_folder: Path | None = None
         self.expected: str | None = None
-        self._loaded: list[nn.Module] = []  # in a list, so that it is not a submodule
+        self._loaded: list[nn.Module] = []  # a list, so that the backbone is not registered as a submodule
 
     @property
     def is_loaded(self) -> bool:
@@ -146,16 +146,16 @@ class FrozenEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features `(B, N, F)` of images `(B, 3, R, R)`, floats in [0, 1]."""
         network: Any = self.network
-        as_tokens = hasattr(network, "num_prefix_tokens")  # without class and register tokens
+        is_transformer = hasattr(network, "num_prefix_tokens")  # its features are returned without prefix tokens
         features: Tensor = network.forward_intermediates(
             (images - self.mean) / self.std,
             indices=[self.block - 1],
             norm=self.norm,
             stop_early=True,
-            output_fmt="NLC" if as_tokens else "NCHW",
+            output_fmt="NLC" if is_transformer else "NCHW",
             intermediates_only=True,
         )[0]
-        return (features if as_tokens else features.flatten(2).transpose(1, 2)).to(images.dtype)
+        return (features if is_transformer else features.flatten(2).transpose(1, 2)).to(images.dtype)
 
     def key(self) -> dict[str, Any]:
         """Return plain values that identify the features, hash of the weights included; loads the weights.
@@ -167,7 +167,7 @@ class FrozenEncoder(nn.Module):
         return {**self.description(), "weights": self.expected}
 
     def description(self) -> dict[str, Any]:
-        """Return the part of `key` that is known without the weights."""
+        """Return the values of `key` that are known without the weights."""
         return {
             "encoder": self.name,
             "block": self.block,
@@ -178,24 +178,24 @@ class FrozenEncoder(nn.Module):
         }
 
     def expect(self, weights: str | None) -> None:
-        """Expect weights with a hash; None: any.
+        """Set the expected hash of the weights; None: no change.
 
         Raises:
-            UserError: If other weights are loaded or expected already.
+            UserError: If a different hash is already known.
         """
         if weights is not None:
-            self._check(weights, self.expected or weights)
+            self._check_hash(weights, self.expected or weights)
             self.expected = weights
 
     def release(self) -> None:
         """Free the weights; they are loaded again at next use."""
         self._loaded.clear()
 
-    def _check(self, expected: str | None, found: str | None) -> None:
-        if expected not in (None, found):
+    def _check_hash(self, expected: str | None, actual: str | None) -> None:
+        if expected not in (None, actual):
             raise UserError(
-                f"The model was trained on features of other weights of {self.name} than {self.weights!r} gives: "
-                "give those as `encoder_weights`"
+                f"The model was trained on features of {self.name} with other weights than {self.weights!r}: "
+                "pass those as `encoder_weights`"
             )
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -205,14 +205,14 @@ class FrozenEncoder(nn.Module):
         source, norm = self._source(), self.norm
         network = build_backbone(self.name, self.resolution, source, self.seed, block=self.block, norm=norm)
         if norm and not isinstance(getattr(network, "norm", None), nn.LayerNorm | nn.RMSNorm):
-            raise UserError(f"Expected argument `encoder_norm` to be False, as {self.name} has no last normalisation")
-        found = weights_hash(network)
-        self._check(self.expected, found)
-        self.expected = found
+            raise UserError(f"Expected argument `encoder_norm` to be False, as {self.name} has no final normalisation")
+        actual = weights_hash(network)
+        self._check_hash(self.expected, actual)
+        self.expected = actual
         self._loaded.append(network.to(self.mean.device, self.mean.dtype))
 
     def _source(self) -> str:
-        """Return the source of the weights; a file may have moved together with a checkpoint."""
+        """Return the source of the weights; a file may have been moved together with a checkpoint."""
         if self.search_folder and self.weights not in ("hub", "none") and not Path(self.weights).expanduser().is_file():
             moved = self.search_folder / Path(self.weights).name
             return str(moved) if moved.is_file() else self.weights

@@ -1,4 +1,4 @@
-"""Covariance, variance and cosine losses on slots (Stange et al. 2023).
+"""Covariance, variance and cosine similarity losses on slots (Stange et al. 2023).
 
 Shapes: B images, K slots, D slot size, P size of the projected slots. Inactive slots, which are zero vectors, are
 excluded from all statistics.
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from object_discovery.errors import check_choice
 from object_discovery.layers.compositing import active_mask
 
 CovarianceOf = Literal["features", "slots"]
@@ -24,7 +25,7 @@ Term = Literal["covariance", "variance", "cosine"]
 Norm = Literal["batch", "layer"]
 
 MARGIN = 0.2
-"""Cosine similarity of two slots up to which the cosine loss is 0."""
+"""Cosine similarity of two slots up to which their cosine loss is 0."""
 _EPSILON = 1e-4  # added to variances before the square root, whose gradient is infinite at 0
 
 
@@ -106,7 +107,7 @@ def cosine_loss(slots: Tensor, *, margin: float = MARGIN) -> Tensor:
 
     Args:
         slots: `(B, K, P)`.
-        margin: Cosine similarity without loss.
+        margin: Cosine similarity up to which the loss is 0.
 
     Returns:
         Mean over all K * K ordered pairs, float32; a slot paired with itself or with an inactive slot counts as 0.
@@ -133,7 +134,8 @@ class SlotRegularizer(nn.Module):
         num_slots: K, the number of channels of the batch normalisation in the head.
         slot_size: D.
         terms: The losses to compute.
-        covariance_of: Variables of `covariance` and `variance`: features over all slots, or the slots of an image.
+        covariance_of: Variables of the covariance and variance losses: features, over all slots of a batch; or the
+            slots of an image, over their features.
         projection_size: P, the width of the projection head. None: no head, P = D.
         projection_norm: Normalisation in the head: batch normalisation with one channel per slot, the published
             default; or layer normalisation.
@@ -141,7 +143,7 @@ class SlotRegularizer(nn.Module):
         variance_target: Standard deviation above which the variance loss is 0.
 
     Raises:
-        ValueError: If a choice is not one of those named.
+        ValueError: If `terms`, `covariance_of` or `projection_norm` is none of the choices.
 
     Example:
         >>> regularizer = SlotRegularizer(5, 64, ["covariance", "cosine"], projection_size=128)
@@ -162,14 +164,10 @@ class SlotRegularizer(nn.Module):
         variance_target: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, values, choices in (
-            ("terms", terms, get_args(Term)),
-            ("covariance_of", [covariance_of], get_args(CovarianceOf)),
-            ("projection_norm", [projection_norm], get_args(Norm)),
-        ):
-            for value in values:
-                if value not in choices:
-                    raise ValueError(f"Expected argument `{name}` to be of {', '.join(choices)}, but got {value!r}")
+        for term in terms:
+            check_choice("terms", term, get_args(Term))
+        check_choice("covariance_of", covariance_of, get_args(CovarianceOf))
+        check_choice("projection_norm", projection_norm, get_args(Norm))
         self.terms, self.covariance_of = tuple(terms), covariance_of
         self.divide_by_square, self.variance_target = divide_by_square, variance_target
         self.head: nn.Module = nn.Identity()
@@ -181,14 +179,14 @@ class SlotRegularizer(nn.Module):
             self.head = nn.Sequential(*layers, nn.Linear(projection_size, projection_size))
 
     def forward(self, slots: Tensor) -> dict[str, Tensor]:
-        """Compute the losses of slots `(B, K, D)`, scalars by their names."""
+        """Compute the losses of slots `(B, K, D)`: scalars by the names in `terms`."""
         projected = self.head(slots)
         if not isinstance(self.head, nn.Identity):
             projected = projected * _active(slots)[..., None].to(projected.dtype)
         losses: dict[str, Tensor] = {}
         if "covariance" in self.terms:
-            of = covariance_loss if self.covariance_of == "features" else slot_covariance_loss
-            losses["covariance"] = of(projected, divide_by_square=self.divide_by_square)
+            loss = covariance_loss if self.covariance_of == "features" else slot_covariance_loss
+            losses["covariance"] = loss(projected, divide_by_square=self.divide_by_square)
         if "variance" in self.terms:
             losses["variance"] = variance_loss(projected, target=self.variance_target, of=self.covariance_of)
         if "cosine" in self.terms:

@@ -23,9 +23,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from object_discovery.errors import check_argument, check_choice
 from object_discovery.layers.compositing import slot_softmax
 
-Initialization = Literal["gaussian", "learned"]
+SlotInit = Literal["gaussian", "learned"]
 Gradient = Literal["full", "implicit", "bilevel"]
 Aggregation = Literal["mean", "sum", "batch"]
 
@@ -56,7 +57,7 @@ class SlotAttention(nn.Module):
             N. `batch` [5]: batch-normalised weighted sum. The latter two preserve how much a slot attends to, and
             generalise better to more slots than in training.
         tolerance: In evaluation mode, stop iterating once no entry of the slots changes by more than this (costs a
-            device synchronisation per iteration). 0: always T iterations.
+            device synchronisation per iteration). 0: always do T iterations.
         epsilon: Added to the attention before its normalisation over the inputs.
         norm_eps: Epsilon of the layer normalisations.
 
@@ -81,7 +82,7 @@ class SlotAttention(nn.Module):
         mlp_size: int = 128,
         num_iterations: int = 3,
         num_heads: int = 1,
-        slot_init: Initialization = "gaussian",
+        slot_init: SlotInit = "gaussian",
         gradient: Gradient = "full",
         neumann_terms: int = 1,
         aggregation: Aggregation = "mean",
@@ -97,17 +98,14 @@ class SlotAttention(nn.Module):
             ("num_heads", num_heads),
             ("neumann_terms", neumann_terms),
         ):
-            if value < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+            check_argument(value >= 1, name, "at least 1", value)
         for name, choice, choices in (
-            ("slot_init", slot_init, get_args(Initialization)),
+            ("slot_init", slot_init, get_args(SlotInit)),
             ("gradient", gradient, get_args(Gradient)),
             ("aggregation", aggregation, get_args(Aggregation)),
         ):
-            if choice not in choices:
-                raise ValueError(f"Expected argument `{name}` to be one of {', '.join(choices)}, but got {choice!r}")
-        if slot_size % num_heads:
-            raise ValueError(f"Expected argument `num_heads` to divide slot_size {slot_size}, but got {num_heads}")
+            check_choice(name, choice, choices)
+        check_argument(slot_size % num_heads == 0, "num_heads", f"a divisor of slot_size {slot_size}", num_heads)
         self.num_slots, self.slot_size, self.num_heads = num_slots, slot_size, num_heads
         self.num_iterations, self.neumann_terms, self.tolerance = num_iterations, neumann_terms, tolerance
         self.slot_init, self.gradient, self.aggregation, self.epsilon = slot_init, gradient, aggregation, epsilon
@@ -128,7 +126,7 @@ class SlotAttention(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(slot_size, mlp_size), nn.ReLU(), nn.Linear(mlp_size, slot_size))
         self.norm_updates = nn.BatchNorm1d(slot_size) if aggregation == "batch" else None
         self.reset_slots()
-        if gradient == "implicit":  # they get no gradient, which distributed training needs to know
+        if gradient == "implicit":  # these parameters get no gradient, which DistributedDataParallel has to know
             for parameter in (self.mu, self.log_sigma) if slot_init == "gaussian" else (self.queries,):
                 parameter.requires_grad_(False)
 
@@ -144,7 +142,7 @@ class SlotAttention(nn.Module):
             nn.init.normal_(self.mu)
             nn.init.uniform_(self.log_sigma)
         elif self.slot_init == "gaussian":
-            bound = math.sqrt(6 / (1 + self.slot_size))  # Glorot's, for one input and D outputs, as in the original
+            bound = math.sqrt(6 / (1 + self.slot_size))  # Glorot uniform of shape (1, 1, D), as in the original
             nn.init.uniform_(self.mu, -bound, bound)
             nn.init.uniform_(self.log_sigma, -bound, bound)
         else:
@@ -193,8 +191,7 @@ class SlotAttention(nn.Module):
             ValueError: If `num_slots` is below 1, or above the number of learned queries.
         """
         num_slots = self.num_slots if num_slots is None else num_slots
-        if num_slots < 1:
-            raise ValueError(f"Expected argument `num_slots` to be at least 1, but got {num_slots}")
+        check_argument(num_slots >= 1, "num_slots", "at least 1", num_slots)
         if self.slot_init == "gaussian":
             sample = torch.randn(batch_size, num_slots, self.slot_size, device=self.mu.device, dtype=self.mu.dtype)
             return self.mu + self.log_sigma.exp() * sample
@@ -237,26 +234,25 @@ class SlotAttention(nn.Module):
             ValueError: If `num_iterations` is below 1, or `num_slots` out of range, see `initial_slots`.
         """
         iterations = self.num_iterations if num_iterations is None else num_iterations
-        if iterations < 1:
-            raise ValueError(f"Expected argument `num_iterations` to be at least 1, but got {iterations}")
-        start = self.initial_slots(len(inputs), num_slots, noise) if slots is None else slots
+        check_argument(iterations >= 1, "num_iterations", "at least 1", iterations)
+        initial = self.initial_slots(len(inputs), num_slots, noise) if slots is None else slots
         keys, values = self.project(inputs)
         if clusters is None:
-            return self.solve(start, keys, values, iterations)
+            return self.solve(initial, keys, values, iterations)
         assignments = clusters[:, None].expand(-1, self.num_heads, -1, -1)
-        start = self.update(start, self.aggregate(assignments, values))
+        initial = self.update(initial, self.aggregate(assignments, values))
         active = clusters.amax(2) > 0
-        slots, attention = self.solve(start, keys, values, iterations, active)
+        slots, attention = self.solve(initial, keys, values, iterations, active)
         return slots * active[..., None], attention
 
     def solve(
-        self, start: Tensor, keys: Tensor, values: Tensor, iterations: int, active: Tensor | None = None
+        self, initial: Tensor, keys: Tensor, values: Tensor, iterations: int, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Iterate from initial slots `(B, K, D)` with the chosen gradient; for the other arguments see `step`."""
+        """Iterate from initial slots `(B, K, D)` with the selected gradient; for the other arguments see `step`."""
         if self.gradient == "full":
-            return self.iterate(start, keys, values, iterations, active)
+            return self.iterate(initial, keys, values, iterations, active)
         without_gradient = iterations if self.gradient == "implicit" else iterations - 1
-        fixed_point = start.detach()
+        fixed_point = initial.detach()
         if without_gradient:
             # Autocast caches the bfloat16 copies of weights; copies made under no_grad would later block gradients.
             device = keys.device.type
@@ -264,7 +260,7 @@ class SlotAttention(nn.Module):
             with torch.no_grad(), cast:
                 fixed_point, _ = self.iterate(fixed_point, keys, values, without_gradient, active)
         if self.gradient == "bilevel":
-            fixed_point = fixed_point + (start - start.detach())  # straight-through gradient to the initial slots
+            fixed_point = fixed_point + (initial - initial.detach())  # straight-through gradient to the initial slots
         return self.iterate(fixed_point, keys, values, self.neumann_terms, active)
 
     def project(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,7 +282,7 @@ class SlotAttention(nn.Module):
         return slots, attention
 
     def step(self, slots: Tensor, keys: Tensor, values: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Do one iteration, the map whose fixed point the slots are.
+        """Do one iteration; with the gradients `implicit` and `bilevel` the slots approximate its fixed point.
 
         Args:
             slots: `(B, K, D)`.
@@ -299,7 +295,7 @@ class SlotAttention(nn.Module):
         """
         queries = rearrange(self.to_query(self.norm_slots(slots)), "b k (h d) -> b h k d", h=self.num_heads)
         logits = queries @ keys.transpose(-1, -2)  # (B, heads, K, N)
-        # Softmax over the slots, in float32, since sums over thousands of inputs follow.
+        # Softmax over heads and slots, in float32, since sums over thousands of inputs follow.
         mask = None if active is None else active.repeat(1, self.num_heads)[..., None]
         attention = slot_softmax(logits.flatten(1, 2), 1, mask).view(logits.shape)
         return self.update(slots, self.aggregate(attention, values)), attention.sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_CORRECTION = 0.3  # scale of the predicted correction of the centre, in half image sizes
+_CORRECTION_SCALE = 0.3  # of the predicted offset of the centre, in half image sizes
 
 
 def slot_centres(attention: Tensor, size: int) -> Tensor:
@@ -48,14 +48,14 @@ class SlotCentricBroadcast(nn.Module):
     """Spatial broadcast with positions relative to the centre of each slot.
 
     Computes `a(slot) + (1 + b(slot)) * c(position - centre)` with linear maps a, b and c, where the position comes with
-    its sines and cosines, and the centre is that of the attention plus a linear correction by the slot. Shapes are
+    its sines and cosines, and the centre is that of the attention plus an offset, a linear map of the slot. Shapes are
     therefore decoded independently of their position.
 
     Args:
         size: Height and width h of the broadcast.
         slot_size: D.
         channels: C.
-        frequencies: Octaves of sines and cosines; the lowest has half a period over the image.
+        frequencies: Octaves of sines and cosines, F; the lowest has half a period over the image.
         extent: Extent of the grid relative to the image; above 1 where the output of the decoder is cropped.
 
     Reference:
@@ -73,18 +73,18 @@ class SlotCentricBroadcast(nn.Module):
         self.gain = nn.Linear(slot_size, channels)
         self.correction = nn.Linear(slot_size, 2)
         self.position = nn.Linear(2 + 4 * frequencies, channels, bias=False)
-        # cropped at the far border: the grid begins where the image does
-        self.register_buffer("places", (cell_centres(size) + 1) * extent - 1, persistent=False)
-        self.register_buffer("waves", torch.pi / 2 * 2.0 ** torch.arange(frequencies), persistent=False)
+        # the output is cropped at the bottom and the right: the grid and the image share the top left corner
+        self.register_buffer("grid", (cell_centres(size) + 1) * extent - 1, persistent=False)
+        self.register_buffer("frequencies", torch.pi / 2 * 2.0 ** torch.arange(frequencies), persistent=False)
 
     def forward(self, slots: Tensor, centres: Tensor) -> Tensor:
         """Broadcast slots `(B, K, D)` around centres `(B, K, 2)` to features `(B * K, C, h, h)`."""
-        centres = centres + _CORRECTION * self.correction(slots).float()
-        relative = self.get_buffer("places") - centres[..., None]  # (B, K, 2, h)
-        phases = relative[..., None] * self.get_buffer("waves")
+        centres = centres + _CORRECTION_SCALE * self.correction(slots).float()
+        relative = self.get_buffer("grid") - centres[..., None]  # (B, K, 2, h)
+        phases = relative[..., None] * self.get_buffer("frequencies")
         features = torch.cat([relative[..., None], phases.sin(), phases.cos()], dim=-1)  # (B, K, 2, h, 1 + 2 F)
         features = features.to(self.position.weight.dtype)
-        # The map is linear in the features of y and x, so that it is computed for rows and columns apart.
+        # A linear map of the features of y and x is the sum of a map for rows and one for columns.
         rows, columns = self.position.weight.chunk(2, dim=1)
         y, x = features[:, :, 0] @ rows.T, features[:, :, 1] @ columns.T  # (B, K, h, C)
         position = y[:, :, :, None] + x[:, :, None]

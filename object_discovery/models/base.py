@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from typing_extensions import Self
 
 from object_discovery.discovery import Batch, Discovery
-from object_discovery.errors import CheckpointError, UserError
+from object_discovery.errors import CheckpointError, UserError, one_line
 from object_discovery.models.batches import as_batch, as_floats, check_range
 from object_discovery.models.checkpoints import read_checkpoint
 from object_discovery.models.configs import read_config
@@ -110,8 +110,9 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
         try:
             return super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # missing or unexpected entries, other shapes
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{checkpoint_path} does not hold a model of this version: {reason}") from error
+            raise CheckpointError(
+                f"{checkpoint_path} does not hold a model of this version: {one_line(error)[:200]}"
+            ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the type of the model, and what is known of an earlier training run."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from object_discovery.errors import UserError
+from object_discovery.errors import UserError, one_line
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,7 +46,7 @@ def read_config(name: str | Path) -> dict[str, Any]:
     try:
         values = yaml.load((shipped if shipped.is_file() else path).read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} is not YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"Expected {name} to hold `flag: value` lines, but got {type(values).__name__}")
     return values

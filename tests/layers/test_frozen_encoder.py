@@ -10,7 +10,7 @@ from object_discovery.errors import UserError
 from object_discovery.layers.frozen_encoder import FrozenEncoder, feature_shape
 
 
-def make(name: str = "test_vit", **settings: Any) -> FrozenEncoder:
+def make_encoder(name: str = "test_vit", **settings: Any) -> FrozenEncoder:
     return FrozenEncoder(name, **{"weights": "none", "resolution": 64, **settings})
 
 
@@ -20,7 +20,7 @@ def images(size: int = 64) -> Tensor:
 
 @pytest.fixture
 def vit(tmp_path: Path) -> tuple[Any, str]:
-    """A transformer whose parts all matter, and a file with its weights."""
+    """A transformer with random parameters, normalisation included, and a file with its weights."""
     torch.manual_seed(0)
     network = timm.create_model("test_vit", img_size=64, num_classes=0).eval()
     for parameter in network.parameters():
@@ -31,9 +31,9 @@ def vit(tmp_path: Path) -> tuple[Any, str]:
 
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("block", [1, 3, None])
-def test_features_are_those_of_timm(vit: tuple[Any, str], block: int | None, norm: bool) -> None:
+def test_features_match_timm(vit: tuple[Any, str], block: int | None, norm: bool) -> None:
     network, file = vit
-    encoder = make(weights=file, block=block, norm=norm)
+    encoder = make_encoder(weights=file, block=block, norm=norm)
     mean, std = (torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
         (expected,) = network.get_intermediate_layers((images() - mean) / std, n=[(block or 6) - 1], norm=norm)
@@ -41,23 +41,23 @@ def test_features_are_those_of_timm(vit: tuple[Any, str], block: int | None, nor
     torch.testing.assert_close(encoder(images()), expected)
 
 
-def test_the_last_block_before_and_after_the_last_normalisation(vit: tuple[Any, str]) -> None:
+def test_last_block_with_and_without_final_normalisation(vit: tuple[Any, str]) -> None:
     network, file = vit
     with torch.no_grad():
         expected = network.forward_features((images() - 0.5) / 0.5)[:, 1:]
-    torch.testing.assert_close(make(weights=file, norm=True)(images()), expected)
-    torch.testing.assert_close(network.norm(make(weights=file)(images())), expected)
+    torch.testing.assert_close(make_encoder(weights=file, norm=True)(images()), expected)
+    torch.testing.assert_close(network.norm(make_encoder(weights=file)(images())), expected)
 
 
-def test_stages_of_convolutional_networks() -> None:
-    encoder = make("test_efficientnet", block=3)
+def test_features_of_a_convolutional_network_match_timm() -> None:
+    encoder = make_encoder("test_efficientnet", block=3)
     assert (encoder.feature_size, encoder.grid) == (32, (8, 8))
-    whole = timm.create_model("test_efficientnet", num_classes=0, features_only=True).eval()
-    whole.load_state_dict(encoder.network.state_dict(), strict=False)
+    network = timm.create_model("test_efficientnet", num_classes=0, features_only=True).eval()
+    network.load_state_dict(encoder.network.state_dict(), strict=False)
     cfg: Any = timm.get_pretrained_cfg("test_efficientnet")
     with torch.no_grad():
         normalised = (images() - torch.tensor(cfg.mean).view(3, 1, 1)) / torch.tensor(cfg.std).view(3, 1, 1)
-        expected = whole(normalised)[2]
+        expected = network(normalised)[2]
     torch.testing.assert_close(encoder(images()), expected.flatten(2).transpose(1, 2))
 
 
@@ -72,12 +72,12 @@ def test_stages_of_convolutional_networks() -> None:
         ("tf_efficientnet_lite0", 224, (5, 320, (7, 7))),
     ],
 )
-def test_shapes_are_known_without_weights(name: str, resolution: int, expected: tuple[Any, ...]) -> None:
+def test_feature_shape_needs_no_weights(name: str, resolution: int, expected: tuple[Any, ...]) -> None:
     assert feature_shape(name, resolution)[:3] == expected
 
 
-def test_the_backbone_is_hidden_frozen_and_in_evaluation_mode() -> None:
-    encoder = make()
+def test_backbone_is_unregistered_frozen_and_in_evaluation_mode() -> None:
+    encoder = make_encoder()
     assert not encoder.is_loaded
     encoder.train()
     features = encoder(images().requires_grad_())
@@ -88,8 +88,8 @@ def test_the_backbone_is_hidden_frozen_and_in_evaluation_mode() -> None:
     assert not list(encoder.parameters())
 
 
-def test_the_backbone_follows_the_module() -> None:
-    for encoder in (make(), make().double()):
+def test_backbone_is_cast_with_the_module() -> None:
+    for encoder in (make_encoder(), make_encoder().double()):
         if encoder.mean.dtype == torch.float32:
             encoder(images())
             encoder.double()
@@ -97,50 +97,57 @@ def test_the_backbone_follows_the_module() -> None:
         assert all(parameter.dtype == torch.float64 for parameter in encoder.network.parameters())
 
 
-def test_the_key_tells_features_apart(vit: tuple[Any, str]) -> None:
-    key = make().key()
-    assert key == {
-        "encoder": "test_vit", "block": 6, "norm": False, "resolution": 64, "mean": [0.5] * 3, "std": [0.5] * 3,
-        "weights": key["weights"], **{name: key[name] for name in key.keys() - {"encoder", "block", "norm"}},
-    }  # fmt: skip
+def test_key_differs_for_different_features(vit: tuple[Any, str]) -> None:
+    cfg: Any = timm.get_pretrained_cfg("test_vit")
+    key = make_encoder().key()
+    description = {
+        "encoder": "test_vit",
+        "block": 6,
+        "norm": False,
+        "resolution": 64,
+        "mean": list(cfg.mean),
+        "std": list(cfg.std),
+    }
+    assert key == {**description, "weights": key["weights"]}
     assert len(key["weights"]) == 64
     others: list[dict[str, Any]] = [{"seed": 1}, {"block": 5}, {"norm": True}, {"resolution": 32}, {"weights": vit[1]}]
-    keys = [key, *(make(**other).key() for other in others)]
+    keys = [key, *(make_encoder(**other).key() for other in others)]
     assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
-    assert make(weights=vit[1], resolution=32).key()["weights"] == keys[-1]["weights"]
-    assert make().description() == {name: value for name, value in key.items() if name != "weights"}
+    assert make_encoder(weights=vit[1], resolution=32).key()["weights"] == keys[-1]["weights"]
+    assert make_encoder().description() == description
 
 
-def test_other_weights_than_expected_are_refused() -> None:
-    right, message = make().key()["weights"], "trained on features of other weights of test_vit than 'none' gives"
-    encoder = make()
+def test_unexpected_weights_raise() -> None:
+    expected_hash = make_encoder().key()["weights"]
+    message = "trained on features of test_vit with other weights than 'none'"
+    encoder = make_encoder()
     encoder.expect(None)
-    encoder.expect(right)
+    encoder.expect(expected_hash)
     encoder(images())
     with pytest.raises(UserError, match=message):
         encoder.expect("0" * 64)
-    other = make(seed=1)
-    other.expect(right)
-    with pytest.raises(UserError, match=message):  # those of a feature cache, say, before any are loaded
+    other = make_encoder(seed=1)
+    other.expect(expected_hash)
+    with pytest.raises(UserError, match=message):  # checked before the weights are loaded
         other.expect("0" * 64)
     with pytest.raises(UserError, match=message):
         other(images())
 
 
-def test_weights_that_were_released_are_loaded_again() -> None:
-    encoder = make()
-    before, key = encoder(images()), encoder.key()
+def test_released_weights_are_loaded_again() -> None:
+    encoder = make_encoder()
+    features, key = encoder(images()), encoder.key()
     encoder.release()
     assert not encoder.is_loaded
     assert encoder.expected == key["weights"]
-    assert torch.equal(encoder(images()), before)
+    assert torch.equal(encoder(images()), features)
 
 
-def test_wrong_settings_are_refused() -> None:
+def test_invalid_settings_raise() -> None:
     with pytest.raises(UserError, match=r"`encoder_block` to be from 1 to 6 for test_vit, but got 7"):
-        make(block=7)
+        make_encoder(block=7)
     for name, resolution in (("test_vit", 72), ("test_vit", 8), ("test_efficientnet", 65)):
         with pytest.raises(UserError, match=rf"`resolution` to be a multiple of .* of {name}, but got {resolution}: "):
-            make(name, resolution=resolution)
-    with pytest.raises(UserError, match=r"`encoder_norm` to be False, as test_efficientnet has no last"):
-        make("test_efficientnet", norm=True).key()
+            make_encoder(name, resolution=resolution)
+    with pytest.raises(UserError, match=r"`encoder_norm` to be False, as test_efficientnet has no final"):
+        make_encoder("test_efficientnet", norm=True).key()

@@ -18,15 +18,15 @@ Array = npt.NDArray[np.float64]
 SHAPES = [(4, 5, 7), (2, 3, 16), (1, 4, 2), (6, 1, 3)]
 
 
-def draw(shape: tuple[int, ...]) -> Tensor:
-    """Draw slots that are neither centred nor independent."""
+def make_slots(shape: tuple[int, ...]) -> Tensor:
+    """Sample slots that are neither centred nor independent."""
     generator = torch.Generator().manual_seed(0)
     slots = torch.randn(shape, generator=generator, dtype=torch.float64)
     return slots @ torch.randn(shape[-1], shape[-1], generator=generator, dtype=torch.float64) + 0.5
 
 
 def covariance(slots: Array) -> float:
-    """The sum of squares off the diagonal of Z^T Z / (M - 1), Z centred, over P."""
+    """Sum of squares off the diagonal of Z^T Z / (M - 1), divided by P; Z is centred."""
     z = slots.reshape(-1, slots.shape[2])
     z = z - z.mean(axis=0)
     c = z.T @ z / (len(z) - 1)
@@ -34,7 +34,7 @@ def covariance(slots: Array) -> float:
 
 
 def slot_covariance(slots: Array) -> float:
-    """The sum of squares off the diagonal of Z Z^T / (P - 1), Z centred over P, over P; the mean over images."""
+    """Sum of squares off the diagonal of Z Z^T / (P - 1), divided by P, averaged over images; Z is centred over P."""
     size, losses = slots.shape[2], []
     for z in slots - slots.mean(axis=2, keepdims=True):
         c = z @ z.T / (size - 1)
@@ -43,7 +43,7 @@ def slot_covariance(slots: Array) -> float:
 
 
 def cosine(slots: Array) -> float:
-    """The sum over i != j of max(0, cos - 0.2), over B K^2."""
+    """Sum over i != j of max(0, cos - 0.2), divided by B K^2."""
     total = 0.0
     for image in slots:
         for i, a in enumerate(image):
@@ -58,44 +58,44 @@ def cosine(slots: Array) -> float:
     ("loss", "formula"),
     [(covariance_loss, covariance), (slot_covariance_loss, slot_covariance), (cosine_loss, cosine)],
 )
-def test_losses_are_the_formulas(loss: Any, formula: Any, shape: tuple[int, ...]) -> None:
-    slots = draw(shape)
+def test_losses_match_formulas(loss: Any, formula: Any, shape: tuple[int, ...]) -> None:
+    slots = make_slots(shape)
     assert float(loss(slots)) == pytest.approx(formula(slots.numpy()), rel=1e-12)
     assert float(loss(slots.float())) == pytest.approx(formula(slots.numpy()), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", [covariance_loss, slot_covariance_loss])
-def test_the_sum_may_be_divided_by_the_square(loss: Any) -> None:
-    slots = draw((3, 4, 8))
+def test_divide_by_square_divides_by_size_once_more(loss: Any) -> None:
+    slots = make_slots((3, 4, 8))
     torch.testing.assert_close(loss(slots, divide_by_square=True) * 8, loss(slots))
 
 
-def test_covariances_are_those_of_torch() -> None:
-    slots = draw((3, 4, 6))
+def test_covariance_losses_match_torch_cov() -> None:
+    slots = make_slots((3, 4, 6))
     c = torch.cov(slots.flatten(0, 1).T)
     torch.testing.assert_close(covariance_loss(slots), (c.square().sum() - c.diagonal().square().sum()) / 6)
-    each = [torch.cov(image) for image in slots]
-    expected = torch.stack([(c.square().sum() - c.diagonal().square().sum()) / 6 for c in each]).mean()
+    matrices = [torch.cov(image) for image in slots]
+    expected = torch.stack([(c.square().sum() - c.diagonal().square().sum()) / 6 for c in matrices]).mean()
     torch.testing.assert_close(slot_covariance_loss(slots), expected)
 
 
-def test_cosines_are_those_of_torch() -> None:
-    slots = draw((3, 4, 6))
+def test_cosine_loss_matches_torch_cosine_similarity() -> None:
+    slots = make_slots((3, 4, 6))
     cosines = torch.cosine_similarity(slots[:, :, None], slots[:, None], dim=3)
     excess = (cosines - 0.5).clamp_min(0) * (1 - torch.eye(4))
     torch.testing.assert_close(cosine_loss(slots, margin=0.5), excess.mean())
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0, 3.0])
-def test_the_hinge_is_that_of_numpy(target: float) -> None:
-    slots = draw((3, 4, 6))
+def test_variance_loss_matches_numpy(target: float) -> None:
+    slots = make_slots((3, 4, 6))
     for values, axis, of in ((slots.flatten(0, 1), 0, "features"), (slots, 2, "slots")):
         deviation = np.sqrt(values.numpy().var(axis=axis, ddof=1) + 1e-4)
         expected = np.maximum(0, target - deviation).mean()
         assert float(variance_loss(slots, target=target, of=of)) == pytest.approx(expected, rel=1e-12)  # type: ignore[arg-type]
 
 
-def test_slots_without_anything_in_common_cost_nothing() -> None:
+def test_uncorrelated_slots_have_zero_loss() -> None:
     assert cosine_loss(torch.eye(4)[None]).item() == 0
     signs = torch.tensor([[[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]])
     assert covariance_loss(signs).item() == 0
@@ -104,7 +104,7 @@ def test_slots_without_anything_in_common_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize("loss", [covariance_loss, slot_covariance_loss, variance_loss, cosine_loss])
-def test_one_slot_and_empty_slots_cost_a_finite_amount(loss: Any) -> None:
+def test_single_and_inactive_slots_have_finite_loss_and_gradient(loss: Any) -> None:
     for slots in (torch.ones(1, 1, 4), torch.ones(1, 1, 1), torch.zeros(2, 3, 4)):
         slots.requires_grad_()
         value = loss(slots)
@@ -115,18 +115,18 @@ def test_one_slot_and_empty_slots_cost_a_finite_amount(loss: Any) -> None:
 
 
 @pytest.mark.parametrize("loss", [covariance_loss, slot_covariance_loss, variance_loss, cosine_loss])
-def test_descent_lowers_each_loss(loss: Any) -> None:
-    slots = (0.1 * draw((4, 5, 6)) + 0.5).requires_grad_()
-    before = loss(slots)
-    (gradient,) = torch.autograd.grad(before, slots)
+def test_gradient_step_lowers_each_loss(loss: Any) -> None:
+    slots = (0.1 * make_slots((4, 5, 6)) + 0.5).requires_grad_()
+    loss_before = loss(slots)
+    (gradient,) = torch.autograd.grad(loss_before, slots)
     assert all(gradient[b, k].any() for b in range(4) for k in range(5))
-    assert loss(slots - 0.01 * gradient / gradient.norm()) < before
+    assert loss(slots - 0.01 * gradient / gradient.norm()) < loss_before
     assert torch.autograd.gradcheck(loss, slots)
 
 
 @pytest.mark.parametrize("loss", [covariance_loss, slot_covariance_loss, variance_loss, cosine_loss])
-def test_autocast_changes_nothing(loss: Any) -> None:
-    slots = draw((4, 5, 6)).float()
+def test_autocast_does_not_change_losses(loss: Any) -> None:
+    slots = make_slots((4, 5, 6)).float()
     with torch.autocast("cpu", torch.bfloat16):
         inside = loss(slots)
     assert inside.dtype == torch.float32
@@ -135,13 +135,13 @@ def test_autocast_changes_nothing(loss: Any) -> None:
 
 
 @pytest.mark.parametrize("loss", [covariance_loss, slot_covariance_loss, variance_loss, cosine_loss])
-def test_slots_of_another_shape_are_refused(loss: Any) -> None:
+def test_slots_of_wrong_shape_raise(loss: Any) -> None:
     with pytest.raises(ValueError, match=r"`slots` to be of shape \(B, K, P\), but got \(5, 6\)"):
         loss(torch.zeros(5, 6))
 
 
 @pytest.mark.parametrize(("norm", "kind", "size"), [("batch", nn.BatchNorm1d, 5), ("layer", nn.LayerNorm, 12)])
-def test_the_head_is_the_published_one(norm: Any, kind: type[nn.Module], size: int) -> None:
+def test_projection_head_has_published_layers(norm: Any, kind: type[nn.Module], size: int) -> None:
     head = SlotRegularizer(5, 8, ["covariance"], projection_size=12, projection_norm=norm).head
     assert isinstance(head, nn.Sequential)
     assert [type(layer) for layer in head] == [nn.Linear, kind, nn.ReLU, nn.Linear, kind, nn.ReLU, nn.Linear]
@@ -150,14 +150,15 @@ def test_the_head_is_the_published_one(norm: Any, kind: type[nn.Module], size: i
     assert {parameter.shape[0] for layer in head if isinstance(layer, kind) for parameter in layer.parameters()} == {
         size
     }
-    slots = draw((3, 5, 8)).float()
-    for b_norm in (layer for layer in head if isinstance(layer, kind)):
-        values = b_norm(head[0](slots))  # each slot over images and features, or each vector, has mean 0
+    slots = make_slots((3, 5, 8)).float()
+    for norm_layer in (layer for layer in head if isinstance(layer, kind)):
+        # batch: each slot has mean 0 over images and features; layer: each vector has mean 0
+        values = norm_layer(head[0](slots))
         torch.testing.assert_close(values.mean((0, 2) if norm == "batch" else 2).abs().max(), torch.tensor(0.0))
 
 
-def test_the_module_computes_what_it_is_asked_for_of_the_projected_slots() -> None:
-    slots = draw((3, 5, 8)).float()
+def test_module_computes_selected_losses_of_projected_slots() -> None:
+    slots = make_slots((3, 5, 8)).float()
     regularizer = SlotRegularizer(
         5, 8, ["covariance", "variance", "cosine"], projection_size=12, divide_by_square=True, variance_target=2.0
     )
@@ -168,20 +169,20 @@ def test_the_module_computes_what_it_is_asked_for_of_the_projected_slots() -> No
         "variance": variance_loss(projected, target=2.0),
         "cosine": cosine_loss(projected),
     }
-    found = regularizer(slots)
-    assert found.keys() == expected.keys()
+    losses = regularizer(slots)
+    assert losses.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value)
+        torch.testing.assert_close(losses[name], value)
 
 
-def test_without_a_head_there_are_no_parameters_and_slots_are_compared() -> None:
-    slots = draw((3, 5, 8)).float()
+def test_module_without_head_has_no_parameters() -> None:
+    slots = make_slots((3, 5, 8)).float()
     regularizer = SlotRegularizer(5, 8, ["covariance", "variance"], covariance_of="slots")
     assert not regularizer.state_dict()
-    found = regularizer(slots)
-    assert found.keys() == {"covariance", "variance"}
-    torch.testing.assert_close(found["covariance"], slot_covariance_loss(slots))
-    torch.testing.assert_close(found["variance"], variance_loss(slots, of="slots"))
+    losses = regularizer(slots)
+    assert losses.keys() == {"covariance", "variance"}
+    torch.testing.assert_close(losses["covariance"], slot_covariance_loss(slots))
+    torch.testing.assert_close(losses["variance"], variance_loss(slots, of="slots"))
 
 
 @pytest.mark.parametrize(
@@ -192,31 +193,31 @@ def test_without_a_head_there_are_no_parameters_and_slots_are_compared() -> None
         ("projection_norm", {"projection_norm": "no_such"}),
     ],
 )
-def test_unknown_choices_are_refused(name: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"`{name}` to be of .*, but got 'no_such'"):
+def test_unknown_choice_raises(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` to be one of .*, but got 'no_such'"):
         SlotRegularizer(5, 8, **{"terms": ["covariance"], **settings})
 
 
-def with_left_out(slots: Tensor) -> Tensor:
-    """Put a slot that is left out, all zero, between the others of each image."""
+def insert_inactive_slot(slots: Tensor) -> Tensor:
+    """Insert an inactive slot, a zero vector, after the first slot of each image."""
     return torch.cat([slots[:, :1], torch.zeros_like(slots[:, :1]), slots[:, 1:]], 1)
 
 
 @pytest.mark.parametrize("of", ["features", "slots"])
-def test_slots_that_were_left_out_count_nowhere(of: Any) -> None:
+def test_inactive_slots_do_not_affect_losses(of: Any) -> None:
     slots = torch.randn(3, 4, 6, dtype=torch.float64)
-    padded = with_left_out(slots)
+    padded = insert_inactive_slot(slots)
     torch.testing.assert_close(covariance_loss(padded), covariance_loss(slots))
     torch.testing.assert_close(slot_covariance_loss(padded), slot_covariance_loss(slots))
     torch.testing.assert_close(variance_loss(padded, target=2, of=of), variance_loss(slots, target=2, of=of))
     torch.testing.assert_close(cosine_loss(padded), cosine_loss(slots) * 4**2 / 5**2)
 
 
-def test_the_head_does_not_bring_left_out_slots_back() -> None:
+def test_inactive_slots_do_not_affect_losses_after_projection_head() -> None:
     torch.manual_seed(0)
     settings: Any = {"projection_size": 7, "projection_norm": "layer"}
     regularizer = SlotRegularizer(4, 6, ["covariance", "variance", "cosine"], **settings)
     slots = torch.randn(3, 4, 6)
-    alone, padded = regularizer(slots), regularizer(with_left_out(slots))
-    torch.testing.assert_close(padded.pop("cosine"), alone.pop("cosine") * 4**2 / 5**2)
-    torch.testing.assert_close(padded, alone)
+    expected, padded = regularizer(slots), regularizer(insert_inactive_slot(slots))
+    torch.testing.assert_close(padded.pop("cosine"), expected.pop("cosine") * 4**2 / 5**2)
+    torch.testing.assert_close(padded, expected)

@@ -207,7 +207,7 @@ def test_choices_are_checked() -> None:
         make("sa", projection_size=0)
     with pytest.raises(ValueError, match="`cosine_warmup` to be at least 0, but got -1"):
         make("sa", cosine_warmup=-1)
-    with pytest.raises(ValueError, match="`covariance_of` to be of features, slots, but got 'no_such'"):
+    with pytest.raises(ValueError, match="`covariance_of` to be one of features, slots, but got 'no_such'"):
         make("sa", covariance_weight=1.0, covariance_of="no_such")
 
 

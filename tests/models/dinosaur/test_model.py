@@ -146,7 +146,7 @@ def test_checkpoints_know_the_weights_of_the_encoder(tmp_path: Path) -> None:
     assert not loaded.encoder.is_loaded
     assert loaded.encoder.key() == key
     other = DINOSAUR.load_from_checkpoint(path, encoder_seed=1)
-    with pytest.raises(UserError, match="other weights of test_efficientnet than 'none' gives"):
+    with pytest.raises(UserError, match="features of test_efficientnet with other weights than 'none'"):
         other(make_images())
 
 
