@@ -92,10 +92,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that what needs no torch starts at once."""
     if name in __all__:
         for module in _MODULES:
-            found = getattr(import_module(f"{__name__}.{module}"), name, None)
-            if found is not None:
-                globals()[name] = found
-                return found
+            attribute = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if attribute is not None:
+                globals()[name] = attribute
+                return attribute
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

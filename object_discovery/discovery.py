@@ -19,8 +19,8 @@ class Discovery(NamedTuple):
 
     Example:
         >>> import torch
-        >>> found = Discovery(slots=torch.zeros(1, 2, 8), masks=torch.tensor([[[[0.9, 0.2]], [[0.1, 0.8]]]]))
-        >>> found.labels
+        >>> discovery = Discovery(slots=torch.zeros(1, 2, 8), masks=torch.tensor([[[[0.9, 0.2]], [[0.1, 0.8]]]]))
+        >>> discovery.labels
         tensor([[[0, 1]]])
     """
 

@@ -11,9 +11,9 @@ def test_labels_are_the_largest_mask_and_the_lowest_slot_of_equals() -> None:
 
 
 def test_what_a_model_does_not_have_is_none() -> None:
-    found = Discovery(slots=torch.zeros(1, 3, 4), masks=torch.zeros(1, 3, 2, 2))
-    assert (found.image, found.slot_images, found.attention) == (None, None, None)
-    slots, masks, *rest = found
+    actual = Discovery(slots=torch.zeros(1, 3, 4), masks=torch.zeros(1, 3, 2, 2))
+    assert (actual.image, actual.slot_images, actual.attention) == (None, None, None)
+    slots, masks, *rest = actual
     assert (slots.shape, masks.shape, len(rest)) == ((1, 3, 4), (1, 3, 2, 2), 3)
 
 

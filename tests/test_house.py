@@ -183,11 +183,11 @@ def texts() -> Iterator[tuple[Path, str]]:
 
 def test_no_file_mentions_a_path_of_a_machine() -> None:
     places = [f"/{folder}/" for folder in ("work", "root")]  # put together here, so that this file has none either
-    found = {str(path.relative_to(ROOT)) for path, text in texts() for place in places if place in text}
+    actual = {str(path.relative_to(ROOT)) for path, text in texts() for place in places if place in text}
     read = [path for path, _ in texts()]
     assert Path(__file__) in read
     assert ROOT / "pyproject.toml" in read
-    assert found == set()
+    assert actual == set()
 
 
 CONFIGS = sorted(path.stem for path in (PACKAGE / "configs").glob("*.yaml"))

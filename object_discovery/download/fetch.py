@@ -138,8 +138,8 @@ class _Part:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Keep other processes away; at the end no note stays without a part."""
-        with file_lock(self.path, wait=False) as held:
-            if not held:
+        with file_lock(self.path, wait=False) as locked:
+            if not locked:
                 raise UserError(f"{self.target} is being downloaded by another process; let it finish")
             try:
                 yield

@@ -125,8 +125,8 @@ def _unpack_tar(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
 def _merge(source: Path, target: Path) -> None:
     """Move the content of a folder into another, whole folders at once where they are new."""
     for path in source.iterdir():
-        place = target / path.name
-        if path.is_dir() and not path.is_symlink() and place.is_dir():
-            _merge(path, place)
+        destination = target / path.name
+        if path.is_dir() and not path.is_symlink() and destination.is_dir():
+            _merge(path, destination)
         else:
-            os.replace(path, place)
+            os.replace(path, destination)

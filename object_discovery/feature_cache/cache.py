@@ -56,8 +56,9 @@ class FeatureCache:
         if not path.is_file():
             raise UserError(f"Expected a cache of features, but there is no {path}")
         try:
-            held = json.loads(path.read_text())
-            known, version, key, size = held["format"] == FORMAT, held["version"], held["key"], int(held["shard_size"])
+            content = json.loads(path.read_text())
+            known, version = content["format"] == FORMAT, content["version"]
+            key, size = content["key"], int(content["shard_size"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise CorruptFileError(f"{path}: expected the key of a feature cache, but it is damaged") from error
         if not known or version > VERSION:

@@ -90,7 +90,7 @@ def find_caches(
         UserError: If a folder is named that does not hold the features, with what differs.
     """
     choice = data.params.feature_cache
-    found = {}
+    caches = {}
     for split in splits if choice != "none" else ():
         scenes = getattr(data, f"{split}_set")
         key = features_key(data, split, encoder)
@@ -106,8 +106,8 @@ def find_caches(
                 f"{cache.folder} lacks {what}: run `object-discovery cache-features` again with the flags of this run"
             )
         check_images(data, split, cache)
-        found[split] = cache
-    return found
+        caches[split] = cache
+    return caches
 
 
 def check_images(data: SceneDataModule, split: str, cache: FeatureCache) -> None:
@@ -278,8 +278,8 @@ def _create(data: SceneDataModule, key: Key, shard_size: int) -> FeatureCache:
     named = choice not in ("auto", "none")
     roots = [Path(choice).expanduser()] if named else cache_roots(data)
     name = f"{key['dataset']}_{key_digest(key)}"
-    there = next((root for root in roots if (root / name).is_dir() and os.access(root / name, os.W_OK)), None)
-    for root in [there] if there else roots:
+    writable = next((root for root in roots if (root / name).is_dir() and os.access(root / name, os.W_OK)), None)
+    for root in [writable] if writable else roots:
         try:
             return FeatureCache.create(root, key, shard_size)
         except OSError as error:

@@ -67,11 +67,11 @@ def key_digest(key: Key) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def key_differences(found: Key, wanted: Key) -> list[str]:
+def key_differences(actual: Key, wanted: Key) -> list[str]:
     """List the differences between a key and the wanted one; a wanted value of None for `weights` fits any.
 
     Args:
-        found: The key of a cache.
+        actual: The key of a cache.
         wanted: The key that is asked for.
 
     Returns:
@@ -81,10 +81,10 @@ def key_differences(found: Key, wanted: Key) -> list[str]:
         >>> key_differences({"block": 11, "weights": "0a1b"}, {"block": 12, "weights": None})
         ['block 11 instead of 12']
     """
-    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
-    if wanted.get("weights", "") is None and "weights" in found:
+    names = [name for name in {**wanted, **actual} if actual.get(name) != wanted.get(name)]
+    if wanted.get("weights", "") is None and "weights" in actual:
         names = [name for name in names if name != "weights"]
-    return [f"{name} {_short(found.get(name))} instead of {_short(wanted.get(name))}" for name in names]
+    return [f"{name} {_short(actual.get(name))} instead of {_short(wanted.get(name))}" for name in names]
 
 
 def _short(value: Any) -> str:

@@ -71,11 +71,11 @@ class Shard:
         """
         wanted = {"format": FORMAT, "version": VERSION, "key": key, "first": first, "view": view}
         with open_hdf5(path, "features") as file, hdf5_errors(path, "expected a shard of features, but it is damaged"):
-            found = {name: file.attrs.get(name) for name in wanted}
-            if found != wanted:
-                name = next(name for name in wanted if found[name] != wanted[name])
+            actual = {name: file.attrs.get(name) for name in wanted}
+            if actual != wanted:
+                name = next(name for name in wanted if actual[name] != wanted[name])
                 raise CorruptFileError(
-                    f"{path}: expected {name} {wanted[name]}, but got {found[name]}: delete the file"
+                    f"{path}: expected {name} {wanted[name]}, but got {actual[name]}: delete the file"
                 )
             data, checks, thumbnails = file["features"], file["crc32"][:], file["thumbnails"][:]
             offset, shape = data.id.get_offset(), data.shape

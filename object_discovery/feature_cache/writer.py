@@ -132,11 +132,11 @@ class _Writer:
 
     def write_some(self, shards: list[int]) -> Iterator[int]:
         """Take a few shards and write them; wait a little if others have taken all of them."""
-        with ExitStack() as held:
+        with ExitStack() as locks:
             taken: list[int] = []
             most = min(_AT_ONCE, -(-len(shards) // 4))
             for shard in shards:
-                if len(taken) < most and held.enter_context(file_lock(self.cache.path(shard), wait=False)):
+                if len(taken) < most and locks.enter_context(file_lock(self.cache.path(shard), wait=False)):
                     taken.append(shard)
             taken = [shard for shard in taken if not self.is_whole(shard)]
             if not taken:
@@ -181,13 +181,13 @@ class _Writer:
         for images in batches:
             small.append(thumbnails(images))
             images = images.to(self.device, non_blocking=True).float() / 255
-            for view, held in features.items():
-                held.append(self._encode(images.flip(-1) if view else images))
-        for view, held in features.items():
+            for view, parts in features.items():
+                parts.append(self._encode(images.flip(-1) if view else images))
+        for view, parts in features.items():
             path = self.cache.path(shard, view)
             _remove_leftovers(path)
             first = shard * self.cache.shard_size
-            write_shard(path, np.concatenate(held), np.concatenate(small), self.cache.digest, first, view)
+            write_shard(path, np.concatenate(parts), np.concatenate(small), self.cache.digest, first, view)
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> NDArray[np.float16]:

@@ -35,9 +35,9 @@ def as_batch(batch: Any) -> Batch:
     else:
         images = batch[0] if isinstance(batch, Sequence) and len(batch) else batch
     if not isinstance(images, Tensor):
-        found = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+        actual = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
         expected = "a tensor of images, a tuple that begins with one, or a dict with `image`"
-        raise ValueError(f"Expected argument `batch` to be {expected}, but got {found}")
+        raise ValueError(f"Expected argument `batch` to be {expected}, but got {actual}")
     return {**batch, "image": images} if isinstance(batch, Mapping) else {"image": images}
 
 

@@ -23,11 +23,11 @@ def test_any_hdf5_library_reads_it(tmp_path: Path) -> None:
 
 def test_it_is_pickled_without_what_it_has_open(tmp_path: Path) -> None:
     cache = write(tmp_path)
-    found = cache.read([3, 9, 3], [0, 0, 0])
+    actual = cache.read([3, 9, 3], [0, 0, 0])
     again = pickle.loads(pickle.dumps(cache))
     assert again._shards == {}
-    assert torch.equal(again.read([3, 9, 3], [0, 0, 0]), found)
-    assert torch.equal(found[0], found[2])
+    assert torch.equal(again.read([3, 9, 3], [0, 0, 0]), actual)
+    assert torch.equal(actual[0], actual[2])
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:

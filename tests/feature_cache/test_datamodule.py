@@ -63,8 +63,8 @@ def test_weights_of_a_hub_need_not_be_loaded(tmp_path: Path) -> None:
     caches = make_caches(make_data(tmp_path, feature_cache="auto"), encoder, ["train"], progress=False)
     fresh = make_encoder()
     fresh.weights = "hub"
-    found = find_caches(make_data(tmp_path, feature_cache="auto"), fresh, ["train"])
-    assert found["train"].folder == caches["train"].folder
+    actual = find_caches(make_data(tmp_path, feature_cache="auto"), fresh, ["train"])
+    assert actual["train"].folder == caches["train"].folder
     assert not fresh.is_loaded
     assert features_key(make_data(tmp_path), "train", fresh)["weights"] is None
 

@@ -58,5 +58,5 @@ def test_training_takes_views_at_random_and_goes_on_as_it_would_have(tmp_path: P
 def test_evaluation_takes_each_scene_once_as_it_is(tmp_path: Path) -> None:
     cached = scenes(tmp_path, images=False)
     loader = make_loader(cached, train=False, batch_size=4, num_workers=0)
-    found = torch.cat([batch["features"] for batch in loader])
-    assert torch.equal(found, cached[list(range(len(cached)))]["features"])
+    actual = torch.cat([batch["features"] for batch in loader])
+    assert torch.equal(actual, cached[list(range(len(cached)))]["features"])

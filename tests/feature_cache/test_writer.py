@@ -25,9 +25,9 @@ def test_features_are_those_of_the_encoder_to_half_precision(tmp_path: Path) -> 
     numbers = data.train_set.indices.tolist()  # type: ignore[attr-defined]
     for view, seen in enumerate((images, images.flip(-1))):
         expected = encoder(seen)
-        found = cache.read(numbers, [view] * len(numbers))
-        assert found.dtype == torch.float16
-        torch.testing.assert_close(found.float(), expected, rtol=2**-10, atol=1e-6)
+        actual = cache.read(numbers, [view] * len(numbers))
+        assert actual.dtype == torch.float16
+        torch.testing.assert_close(actual.float(), expected, rtol=2**-10, atol=1e-6)
 
 
 def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def test_gradients_of_the_weights_and_slots(tag: str) -> None:
     for name, parameter in decoder.named_parameters():
         if name in expected:
             assert parameter.grad is not None
-            there = tuple(slice(size) for size in expected[name].shape)  # without the hidden units that we have more
-            assert_same(parameter.grad[there], expected[name], deviation)
+            corner = tuple(slice(size) for size in expected[name].shape)  # without the hidden units that we have more
+            assert_same(parameter.grad[corner], expected[name], deviation)
 
 
 @every_decoder

@@ -85,35 +85,35 @@ def to_metric(score: Score) -> Any:
 @every_name
 def test_score_of_each_image(name: str) -> None:
     score = OURS[name]
-    found = [score.function(*pair, num_slots=NUM_SLOTS, **score.settings) for pair in predictions()]
-    assert_same(100 * torch.stack(found), OFFICIAL["value_per_image"][NAMES.index(name)])
+    actual = [score.function(*pair, num_slots=NUM_SLOTS, **score.settings) for pair in predictions()]
+    assert_same(100 * torch.stack(actual), OFFICIAL["value_per_image"][NAMES.index(name)])
 
 
 @every_name
 def test_score_of_all_images(name: str) -> None:
-    found = []
+    actual = []
     for pred, true in predictions():
         metric = to_metric(OURS[name])
         for part in (slice(0, 20), slice(20, 32)):
             metric.update(pred[part], true[part])
-        found.append(100 * metric.compute())
-    assert_same(torch.stack(found), OFFICIAL["value"][NAMES.index(name)])
+        actual.append(100 * metric.compute())
+    assert_same(torch.stack(actual), OFFICIAL["value"][NAMES.index(name)])
 
 
 def test_clevrtex_score_by_its_own_function() -> None:
-    found = [clevrtex_miou(*pair, num_slots=NUM_SLOTS) for pair in predictions()]
-    assert_same(100 * torch.stack(found), OFFICIAL["value_per_image"][NAMES.index("ctex mIoU_fg")])
+    actual = [clevrtex_miou(*pair, num_slots=NUM_SLOTS) for pair in predictions()]
+    assert_same(100 * torch.stack(actual), OFFICIAL["value_per_image"][NAMES.index("ctex mIoU_fg")])
 
 
 @pytest.mark.parametrize("condition", range(len(CONDITIONS)), ids=CONDITIONS)
 def test_scores_that_validation_logs(condition: int) -> None:
     scores = SegmentationScores(num_slots=NUM_SLOTS)
     scores.update(*predictions()[condition])
-    found = scores.compute()
+    actual = scores.compute()
     names = {"fg_ari": "OCLF fgARI", "ari": "ARI(all)", "mbo_i": "OCLF mBO fg", "miou": "OCLF mIoU fg"}
     expected = torch.stack([OFFICIAL["value"][NAMES.index(name), condition] for name in names.values()])
-    assert_same(100 * torch.stack([found[name] for name in names]), expected)
-    assert found["n_skipped"] == 0
+    assert_same(100 * torch.stack([actual[name] for name in names]), expected)
+    assert actual["n_skipped"] == 0
 
 
 def degenerate(case: str, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,14 +128,14 @@ def degenerate(case: str, name: str) -> tuple[Tensor, Tensor, Tensor]:
 def test_score_of_one_object_in_one_slot_or_two(case: str, name: str) -> None:
     pred, true, expected = degenerate(case, name)
     score = OURS[name]
-    found = score.function(pred, true, num_slots=NUM_SLOTS, **score.settings)[0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    actual = score.function(pred, true, num_slots=NUM_SLOTS, **score.settings)[0]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_ari_without_an_object() -> None:
     pred, true, expected = degenerate("no_object_4_slots", "ARI(all)")
-    found = adjusted_rand_index(pred, true, ignore_background=False)[0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    actual = adjusted_rand_index(pred, true, ignore_background=False)[0]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["OCLF fgARI", "vsaur fgARI", "psch fgARI"])

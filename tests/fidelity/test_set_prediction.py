@@ -48,7 +48,7 @@ def test_average_precision_that_validation_logs(level: int) -> None:
     pred, target = predictions_and_targets(level)
     for part in (slice(0, 30), slice(30, 41), slice(41, 64)):
         metric.update(pred[part], target[part])
-    found, expected = metric.compute(), OFFICIAL["average_precision"][level]
-    assert len(found) == len(THRESHOLDS)
+    actual, expected = metric.compute(), OFFICIAL["average_precision"][level]
+    assert len(actual) == len(THRESHOLDS)
     for threshold, value in zip(THRESHOLDS, expected, strict=True):
-        assert_same(found[f"ap_{threshold:g}"], value)
+        assert_same(actual[f"ap_{threshold:g}"], value)

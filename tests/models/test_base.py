@@ -157,8 +157,8 @@ def test_subclasses_must_give_forward_and_losses() -> None:
 
 def test_networks_are_all_parts_with_parameters() -> None:
     model = make_model("sa")
-    held = sum(parameter.numel() for network in model.networks() for parameter in network.parameters())
-    assert held == sum(parameter.numel() for parameter in model.parameters())
+    num_parameters = sum(parameter.numel() for network in model.networks() for parameter in network.parameters())
+    assert num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert model.scores not in list(model.networks())
 
 
@@ -249,10 +249,10 @@ def test_a_run_resumes_where_it_stopped(stop: int, tmp_path: Path) -> None:
     keep = [ModelCheckpoint(tmp_path / name, save_last=True, every_n_train_steps=stop, save_top_k=0) for name in "abc"]
     expected = run(6, whole, keep[0])
     run(stop, keep[1])
-    found = run(6, resumed, keep[2], ckpt_path=str(tmp_path / "b" / "last.ckpt"))
+    actual = run(6, resumed, keep[2], ckpt_path=str(tmp_path / "b" / "last.ckpt"))
     assert resumed.rates == {step: rate for step, rate in whole.rates.items() if step >= stop}
-    assert len(found) == len(expected)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(actual) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_two_processes_train_and_score_as_one_with_batches_twice_as_large(tmp_path: Path) -> None:

@@ -58,22 +58,22 @@ def test_every_model_has_tiny_settings_and_its_own_name() -> None:
 @every_model
 def test_shapes_and_ranges(model_type: str) -> None:
     model = make_model(model_type)
-    found = model(make_images())
-    assert found.slots.shape[:2] == (2, SLOTS)
-    assert found.masks.shape == (2, SLOTS, SIZE, SIZE)
-    assert found.masks.dtype == torch.float32
-    assert found.masks.min() >= 0
-    torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
-    if found.image is not None:
-        assert found.image.shape == (2, 3, SIZE, SIZE)
-    if found.slot_images is not None:
-        assert found.slot_images.shape == (2, SLOTS, 3, SIZE, SIZE)
-        blended = (found.slot_images * found.masks[:, :, None]).sum(1)
-        torch.testing.assert_close(blended, found.image)
-    if found.attention is not None:
-        assert found.attention.shape[:2] == (2, SLOTS)
-        assert found.attention.ndim == 4
-        torch.testing.assert_close(found.attention.sum(1), torch.ones_like(found.attention[:, 0]))
+    discovery = model(make_images())
+    assert discovery.slots.shape[:2] == (2, SLOTS)
+    assert discovery.masks.shape == (2, SLOTS, SIZE, SIZE)
+    assert discovery.masks.dtype == torch.float32
+    assert discovery.masks.min() >= 0
+    torch.testing.assert_close(discovery.masks.sum(1), torch.ones(2, SIZE, SIZE))
+    if discovery.image is not None:
+        assert discovery.image.shape == (2, 3, SIZE, SIZE)
+    if discovery.slot_images is not None:
+        assert discovery.slot_images.shape == (2, SLOTS, 3, SIZE, SIZE)
+        blended = (discovery.slot_images * discovery.masks[:, :, None]).sum(1)
+        torch.testing.assert_close(blended, discovery.image)
+    if discovery.attention is not None:
+        assert discovery.attention.shape[:2] == (2, SLOTS)
+        assert discovery.attention.ndim == 4
+        torch.testing.assert_close(discovery.attention.sum(1), torch.ones_like(discovery.attention[:, 0]))
 
 
 @every_model
@@ -147,9 +147,9 @@ def test_one_tiny_fit_validates_and_tests(model_type: str) -> None:
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert math.isfinite(logged["train/loss"])
     for split, scores in (("val", trainer.validate(model, make_data(), verbose=False)[0]), ("test", None)):
-        found = scores or trainer.test(model, make_data(), verbose=False)[0]
-        assert {f"{split}/{name}" for name in SCORES | others(model)} <= found.keys()
-        assert all(math.isfinite(value) for value in found.values())
+        actual = scores or trainer.test(model, make_data(), verbose=False)[0]
+        assert {f"{split}/{name}" for name in SCORES | others(model)} <= actual.keys()
+        assert all(math.isfinite(value) for value in actual.values())
         assert {name for name in logged if name.startswith("val/")} >= {
             f"val/{name}" for name in SCORES | others(model)
         }
@@ -171,8 +171,8 @@ def test_without_masks_there_are_no_scores_of_objects(model_type: str) -> None:
     model, data = make_model(model_type), WithoutMasks(resolution=SIZE)
     trainer = make_trainer(2)
     trainer.fit(model, data)
-    found = trainer.test(model, data, verbose=False)[0]
-    assert found.keys() == {f"test/{name}" for name in others(model)}
+    actual = trainer.test(model, data, verbose=False)[0]
+    assert actual.keys() == {f"test/{name}" for name in others(model)}
     assert not {f"val/{name}" for name in SCORES} & trainer.callback_metrics.keys()
     # masks of an earlier run must not linger either
     trainer.validate(model, make_data(), verbose=False)
@@ -204,9 +204,9 @@ def test_models_are_built_of_shipped_configs(name: str) -> None:
     config = read_config(name)
     cls = MODELS[config["model_type"]]
     model = cls.from_config(name)
-    held = dataclasses.asdict(model.params)
-    assert {key: value for key, value in config.items() if key in held} == {
-        key: value for key, value in held.items() if key in config
+    values = dataclasses.asdict(model.params)
+    assert {key: value for key, value in config.items() if key in values} == {
+        key: value for key, value in values.items() if key in config
     }
     assert cls.from_config(name, num_slots=2).params.num_slots == 2
 

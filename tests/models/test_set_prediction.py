@@ -143,9 +143,9 @@ def test_the_order_of_slots_to_start_from_does_not_matter() -> None:
     model = make().eval()
     start, order = torch.randn(2, 3, 16), torch.tensor([2, 0, 1])
     images, objects = make_images(), make_objects()
-    found, again = (model.predict(images, slots=slots) for slots in (start, start[:, order]))
-    torch.testing.assert_close(again, found[:, order])
-    torch.testing.assert_close(set_loss(again, objects[:, order]), set_loss(found, objects))
+    discovery, again = (model.predict(images, slots=slots) for slots in (start, start[:, order]))
+    torch.testing.assert_close(again, discovery[:, order])
+    torch.testing.assert_close(set_loss(again, objects[:, order]), set_loss(discovery, objects))
 
 
 def test_more_slots_than_rows_predict_filling() -> None:
@@ -198,12 +198,12 @@ def test_the_model_is_its_parts_one_after_another() -> None:
     model = make(slot_init="learned")
     images = make_images()
     slots, attention = model.slot_attention(model.encoder(2 * images - 1))
-    found = model(images)
-    torch.testing.assert_close(found.slots, slots)
+    discovery = model(images)
+    torch.testing.assert_close(discovery.slots, slots)
     grid = attention.view(2, 3, SIZE // 2, SIZE // 2)
-    torch.testing.assert_close(found.masks, F.interpolate(grid, scale_factor=2, mode="bilinear"))
+    torch.testing.assert_close(discovery.masks, F.interpolate(grid, scale_factor=2, mode="bilinear"))
     torch.testing.assert_close(model.predict(images), model.head(slots).sigmoid())
-    assert found.image is found.slot_images is None
+    assert discovery.image is discovery.slot_images is None
 
 
 def test_samples_of_one_gaussian_allow_any_number_of_slots() -> None:
@@ -226,13 +226,13 @@ def test_properties_are_float32_under_autocast() -> None:
 def test_validation_logs_the_average_precision_of_all_images() -> None:
     model = make(slot_init="learned", weight_init="kmeans").eval()
     data = make_data()
-    found = make_trainer(1).validate(model, data, verbose=False)[0]
+    actual = make_trainer(1).validate(model, data, verbose=False)[0]
     batches = [model.on_after_batch_transfer(batch) for batch in data.val_dataloader()]
     with torch.no_grad():
         pred = torch.cat([model.predict(batch["image"]) for batch in batches])
     expected = average_precision(pred, torch.cat([batch["objects"] for batch in batches])).tolist()
     names = ("ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125")
-    assert [found[f"val/{name}"] for name in names] == pytest.approx(expected)
+    assert [actual[f"val/{name}"] for name in names] == pytest.approx(expected)
 
 
 def test_scenes_without_objects_are_not_scored() -> None:

@@ -107,24 +107,24 @@ def test_published_layers(name: str) -> None:
 def test_the_loss_is_the_squared_error_in_the_range_of_the_network(image_range: str, scale: int) -> None:
     model = make(slot_init="learned", image_range=image_range).eval()
     images = make_images()
-    found = model(images)
-    assert found.image is not None
-    expected = ((scale * found.image - scale * images) ** 2).mean()
+    discovery = model(images)
+    assert discovery.image is not None
+    expected = ((scale * discovery.image - scale * images) ** 2).mean()
     torch.testing.assert_close(model.losses({"image": images})["loss"], expected)
 
 
 def test_the_model_is_its_parts_one_after_another() -> None:
     model = make(slot_init="learned", image_range="signed")
     images = make_images()
-    found = model(images)
+    discovery = model(images)
     clusters = appearance_clusters(images, SIZE // 2, 3, 0.002)
     slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters)
     image, slot_images, masks = model.decoder(slots, slot_centres(attention, SIZE // 2))
-    torch.testing.assert_close(found.slots, slots)
-    torch.testing.assert_close(found.masks, masks)
-    torch.testing.assert_close(found.image, image / 2 + 0.5)
-    torch.testing.assert_close(found.slot_images, slot_images / 2 + 0.5)
-    torch.testing.assert_close(found.attention, attention.view(2, 3, SIZE // 2, SIZE // 2))
+    torch.testing.assert_close(discovery.slots, slots)
+    torch.testing.assert_close(discovery.masks, masks)
+    torch.testing.assert_close(discovery.image, image / 2 + 0.5)
+    torch.testing.assert_close(discovery.slot_images, slot_images / 2 + 0.5)
+    torch.testing.assert_close(discovery.attention, attention.view(2, 3, SIZE // 2, SIZE // 2))
 
 
 def test_slots_and_iterations_may_change_at_every_call() -> None:
@@ -150,11 +150,11 @@ def test_an_image_of_few_objects_leaves_slots_empty() -> None:
     model = make(num_slots=5).eval()
     images = torch.zeros(2, 3, SIZE, SIZE)
     images[0, 0, 2:6, 2:6] = 1
-    found = model(images)
-    for values in (found.slots, found.masks, found.attention):
+    discovery = model(images)
+    for values in (discovery.slots, discovery.masks, discovery.attention):
         assert values is not None
         assert values.flatten(2).any(2).tolist() == [[True, True, False, False, False], [True] + [False] * 4]
-    torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
+    torch.testing.assert_close(discovery.masks.sum(1), torch.ones(2, SIZE, SIZE))
     assert make(num_slots=5, cluster_min_gain=0).eval()(images).slots.flatten(2).any(2).all()
 
 
@@ -180,9 +180,9 @@ def test_the_recommended_network_fits_any_resolution(resolution: int) -> None:
     model = SlotAttentionModel(resolution=resolution, num_slots=2, slot_size=8, mlp_size=8)
     assert model.encoder.size <= 32
     with torch.no_grad():
-        found = model(torch.rand(1, 3, resolution, resolution))
-    assert found.masks.shape == (1, 2, resolution, resolution)
-    torch.testing.assert_close(found.masks.sum(1), torch.ones(1, resolution, resolution))
+        discovery = model(torch.rand(1, 3, resolution, resolution))
+    assert discovery.masks.shape == (1, 2, resolution, resolution)
+    torch.testing.assert_close(discovery.masks.sum(1), torch.ones(1, resolution, resolution))
 
 
 def test_every_hyperparameter_of_the_core_reaches_it() -> None:

@@ -41,21 +41,21 @@ def losses(model: SlotModel[Any]) -> dict[str, Tensor]:
 def test_by_default_there_is_nothing_of_it(model_type: str) -> None:
     model = make(model_type)
     assert model.regularizer is None
-    found = losses(model)
-    assert not {name for name in found if name.endswith("_loss")}
+    actual = losses(model)
+    assert not {name for name in actual if name.endswith("_loss")}
 
 
 @slot_models
 def test_what_is_minimised_is_the_weighted_sum(model_type: str) -> None:
-    plain, found = losses(make(model_type)), losses(make(model_type, **EVERY, variance_target=3.0))
+    plain, actual = losses(make(model_type)), losses(make(model_type, **EVERY, variance_target=3.0))
     added = {"covariance": 2.0, "variance": 0.5, "cosine": 4.0}
-    assert found.keys() - plain.keys() == {"unregularized_loss", *(f"{name}_loss" for name in added)}
-    torch.testing.assert_close(found["unregularized_loss"], plain["loss"])
+    assert actual.keys() - plain.keys() == {"unregularized_loss", *(f"{name}_loss" for name in added)}
+    torch.testing.assert_close(actual["unregularized_loss"], plain["loss"])
     for name in plain.keys() - {"loss"}:
-        torch.testing.assert_close(found[name], plain[name])
-    extra = sum((weight * found[f"{name}_loss"] for name, weight in added.items()), torch.zeros(()))
+        torch.testing.assert_close(actual[name], plain[name])
+    extra = sum((weight * actual[f"{name}_loss"] for name, weight in added.items()), torch.zeros(()))
     assert extra > 0
-    torch.testing.assert_close(found["loss"], plain["loss"] + extra)
+    torch.testing.assert_close(actual["loss"], plain["loss"] + extra)
 
 
 @slot_models
@@ -93,9 +93,9 @@ def test_the_gradient_reaches_the_slots_and_every_part_of_the_head(model_type: s
 )
 def test_every_hyperparameter_reaches_the_losses(settings: dict[str, Any], name: str, function: Any) -> None:
     slots = torch.randn(4, SLOTS, 16, generator=torch.Generator().manual_seed(0))
-    found = make("sa", **settings).regularize({"loss": torch.zeros(())}, slots)
-    assert found.keys() == {"loss", "unregularized_loss", name}
-    torch.testing.assert_close(found[name], function(slots))
+    actual = make("sa", **settings).regularize({"loss": torch.zeros(())}, slots)
+    assert actual.keys() == {"loss", "unregularized_loss", name}
+    torch.testing.assert_close(actual[name], function(slots))
 
 
 @pytest.mark.parametrize(("norm", "width"), [("batch", SLOTS), ("layer", 12)])
@@ -114,31 +114,31 @@ def test_weights_rise_in_a_straight_line(
 ) -> None:
     model = make("sa", **EVERY, covariance_warmup=4, cosine_warmup=10, variance_target=3.0)
     monkeypatch.setattr(type(model), "global_step", step)
-    found = losses(model)
+    actual = losses(model)
     expected = (
-        found["unregularized_loss"]
-        + 2.0 * covariance * found["covariance_loss"]
-        + 0.5 * found["variance_loss"]
-        + 4.0 * cosine * found["cosine_loss"]
+        actual["unregularized_loss"]
+        + 2.0 * covariance * actual["covariance_loss"]
+        + 0.5 * actual["variance_loss"]
+        + 4.0 * cosine * actual["cosine_loss"]
     )
-    torch.testing.assert_close(found["loss"], expected)
+    torch.testing.assert_close(actual["loss"], expected)
 
 
 @slot_models
 def test_in_evaluation_nothing_is_added(model_type: str) -> None:
     model, plain = make(model_type, **EVERY, **HEAD).eval(), make(model_type).eval()
-    found, expected = losses(model), losses(plain)
-    assert found.keys() == expected.keys()
-    torch.testing.assert_close(found["loss"], expected["loss"])
+    actual, expected = losses(model), losses(plain)
+    assert actual.keys() == expected.keys()
+    torch.testing.assert_close(actual["loss"], expected["loss"])
 
 
 @slot_models
 def test_the_other_weights_start_as_they_would_without_it(model_type: str) -> None:
-    plain, found = make(model_type).state_dict(), make(model_type, **EVERY, **HEAD).state_dict()
-    assert {name for name in found if name not in plain} == {
+    plain, actual = make(model_type).state_dict(), make(model_type, **EVERY, **HEAD).state_dict()
+    assert {name for name in actual if name not in plain} == {
         f"regularizer.head.{name}" for name in torch.nn.Sequential(*HEAD_LAYERS).state_dict()
     }
-    assert all(torch.equal(found[name], value) for name, value in plain.items())
+    assert all(torch.equal(actual[name], value) for name, value in plain.items())
     without_head = make(model_type, **EVERY).state_dict()
     assert without_head.keys() == plain.keys()
 
@@ -182,9 +182,9 @@ def test_validation_scores_the_slots_of_the_whole_split(model_type: str, monkeyp
     score_batch = model.score_batch
 
     def noted(batch: dict[str, Tensor]) -> Any:
-        found, own = score_batch(batch)
-        seen.append(found.slots)
-        return found, own
+        actual, own = score_batch(batch)
+        seen.append(actual.slots)
+        return actual, own
 
     monkeypatch.setattr(model, "score_batch", noted)
     scores = make_trainer(1).validate(model, make_data(batch_size=4), verbose=False)[0]
@@ -272,16 +272,16 @@ def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypat
 
     monkeypatch.setattr(model, "attend_slots", watched)
     images = make_images()
-    found = model(images)
+    discovery = model(images)
     (clusters,) = seen
     assert clusters is not None
-    assert found.attention is not None
-    assert clusters.shape == found.attention.flatten(2).shape
+    assert discovery.attention is not None
+    assert clusters.shape == discovery.attention.flatten(2).shape
     left_out = clusters.amax(2) == 0
     assert left_out.tolist() == [[False, True, True]] * 2  # no cluster but the first explains a whole image
-    assert (found.slots[left_out] == 0).all()
-    assert (found.attention.flatten(2)[left_out] == 0).all()
-    model(images, found.slots)
+    assert (discovery.slots[left_out] == 0).all()
+    assert (discovery.attention.flatten(2)[left_out] == 0).all()
+    model(images, discovery.slots)
     assert seen[1] is None
 
 

@@ -88,13 +88,13 @@ def make_images(batch: int = 2) -> Tensor:
 
 
 def make_objects(batch: int = 2) -> Tensor:
-    """Describe the objects of scenes: one, two or none, and filling."""
+    """Describe the objects of scenes: one, two or none, and padding."""
     generator = torch.Generator().manual_seed(2)
     objects = torch.zeros(batch, SLOTS, 19)
     objects[..., :3] = torch.rand(batch, SLOTS, 3, generator=generator)
     for start, end in ((3, 5), (5, 7), (7, 10), (10, 18)):
-        place = torch.randint(start, end, (batch, SLOTS, 1), generator=generator)
-        objects.scatter_(2, place, 1)
+        code = torch.randint(start, end, (batch, SLOTS, 1), generator=generator)
+        objects.scatter_(2, code, 1)
     objects[..., 18] = 1
     return objects * (torch.arange(SLOTS) < (1 + torch.arange(batch)[:, None]) % 3)[..., None]
 

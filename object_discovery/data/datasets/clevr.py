@@ -128,8 +128,8 @@ class CLEVRSource(SceneSource):
         if known is None:
             return {}
         row = self.rows[index]
-        held = slice(known.starts[row], known.starts[row + 1])
-        return {"objects": encode_objects(known.coords[held], known.codes[held])}
+        objects = slice(known.starts[row], known.starts[row + 1])
+        return {"objects": encode_objects(known.coords[objects], known.codes[objects])}
 
     def object_counts(self, crop: Crop | None = None) -> NDArray[np.int64]:
         """Count the objects of every scene whose centre lies in a part of the frame (None: all), `(N,)`.
@@ -179,7 +179,7 @@ class CLEVRDataModule(SceneDataModule):
 
     def _find_splits(self, root: str) -> dict[str, Split]:
         given = Path(root).expanduser()
-        folder = next((place for place in (given, given / "CLEVR_v1.0") if (place / "images").is_dir()), None)
+        folder = next((path for path in (given, given / "CLEVR_v1.0") if (path / "images").is_dir()), None)
         if folder is None:
             raise DatasetNotFoundError(
                 f"Expected argument `data_root` to be the folder CLEVR_v1.0 or the one that it lies in, but {given} "

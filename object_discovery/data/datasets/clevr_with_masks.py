@@ -91,6 +91,6 @@ class CLEVRWithMasksDataModule(SceneDataModule):
 
     def _find_splits(self, root: str) -> dict[str, Split]:
         splits = super()._find_splits(root)
-        paths = {split: found.source.path for split, found in splits.items() if isinstance(found.source, SceneFile)}
+        paths = {split: entry.source.path for split, entry in splits.items() if isinstance(entry.source, SceneFile)}
         files = {path: CLEVRWithMasksFile(path) for path in paths.values()}  # splits of one file share it
-        return {split: found._replace(source=files[paths[split]]) for split, found in splits.items()}
+        return {split: entry._replace(source=files[paths[split]]) for split, entry in splits.items()}

@@ -58,19 +58,19 @@ def index_scenes(folder: Path) -> dict[str, SceneIndex]:
     scenes: dict[str, dict[str, int]] = {}
     for path in list_files(folder, _FILE):
         stem = path.removesuffix(".json").removesuffix(".png").removesuffix("_flat")
-        held = scenes.setdefault(stem.rsplit("_", 2)[1], {})
-        held[stem] = held.get(stem, 0) + 1
-    for held in scenes.values():
-        places = {stem.rpartition("/")[2]: stem for stem in held}
-        twice = next((stem for stem in held if places[stem.rpartition("/")[2]] != stem), None)
+        file_counts = scenes.setdefault(stem.rsplit("_", 2)[1], {})
+        file_counts[stem] = file_counts.get(stem, 0) + 1
+    for file_counts in scenes.values():
+        stem_of_name = {stem.rpartition("/")[2]: stem for stem in file_counts}
+        twice = next((stem for stem in file_counts if stem_of_name[stem.rpartition("/")[2]] != stem), None)
         if twice is not None:
-            other = places[twice.rpartition("/")[2]]
+            other = stem_of_name[twice.rpartition("/")[2]]
             raise CorruptFileError(
                 f"{folder}: expected one scene of each number, but got {twice} and {other}: move one"
             )
     return {
-        variant: SceneIndex(np.array(list(held)), np.array([files == len(_SUFFIXES) for files in held.values()]))
-        for variant, held in scenes.items()
+        variant: SceneIndex(np.array(list(counts)), np.array([count == len(_SUFFIXES) for count in counts.values()]))
+        for variant, counts in scenes.items()
     }
 
 
@@ -232,14 +232,15 @@ class ClevrTexDataModule(SceneDataModule):
         wanted = [self.params.variant] if self.params.variant else list(VARIANTS)
         folders = [root / f"clevrtex_{variant}" for variant in wanted]
         folder = next((folder for folder in folders if folder.is_dir()), root)
-        found = index_scenes(folder)
+        indices = index_scenes(folder)
         for variant in wanted:
-            if variant in found:
-                return ClevrTexSource(folder, variant, found[variant])
-        if found:
-            held = next(iter(found))
+            if variant in indices:
+                return ClevrTexSource(folder, variant, indices[variant])
+        if indices:
+            available = next(iter(indices))
             raise UserError(
-                f"Expected {folder} to hold the variant {wanted[0]}, but it holds {held}: give `--variant {held}` "
+                f"Expected {folder} to hold the variant {wanted[0]}, but it holds {available}: "
+                f"give `--variant {available}` "
                 "or another folder"
             )
         raise DatasetNotFoundError(

@@ -76,12 +76,12 @@ def _index(content: dict[str, Any]) -> Arrays:
     annotations: dict[Any, list[tuple[int, int, bytes]]] = {image["id"]: [] for image in images}
     sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in images}
     for annotation in content["annotations"]:
-        held = annotations.get(annotation["image_id"])
-        if held is not None and annotation["segmentation"]:
+        objects = annotations.get(annotation["image_id"])
+        if objects is not None and annotation["segmentation"]:
             runs = _pack(annotation["segmentation"], sizes[annotation["image_id"]])
             if runs is not None:
-                held.append((classes[annotation["category_id"]], int(annotation.get("iscrowd", 0)), runs))
-    flat = [one for held in annotations.values() for one in held]
+                objects.append((classes[annotation["category_id"]], int(annotation.get("iscrowd", 0)), runs))
+    flat = [one for objects in annotations.values() for one in objects]
     ends = np.cumsum([0, *(len(runs) for *_, runs in flat)], dtype=np.int64)
     return {
         "files": np.array([image["file_name"].encode() for image in images], np.bytes_),
@@ -165,9 +165,9 @@ def compose_maps(
     label_of = {number: label for label, number in enumerate(sorted(kept), start=1)}
     for number in objects:
         covered = np.flatnonzero(masks[number].astype(bool))
-        there, classes_there = labels[covered], class_map[covered]
-        labels[covered] = np.where(there == 0, label_of.get(number, IGNORED), IGNORED)
-        same = (classes_there == 0) | (classes_there == classes[number])
+        covered_labels, covered_classes = labels[covered], class_map[covered]
+        labels[covered] = np.where(covered_labels == 0, label_of.get(number, IGNORED), IGNORED)
+        same = (covered_classes == 0) | (covered_classes == classes[number])
         class_map[covered] = np.where(same, classes[number], IGNORED)
     for number, is_crowd in enumerate(crowd):
         if is_crowd:
@@ -230,13 +230,13 @@ class COCOSource(PhotographSource):
         return self._compose(index, crowds=False)
 
     def _compose(self, index: int, crowds: bool = True) -> dict[str, NDArray[np.uint8]]:
-        held, size = self._index, self._size(index)
-        first, last = held["first"][index : index + 2].tolist()
-        starts = held["starts"][first : last + 1].tolist()
-        runs = held["runs"][starts[0] : starts[-1]].tobytes()
+        arrays, size = self._index, self._size(index)
+        first, last = arrays["first"][index : index + 2].tolist()
+        starts = arrays["starts"][first : last + 1].tolist()
+        runs = arrays["runs"][starts[0] : starts[-1]].tobytes()
         packed = [runs[start - starts[0] : end - starts[0]] for start, end in pairwise(starts)]
         masks = [rle.decode({"size": list(size), "counts": counts}).T for counts in packed]  # columns are contiguous
-        classes, crowd = held["classes"][first:last].tolist(), held["crowd"][first:last].tolist()
+        classes, crowd = arrays["classes"][first:last].tolist(), arrays["crowd"][first:last].tolist()
         kept = [number for number, is_crowd in enumerate(crowd) if crowds or not is_crowd]
         masks, classes, crowd = ([values[number] for number in kept] for values in (masks, classes, crowd))
         maps = compose_maps(masks, classes, crowd, size[::-1])
@@ -258,14 +258,14 @@ class COCOSource(PhotographSource):
 
     def _count_block(self, start: int, end: int) -> NDArray[np.int64]:
         """Count the objects of the images from `start` to before `end`."""
-        held = self._index
-        first = held["first"][start : end + 1]
-        starts = held["starts"][first[0] : first[-1] + 1]
-        runs, masks = decode_run_lengths(held["runs"][starts[0] : starts[-1]], starts - starts[0])
-        images, sizes = np.repeat(np.arange(end - start), np.diff(first)), held["sizes"][start:end]
+        arrays = self._index
+        first = arrays["first"][start : end + 1]
+        starts = arrays["starts"][first[0] : first[-1] + 1]
+        runs, masks = decode_run_lengths(arrays["runs"][starts[0] : starts[-1]], starts - starts[0])
+        images, sizes = np.repeat(np.arange(end - start), np.diff(first)), arrays["sizes"][start:end]
         whole = [(0, 0, height, width) for height, width in sizes.tolist()]
         crops = np.array([inner_square(frame) for frame in whole] if self.fit == "crop" else whole).reshape(-1, 4)
-        return count_visible_masks(runs, masks, held["crowd"][first[0] : first[-1]], images, sizes, crops)
+        return count_visible_masks(runs, masks, arrays["crowd"][first[0] : first[-1]], images, sizes, crops)
 
 
 class COCODataModule(SceneDataModule):
@@ -306,7 +306,7 @@ class COCODataModule(SceneDataModule):
         splits = {}
         if train is not None and test is None:
             indices, rule = split_indices(len(train), PublishedSplit(sys.maxsize, 0))
-            return {split: Split(train, held, f"train2017, {rule}") for split, held in indices.items()}
+            return {split: Split(train, chosen, f"train2017, {rule}") for split, chosen in indices.items()}
         if train is not None:
             scenes = np.arange(len(train))
             held_out = min(NUM_VALIDATION, max(1, len(train) * 15 // 100))
@@ -318,7 +318,7 @@ class COCODataModule(SceneDataModule):
 
     def _source(self, root: Path, folder: str) -> COCOSource | None:
         """Find a folder of photographs and its annotations; None if there is no such folder."""
-        images = next((place / folder for place in (root, root / "images") if (place / folder).is_dir()), None)
+        images = next((parent / folder for parent in (root, root / "images") if (parent / folder).is_dir()), None)
         if images is None:
             return None
         annotations = root / "annotations" / f"instances_{folder}.json"

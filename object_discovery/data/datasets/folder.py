@@ -83,10 +83,10 @@ class FolderSource(PhotographSource):
 
 def _find_images(images: Path, masks: Path | None) -> list[str]:
     """List the images below a folder, as paths relative to it."""
-    found: Sequence[Path] = [path for path in images.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
+    paths: Sequence[Path] = [path for path in images.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
     if masks is not None and masks.is_relative_to(images):
-        found = [path for path in found if not path.is_relative_to(masks)]
-    names = [path.relative_to(images) for path in found]
+        paths = [path for path in paths if not path.is_relative_to(masks)]
+    names = [path.relative_to(images) for path in paths]
     return [name.as_posix() for name in sorted(names) if not any(part.startswith(".") for part in name.parts)]
 
 
@@ -129,8 +129,10 @@ class FolderDataModule(SceneDataModule):
         if not named:
             source = self._source(folder)
             indices, rule = split_indices(len(source), PublishedSplit(sys.maxsize, 0))
-            return {split: Split(source, held, rule) for split, held in indices.items()}
-        splits = {split: Split(held, np.arange(len(held)), f"the whole of {split}") for split, held in named.items()}
+            return {split: Split(source, chosen, rule) for split, chosen in indices.items()}
+        splits = {
+            split: Split(source, np.arange(len(source)), f"the whole of {split}") for split, source in named.items()
+        }
         if "train" in named and "val" not in named:
             splits.update(_hold_out(named["train"]))
         return {split: splits[split] for split in SPLITS if split in splits}
@@ -146,11 +148,11 @@ class FolderDataModule(SceneDataModule):
 
 def _check_labels(source: FolderSource) -> None:
     """Refuse black and white masks, in which every object would be ignored; a few tell."""
-    found: set[int] = set()
+    values: set[int] = set()
     for index in np.linspace(0, len(source) - 1, min(_SAMPLE, len(source)), dtype=int).tolist():
         with suppress(CorruptFileError):  # said when it is used
-            found.update(np.unique(source.maps(index)["mask"]).tolist())
-    if found == {0, IGNORED}:
+            values.update(np.unique(source.maps(index)["mask"]).tolist())
+    if values == {0, IGNORED}:
         raise UserError(
             f"Expected label maps in {source.masks} to number the objects from 1, but {_SAMPLE} of them hold 0 and "
             f"{IGNORED} only, which is background and ignored: write 1 in place of {IGNORED}"

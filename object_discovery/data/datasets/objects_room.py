@@ -50,8 +50,8 @@ class ObjectsRoomDataModule(SceneDataModule):
         return self.params.variant or lone or self.variants[0]
 
     def _find_splits(self, root: str) -> dict[str, Split]:
-        place = Path(root).expanduser()
-        files = _find_files(place)
+        folder = Path(root).expanduser()
+        files = _find_files(folder)
         variant = self.variant or self.variants[0]
         splits = _split(_open(files["train"])) if "train" in files else {}
         if variant != "train":
@@ -60,9 +60,9 @@ class ObjectsRoomDataModule(SceneDataModule):
                 file = _open(files[variant])
                 splits["test"] = Split(file, np.arange(len(file)), f"the whole of {file.path.name}")
         if not splits:
-            held = ", ".join(path.name for path in files.values())
+            names = ", ".join(path.name for path in files.values())
             raise DatasetNotFoundError(
-                f"Expected {place} to hold the variant {variant} of objects_room, but it holds {held} only"
+                f"Expected {folder} to hold the variant {variant} of objects_room, but it holds {names} only"
             )
         return splits
 
@@ -110,8 +110,8 @@ def _split(file: SceneFile) -> dict[str, Split]:
     size, name = len(file), file.path.name
     if size < 3:
         raise UserError(f"Expected at least 3 scenes in {name} to train, validate and test, but got {size}")
-    held = max(1, size * 5 // 100)
-    train, val, test = np.split(np.arange(size), [size - 2 * held, size - held])
+    held_out = max(1, size * 5 // 100)
+    train, val, test = np.split(np.arange(size), [size - 2 * held_out, size - held_out])
     return {
         "train": Split(file, train, f"the first 90 % of {name}"),
         "val": Split(file, val, f"the next 5 % of {name}"),

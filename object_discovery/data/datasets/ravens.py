@@ -197,7 +197,7 @@ def _find_files(root: Path) -> dict[str, RavensFile]:
     if not root.exists():
         raise DatasetNotFoundError(f"Expected argument `data_root` to hold RAVENS, but {root} does not exist")
     files = sorted(root.iterdir()) if root.is_dir() else [root]
-    found: dict[str, RavensFile] = {}
+    opened: dict[str, RavensFile] = {}
     for split in ("train", "test"):
         named = [file for file in files if file.suffix in (".h5", ".hdf5") and file.stem.endswith(f"_{split}")]
         named = [file for file in named if file.name.startswith("ravens_")] or named
@@ -205,10 +205,10 @@ def _find_files(root: Path) -> dict[str, RavensFile]:
             names = ", ".join(file.name for file in named)
             raise UserError(f"Expected one file ravens_*_{split}.h5 in {root}, but got {names}: move the others away")
         if named:
-            found[split] = RavensFile(named[0])
-    if not found:
+            opened[split] = RavensFile(named[0])
+    if not opened:
         raise DatasetNotFoundError(
             "Expected argument `data_root` to be a folder with ravens_*_train.h5 or ravens_*_test.h5, or one of "
             f"these files, but found neither at {root}: {RavensDataModule.how_to_get}"
         )
-    return found
+    return opened

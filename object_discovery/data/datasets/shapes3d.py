@@ -125,12 +125,12 @@ def _find_file(root: Path) -> Path:
         raise DatasetNotFoundError(f"Expected argument `data_root` to hold 3dshapes.h5, but {root} does not exist")
     if root.is_file():
         return root
-    found = sorted(path for path in root.iterdir() if path.suffix in (".h5", ".hdf5"))
-    named = [path for path in found if path.name == "3dshapes.h5"] or found
+    files = sorted(path for path in root.iterdir() if path.suffix in (".h5", ".hdf5"))
+    named = [path for path in files if path.name == "3dshapes.h5"] or files
     if len(named) != 1:
-        held = ", ".join(path.name for path in named) or "no HDF5 file"
+        names = ", ".join(path.name for path in named) or "no HDF5 file"
         raise DatasetNotFoundError(
-            f"Expected argument `data_root` to hold 3dshapes.h5, but {root} holds {held}: "
+            f"Expected argument `data_root` to hold 3dshapes.h5, but {root} holds {names}: "
             f"{Shapes3DDataModule.how_to_get}"
         )
     return named[0]
@@ -142,8 +142,8 @@ def _split_ends(size: int) -> tuple[dict[str, int], str]:
         return _ENDS, "as published: the first 400,000 images to train, the next 30,000 to validate and 30,000 to test"
     if size < 3:
         raise UserError(f"Expected at least 3 images of 3D Shapes to split, but got {size}")
-    held = max(1, size * 3 // 46)
-    ends = {"train": size - 2 * held, "val": size - held, "test": size}
+    held_out = max(1, size * 3 // 46)
+    ends = {"train": size - 2 * held_out, "val": size - held_out, "test": size}
     return ends, "in file order, 40 : 3 : 3 to train, validate and test"
 
 

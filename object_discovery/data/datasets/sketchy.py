@@ -99,9 +99,12 @@ class SketchyDataModule(SceneDataModule):
     recommended = RECOMMENDED["sketchy"]
 
     def _find_splits(self, root: str) -> dict[str, Split]:
-        found = _find_folders(Path(root).expanduser())
-        sources = {split: SketchyImages(folder) for split, folder in found.items()}
-        splits = {s: Split(held, np.arange(len(held)), f"all of {held.folder.name}") for s, held in sources.items()}
+        folders = _find_folders(Path(root).expanduser())
+        sources = {split: SketchyImages(folder) for split, folder in folders.items()}
+        splits = {
+            split: Split(source, np.arange(len(source)), f"all of {source.folder.name}")
+            for split, source in sources.items()
+        }
         if "train" in splits and "val" not in splits:
             start = _last_episodes(sources["train"])
             source, scenes = sources["train"], splits["train"].indices
@@ -168,16 +171,16 @@ def _list(folder: Path) -> NDArray[np.bytes_]:
 
 def _find_folders(root: Path) -> dict[str, Path]:
     """Find the folder of each split."""
-    for place in (root / "processed", root):
-        found = {split: place / name for split, name in _FOLDERS.items() if (place / name).is_dir()}
-        if found:
-            return found
+    for parent in (root / "processed", root):
+        folders = {split: parent / name for split, name in _FOLDERS.items() if (parent / name).is_dir()}
+        if folders:
+            return folders
     advice = SketchyDataModule.how_to_get
     if not root.exists():
         raise DatasetNotFoundError(f"Expected argument `data_root` to hold Sketchy, but {root} does not exist")
-    for place in (root / "records", root):
-        if any(_RECORD.fullmatch(path.name) for path in _in(place)):
-            command = f"`object-discovery convert sketchy {place} {root / 'processed'}`"
+    for parent in (root / "records", root):
+        if any(_RECORD.fullmatch(path.name) for path in _in(parent)):
+            command = f"`object-discovery convert sketchy {parent} {root / 'processed'}`"
             advice = f"these are the published records: unpack archives if there are any, then run {command}"
             break
     raise DatasetNotFoundError(

@@ -52,8 +52,8 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     Example:
         >>> import torch
         >>> model = DINOSAUR(encoder="test_vit", encoder_weights="none", resolution=32, num_slots=3)
-        >>> found = model(torch.rand(2, 3, 32, 32))
-        >>> found.slots.shape, found.masks.shape  # masks sum to 1 over the slots
+        >>> discovery = model(torch.rand(2, 3, 32, 32))
+        >>> discovery.slots.shape, discovery.masks.shape  # masks sum to 1 over the slots
         (torch.Size([2, 3, 256]), torch.Size([2, 3, 32, 32]))
     """
 

@@ -121,12 +121,12 @@ def test_objects_are_those_that_the_file_describes(root: str) -> None:
     assert (scenes.shape, scenes.dtype) == ((4, 10, 19), torch.float32)
     assert scenes[..., 18].sum(1).tolist() == [6, 7, 3, 8]
     for scene, number in ((0, 6), (3, 8)):
-        held = scenes[scene, :number].numpy()
+        rows = scenes[scene, :number].numpy()
         entities = slice(1, 1 + number)
         for axis, name in enumerate("xyz"):
-            np.testing.assert_allclose(6 * held[:, axis] - 3, factors[name][scene, entities], atol=1e-5)
+            np.testing.assert_allclose(6 * rows[:, axis] - 3, factors[name][scene, entities], atol=1e-5)
         for name, start, end in (("size", 3, 5), ("material", 5, 7), ("shape", 7, 10), ("color", 10, 18)):
-            np.testing.assert_array_equal(held[:, start:end].argmax(1) + 1, factors[name][scene, entities])
+            np.testing.assert_array_equal(rows[:, start:end].argmax(1) + 1, factors[name][scene, entities])
     assert data.test_set[0]["objects"][:, 18].sum() == 10
     assert not data.val_set[0]["objects"].any()
 

@@ -72,8 +72,8 @@ def write_one(root: Path, annotations: list[dict[str, Any]], size: tuple[int, in
     (root / "train2017").mkdir(exist_ok=True)
     Image.new("RGB", size[::-1]).save(root / "train2017" / "1.jpg")
     images = [{"id": 1, "file_name": "1.jpg", "height": size[0], "width": size[1]}]
-    held = [{"id": k, "image_id": 1, "iscrowd": 0, **annotation} for k, annotation in enumerate(annotations)]
-    return COCOSource(root / "train2017", annotate(root, "train2017", images, held), fit="squash")
+    records = [{"id": k, "image_id": 1, "iscrowd": 0, **annotation} for k, annotation in enumerate(annotations)]
+    return COCOSource(root / "train2017", annotate(root, "train2017", images, records), fit="squash")
 
 
 def test_images_and_label_maps(root: Path) -> None:
@@ -358,8 +358,8 @@ def test_packed_run_lengths_of_any_mask(tmp_path: Path) -> None:
 
 def test_annotations_of_other_images_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text(json.dumps({**GOOD, "images": []}))
-    held = index_annotations(tmp_path / "instances.json")
-    assert (len(held["files"]), len(held["classes"])) == (0, 0)
+    index = index_annotations(tmp_path / "instances.json")
+    assert (len(index["files"]), len(index["classes"])) == (0, 0)
     (tmp_path / "train2017").mkdir()
     annotate(tmp_path, "train2017", [], [])
     with pytest.raises(UserError, match="Expected at least 3 scenes to split"):

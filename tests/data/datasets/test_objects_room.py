@@ -36,11 +36,11 @@ def labels(name: str) -> list[NDArray[np.uint8]]:
 
 
 def same(data: ObjectsRoomDataModule, split: str, name: str, part: slice = ALL) -> None:
-    held = getattr(data, f"{split}_set")
-    assert len(held) == len(scenes(name)[part])
+    dataset = getattr(data, f"{split}_set")
+    assert len(dataset) == len(scenes(name)[part])
     for index, (scene, expected) in enumerate(zip(scenes(name)[part], labels(name)[part], strict=True)):
-        np.testing.assert_array_equal(held[index]["image"], scene["image"].transpose(2, 0, 1))
-        np.testing.assert_array_equal(held[index]["mask"], expected)
+        np.testing.assert_array_equal(dataset[index]["image"], scene["image"].transpose(2, 0, 1))
+        np.testing.assert_array_equal(dataset[index]["mask"], expected)
 
 
 def test_the_training_file_is_split_in_three(root: Path) -> None:

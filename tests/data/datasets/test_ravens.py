@@ -96,8 +96,8 @@ def test_nothing_seen_is_background(narrow: str) -> None:
 
 def scenes_of(data: RavensDataModule, split: str) -> list[tuple[int, int]]:
     """File, by its number of scenes, and image of every image of a split."""
-    held = getattr(data, f"{split}_set")
-    return [(len(held.source), int(index)) for index in held.indices]
+    dataset = getattr(data, f"{split}_set")
+    return [(len(dataset.source), int(index)) for index in dataset.indices]
 
 
 def test_splits_are_disjoint_complete_and_between_scenes(root: str) -> None:

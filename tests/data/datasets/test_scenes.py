@@ -36,8 +36,8 @@ def test_every_object_can_be_seen(drawn: scenes.RenderedScenes) -> None:
 def test_objects_keep_their_distance(drawn: scenes.RenderedScenes) -> None:
     for objects in drawn.objects.double().numpy():
         real = objects[objects[:, -1] == 1]
-        place, size = 6 * real[:, :2] - 3, real[:, 3:5] @ np.array(SIZES[::-1])
-        gap = np.linalg.norm(place[:, None] - place, axis=-1) - size - size[:, None]
+        positions, size = 6 * real[:, :2] - 3, real[:, 3:5] @ np.array(SIZES[::-1])
+        gap = np.linalg.norm(positions[:, None] - positions, axis=-1) - size - size[:, None]
         assert gap[~np.eye(len(real), dtype=bool)].min() > DISTANCE - 1e-4
 
 

@@ -13,8 +13,8 @@ from tests.data.layouts.sketchy import VIEWS as WRITTEN
 
 def values(data: SketchyDataModule, split: str) -> list[tuple[int, int]]:
     """Episode and number of every image, which are its red and green."""
-    held = getattr(data, f"{split}_set")
-    images = [held[index]["image"] for index in range(len(held))]
+    dataset = getattr(data, f"{split}_set")
+    images = [dataset[index]["image"] for index in range(len(dataset))]
     return [(int(image[0, 0, 0]), int(image[1, 0, 0])) for image in images]
 
 

@@ -53,8 +53,8 @@ def test_orientations_are_the_fixed_tetrominoes() -> None:
 def test_scenes_hold_three_whole_pieces_of_every_kind() -> None:
     _, masks = generate_tetrominoes(np.arange(200))
     # each piece is whole, so none covers another
-    found = {piece_at(mask == label) for mask in masks for label in (1, 2, 3)}
-    assert found == fixed_tetrominoes()
+    actual = {piece_at(mask == label) for mask in masks for label in (1, 2, 3)}
+    assert actual == fixed_tetrominoes()
     assert set(np.unique(masks)) == {0, 1, 2, 3}
 
 

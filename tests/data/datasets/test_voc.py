@@ -55,9 +55,9 @@ def test_the_central_square_is_cut_out(root: Path) -> None:
 
 @pytest.mark.parametrize("folder", [".", "..", "../.."])
 def test_splits_are_disjoint_and_complete(root: Path, folder: str) -> None:
-    held = names(data(root / folder))
-    assert held == {"train": TRAIN[:7] + EXTRA, "val": TRAIN[7:], "test": VAL}
-    assert all(len(split.indices) == len(held[name]) for name, split in data(root).splits.items())
+    split_names = names(data(root / folder))
+    assert split_names == {"train": TRAIN[:7] + EXTRA, "val": TRAIN[7:], "test": VAL}
+    assert all(len(split.indices) == len(split_names[name]) for name, split in data(root).splits.items())
 
 
 def test_rules_say_which_lists(root: Path) -> None:
@@ -75,8 +75,8 @@ def test_rules_say_which_lists(root: Path) -> None:
 
 def test_test_images_never_train(root: Path) -> None:
     (root / LISTS / "trainaug.txt").write_text("\n".join([*TRAIN, *EXTRA, *VAL]))
-    held = names(data(root))
-    assert not set(held["test"]) & {*held["train"], *held["val"]}
+    split_names = names(data(root))
+    assert not set(split_names["test"]) & {*split_names["train"], *split_names["val"]}
 
 
 def test_lists_of_paths(root: Path) -> None:

@@ -74,12 +74,12 @@ def test_stored_features_give_the_same_without_the_encoder(
 ) -> None:
     model, images = make(**settings).eval(), make_images()
     features = model.encoder(images)
-    loss, (found, own) = model.losses({"image": images})["loss"], model.score_batch({"image": images})
+    loss, (actual, own) = model.losses({"image": images})["loss"], model.score_batch({"image": images})
     without_encoder(model, monkeypatch)
     batch = {"features": features, "image": torch.empty(2, 3, 0, 0)}
     assert torch.equal(model.losses(batch)["loss"], loss)
     again, others = model.score_batch(batch)
-    assert torch.equal(again.masks, found.masks)
+    assert torch.equal(again.masks, actual.masks)
     assert torch.equal(others["loss"], own["loss"])
     halves = model.losses({**batch, "features": features.half()})["loss"]
     torch.testing.assert_close(halves, loss, rtol=2e-3, atol=0)
@@ -99,18 +99,18 @@ def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
     images = make_images()
     for settings in ({}, transformer):
         model = make(**settings).eval()
-        found = model(images)
+        discovery = model(images)
         features = model.encoder(images)
         slots, attention = model.attend_slots(model.inputs(features))
         decoder: Any = model.decoder
         small = decoder.masks(slots, attention=attention, features=features)[0]
         expected = F.interpolate(small.view(2, SLOTS, GRID, GRID), (SIZE, SIZE), mode="bilinear")
-        assert torch.equal(found.masks, expected)
-        assert torch.equal(found.attention, attention.view(2, SLOTS, GRID, GRID))
+        assert torch.equal(discovery.masks, expected)
+        assert torch.equal(discovery.attention, attention.view(2, SLOTS, GRID, GRID))
         model.params.mask_source = "slots"
         again = model(images)
-        assert torch.equal(again.attention, found.attention)
-        assert torch.equal(again.masks, F.interpolate(found.attention, (SIZE, SIZE), mode="bilinear"))
+        assert torch.equal(again.attention, discovery.attention)
+        assert torch.equal(again.masks, F.interpolate(discovery.attention, (SIZE, SIZE), mode="bilinear"))
         evaluated, _ = model.score_batch({"image": images})
         assert torch.equal(evaluated.masks, again.masks)
 
@@ -163,8 +163,8 @@ def test_a_file_of_weights_may_move_along_with_the_checkpoint(tmp_path: Path) ->
     elsewhere = moved.rename(tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"`encoder_weights` to be hub, none or a file of weights, but there is no"):
         load(path)(make_images())
-    found = DINOSAUR.load_from_checkpoint(path, encoder_weights=str(elsewhere)).eval()
-    assert torch.equal(found(make_images()).masks, expected)
+    actual = DINOSAUR.load_from_checkpoint(path, encoder_weights=str(elsewhere)).eval()
+    assert torch.equal(actual(make_images()).masks, expected)
 
 
 def test_training_from_stored_features_needs_no_weights(tmp_path: Path) -> None:

@@ -84,14 +84,14 @@ def test_the_loss_is_the_squared_error_of_the_small_image() -> None:
 
 def test_discoveries_have_the_size_of_the_images() -> None:
     model, images = make(), make_images()
-    found = model(images)
-    assert found.image is not None
-    assert found.slot_images is not None
-    assert found.image.shape == images.shape
-    assert found.masks.shape == (2, SLOTS, SIZE, SIZE)
-    torch.testing.assert_close((found.slot_images * found.masks[:, :, None]).sum(1), found.image)
-    torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
-    for tensor, other in zip(found, model.score_batch({"image": images})[0], strict=True):
+    discovery = model(images)
+    assert discovery.image is not None
+    assert discovery.slot_images is not None
+    assert discovery.image.shape == images.shape
+    assert discovery.masks.shape == (2, SLOTS, SIZE, SIZE)
+    torch.testing.assert_close((discovery.slot_images * discovery.masks[:, :, None]).sum(1), discovery.image)
+    torch.testing.assert_close(discovery.masks.sum(1), torch.ones(2, SIZE, SIZE))
+    for tensor, other in zip(discovery, model.score_batch({"image": images})[0], strict=True):
         torch.testing.assert_close(tensor, other)
     attending = make(mask_source="slots")(images)
     assert attending.image is None

@@ -15,10 +15,10 @@ def test_blocks_give_what_torch_gives(length: int, number: int, monkeypatch: pyt
     weights = torch.randn(2, 3, length, 6)
     for causal in {False, length == number}:
         queries, keys, values = parts
-        found = attend(queries, keys, values, causal=causal, probability=0.1)
+        actual = attend(queries, keys, values, causal=causal, probability=0.1)
         expected = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
-        torch.testing.assert_close(found, expected)
-        gradients = [torch.autograd.grad((out * weights).sum(), parts) for out in (found, expected)]
+        torch.testing.assert_close(actual, expected)
+        gradients = [torch.autograd.grad((out * weights).sum(), parts) for out in (actual, expected)]
         torch.testing.assert_close(gradients[0], gradients[1])
 
 

@@ -17,8 +17,8 @@ def test_it_is_that_of_torch(logits: int, monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(each, expected)
     assert not each.requires_grad
     torch.testing.assert_close(total, expected.sum())
-    found = torch.autograd.grad(total / 7, (features, weight))
-    torch.testing.assert_close(found, torch.autograd.grad(expected.sum() / 7, (features, weight)))
+    actual = torch.autograd.grad(total / 7, (features, weight))
+    torch.testing.assert_close(actual, torch.autograd.grad(expected.sum() / 7, (features, weight)))
 
 
 def test_its_gradient_is_that_of_differences() -> None:

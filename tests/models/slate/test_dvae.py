@@ -71,10 +71,10 @@ def test_relaxed_samples_are_softmaxes_with_noise(tau: float, monkeypatch: pytes
     noise = torch.cat([gumbel_noise(torch.Size([rows, 7]), logits.device) for rows in (16, 16, 16, 2)])
     expected = ((logits + noise.view_as(logits)) / tau).softmax(-1)
     torch.manual_seed(3)
-    found = gumbel_softmax(logits, tau)
-    torch.testing.assert_close(found, expected)
+    actual = gumbel_softmax(logits, tau)
+    torch.testing.assert_close(actual, expected)
     weights = torch.randn(5, 10, 7)
-    gradients = [torch.autograd.grad((sample * weights).sum(), logits)[0] for sample in (found, expected)]
+    gradients = [torch.autograd.grad((sample * weights).sum(), logits)[0] for sample in (actual, expected)]
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
@@ -89,9 +89,9 @@ def test_tokens_are_drawn_by_their_probabilities(monkeypatch: pytest.MonkeyPatch
     torch.manual_seed(0)
     logits = torch.tensor([2.0, -1.0, 0.5, -torch.inf, 1.0, -torch.inf])
     tokens = sample_tokens(logits.expand(200_000, 6))
-    found = tokens.bincount(minlength=6) / 200_000
-    torch.testing.assert_close(found, logits.softmax(0), atol=4e-3, rtol=0)
-    assert found[3] == found[5] == 0
+    actual = tokens.bincount(minlength=6) / 200_000
+    torch.testing.assert_close(actual, logits.softmax(0), atol=4e-3, rtol=0)
+    assert actual[3] == actual[5] == 0
 
 
 def test_positions_are_drawn_apart() -> None:

@@ -37,8 +37,8 @@ def test_tokens_may_be_drawn(cached: bool) -> None:
     torch.manual_seed(0)
     tokens = generate_tokens(decoder, embedding, slots, temperature=2.0, cached=cached)
     first = decoder(embedding(tokens[:1])[:, :-1], slots[:1])[0, 0]
-    found = tokens[:, 0].bincount(minlength=WORDS) / len(tokens)
-    torch.testing.assert_close(found, (first / 2).softmax(0).detach(), atol=0.04, rtol=0)
+    actual = tokens[:, 0].bincount(minlength=WORDS) / len(tokens)
+    torch.testing.assert_close(actual, (first / 2).softmax(0).detach(), atol=0.04, rtol=0)
     assert torch.equal(
         generate_tokens(decoder, embedding, slots[:9], temperature=1e-4), generate_tokens(decoder, embedding, slots[:9])
     )

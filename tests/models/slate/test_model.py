@@ -111,30 +111,30 @@ def test_no_gradient_goes_from_slots_and_decoder_to_the_discrete_vae() -> None:
 
 def test_the_model_is_its_parts_one_after_another() -> None:
     model, images = make().eval(), make_images()
-    found = model(images)
+    discovery = model(images)
     tokens = model.dvae.encode(images).argmax(-1)
     embedded = model.embedding(tokens)
     slots, attention = model.slot_attention(model.features(embedded[:, 1:]))
-    torch.testing.assert_close(found.slots, slots)
+    torch.testing.assert_close(discovery.slots, slots)
     grid = attention.view(2, 3, 4, 4)
-    torch.testing.assert_close(found.attention, grid)
-    torch.testing.assert_close(found.masks, grid.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    torch.testing.assert_close(discovery.attention, grid)
+    torch.testing.assert_close(discovery.masks, grid.repeat_interleave(4, 2).repeat_interleave(4, 3))
     painted = model.dvae.decode(F.one_hot(tokens, 8).float(), 4)
-    torch.testing.assert_close(found.image, painted)
-    assert found.slot_images is None
+    torch.testing.assert_close(discovery.image, painted)
+    assert discovery.slot_images is None
 
 
 def test_validation_measures_the_likeliest_tokens() -> None:
     model, images = make().eval(), make_images()
-    found, scores = model.score_batch({"image": images})
+    actual, scores = model.score_batch({"image": images})
     tokens = model.dvae.tokens(images)
-    log_chances = model.decoder(model.embedding(tokens)[:, :-1], found.slots).log_softmax(-1)
+    log_chances = model.decoder(model.embedding(tokens)[:, :-1], actual.slots).log_softmax(-1)
     expected = -torch.stack([log_chances[b, range(16), tokens[b]].sum() for b in range(2)])
     torch.testing.assert_close(scores["cross_entropy"], expected)
-    assert found.image is not None
-    torch.testing.assert_close(scores["loss"] - expected, ((found.image - images) ** 2).sum((1, 2, 3)))
+    assert actual.image is not None
+    torch.testing.assert_close(scores["loss"] - expected, ((actual.image - images) ** 2).sum((1, 2, 3)))
     whole = model(images)
-    for one, other in zip(found, whole, strict=True):
+    for one, other in zip(actual, whole, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             assert torch.equal(one, other)
@@ -155,27 +155,27 @@ def test_losses_are_sums_over_pixels_and_tokens() -> None:
 
 def test_masks_may_be_those_of_the_decoder() -> None:
     model, images = make(mask_source="decoder").eval(), make_images()
-    found = model(images)
+    discovery = model(images)
     other = make().eval()(images)
-    torch.testing.assert_close(found.slots, other.slots)
-    assert not torch.allclose(found.masks, other.masks)
-    torch.testing.assert_close(found.masks.sum(1), torch.ones(2, SIZE, SIZE))
+    torch.testing.assert_close(discovery.slots, other.slots)
+    assert not torch.allclose(discovery.masks, other.masks)
+    torch.testing.assert_close(discovery.masks.sum(1), torch.ones(2, SIZE, SIZE))
     embedded = model.embedding(model.dvae.tokens(images))
-    expected = model.decoder.attention(embedded[:, :-1], found.slots).view(2, 3, 4, 4)
-    torch.testing.assert_close(found.attention, expected)
-    torch.testing.assert_close(model.score_batch({"image": images})[0].masks, found.masks)
+    expected = model.decoder.attention(embedded[:, :-1], discovery.slots).view(2, 3, 4, 4)
+    torch.testing.assert_close(discovery.attention, expected)
+    torch.testing.assert_close(model.score_batch({"image": images})[0].masks, discovery.masks)
 
 
 def test_images_need_not_be_whole_patches() -> None:
     model, images = make(resolution=15).eval(), torch.rand(2, 3, 15, 15)
-    found = model(images)
-    assert found.image is not None
-    assert found.masks.shape == (2, 3, 15, 15)
-    assert found.image.shape == model.compose(found.slots).shape == (2, 3, 15, 15)
+    discovery = model(images)
+    assert discovery.image is not None
+    assert discovery.masks.shape == (2, 3, 15, 15)
+    assert discovery.image.shape == model.compose(discovery.slots).shape == (2, 3, 15, 15)
     repeated = torch.cat([images, images[..., -1:]], 3)
     whole = make().eval()
     whole.load_state_dict(model.state_dict())
-    torch.testing.assert_close(whole(torch.cat([repeated, repeated[:, :, -1:]], 2)).slots, found.slots)
+    torch.testing.assert_close(whole(torch.cat([repeated, repeated[:, :, -1:]], 2)).slots, discovery.slots)
     assert math.isfinite(float(model.losses({"image": images})["loss"].detach()))
 
 
@@ -233,8 +233,8 @@ class Stuck(SLATE):
     """Its validation loss stays where it is."""
 
     def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
-        found, scores = super().score_batch(batch)
-        return found, {**scores, "loss": torch.full_like(scores["loss"], 5.0)}
+        actual, scores = super().score_batch(batch)
+        return actual, {**scores, "loss": torch.full_like(scores["loss"], 5.0)}
 
 
 class Record(Callback):
@@ -273,10 +273,10 @@ def test_schedules_go_on_exactly_where_a_run_stopped(stop: int, tmp_path: Path) 
     whole, resumed = Record(), Record()
     expected = run(12, whole, "whole")
     run(stop, Record(), "part")
-    found = run(12, resumed, "rest", ckpt_path=str(tmp_path / "part" / "last.ckpt"))
+    actual = run(12, resumed, "rest", ckpt_path=str(tmp_path / "part" / "last.ckpt"))
     assert resumed.rates == {step: rates for step, rates in whole.rates.items() if step >= stop}
     assert resumed.taus == {step: tau for step, tau in whole.taus.items() if step >= stop}
-    assert found.plateau == expected.plateau
+    assert actual.plateau == expected.plateau
     # Two batches an epoch: the best loss at step 2, halved after 6 and 10, which acts from the next scheduling on.
     halved = [0.25 if step > 10 else 0.5 if step > 6 else 1.0 for step in range(12)]
     assert [whole.rates[step][0] for step in range(12)] == pytest.approx([min(1, s / 4) * halved[s] for s in range(12)])
@@ -408,9 +408,9 @@ def test_runs_that_end_before_slots_are_trained_say_so() -> None:
 def test_the_default_stages_work_from_training_to_composition() -> None:
     model = make(dvae_steps=2, cluster_init=True)
     make_trainer(4, limit_val_batches=1).fit(model, make_data())
-    found = model.eval()(make_images())
-    torch.testing.assert_close(found.masks.sum(1), torch.ones_like(found.masks[:, 0]))
-    assert model.compose(found.slots).isfinite().all()
+    discovery = model.eval()(make_images())
+    torch.testing.assert_close(discovery.masks.sum(1), torch.ones_like(discovery.masks[:, 0]))
+    assert model.compose(discovery.slots).isfinite().all()
 
 
 def test_weights_of_losses_on_slots_wait_for_the_discrete_vae(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,9 +469,9 @@ def test_a_params_object_is_taken() -> None:
 
 def test_pictures_show_what_the_slots_paint_once_they_are_trained() -> None:
     model, images = make().eval(), make_images()
-    found = model(images)
-    assert torch.equal(model.pictures(images, found)["from slots"], model.reconstruct(images))
-    assert make(dvae_steps=1).eval().pictures(images, found) == {}
+    discovery = model(images)
+    assert torch.equal(model.pictures(images, discovery)["from slots"], model.reconstruct(images))
+    assert make(dvae_steps=1).eval().pictures(images, discovery) == {}
 
 
 def test_two_processes_train_in_stages(tmp_path: Path) -> None:

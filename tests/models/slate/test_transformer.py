@@ -93,14 +93,14 @@ def test_tokens_one_by_one_give_the_same_as_all_at_once() -> None:
 
 def test_attention_to_slots_is_that_of_the_last_block(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, (tokens, slots) = make().eval(), inputs()
-    found = decoder.attention(tokens, slots)
-    assert found.shape == (2, 3, TOKENS)
-    torch.testing.assert_close(found.sum(1), torch.ones(2, TOKENS))
+    actual = decoder.attention(tokens, slots)
+    assert actual.shape == (2, 3, TOKENS)
+    torch.testing.assert_close(actual.sum(1), torch.ones(2, TOKENS))
     last = decoder._blocks()[-1].cross_attention
     expected: list[Tensor] = []
     last.register_forward_pre_hook(lambda _, args: expected.append(last.weights(args[0], args[1][0])))
     decoder(tokens, slots)
-    torch.testing.assert_close(found, expected[0].transpose(1, 2))
+    torch.testing.assert_close(actual, expected[0].transpose(1, 2))
 
 
 def test_outputs_begin_small() -> None:
@@ -127,14 +127,14 @@ def test_embeddings_are_words_and_positions_after_the_beginning() -> None:
     tokens = torch.randint(WORDS, (2, TOKENS))
     tokens[0, 0], tokens[0, 1] = 0, WORDS - 1
     words, places = embedding.words.weight, embedding.positions
-    found = embedding(tokens)
-    assert found.shape == (2, TOKENS + 1, SIZE)
-    torch.testing.assert_close(found[0, 0], words[0] + places[0])
-    torch.testing.assert_close(found[0, 1], words[1] + places[1])
-    torch.testing.assert_close(found[0, 2], words[WORDS] + places[2])
-    torch.testing.assert_close(embedding(tokens[:, :3]), found[:, :4])
+    actual = embedding(tokens)
+    assert actual.shape == (2, TOKENS + 1, SIZE)
+    torch.testing.assert_close(actual[0, 0], words[0] + places[0])
+    torch.testing.assert_close(actual[0, 1], words[1] + places[1])
+    torch.testing.assert_close(actual[0, 2], words[WORDS] + places[2])
+    torch.testing.assert_close(embedding(tokens[:, :3]), actual[:, :4])
     one_by_one = [embedding.at(t, tokens[:, max(0, t - 1)][:, None]) for t in range(TOKENS + 1)]
-    torch.testing.assert_close(torch.cat(one_by_one, 1), found)
+    torch.testing.assert_close(torch.cat(one_by_one, 1), actual)
 
 
 def test_embeddings_begin_as_published() -> None:
