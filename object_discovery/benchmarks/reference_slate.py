@@ -84,7 +84,7 @@ def _attend_slots(model: SLATE, one_hots: Tensor) -> tuple[Tensor, Tensor]:
 
 def _embed(model: SLATE, one_hots: Tensor) -> Tensor:
     embedding = model.embedding
-    tokens: Tensor = embedding.words(one_hots.argmax(-1))
+    tokens: Tensor = embedding.token_embedding(one_hots.argmax(-1))
     return embedding.dropout(tokens + embedding.positions[: tokens.shape[1]])  # type: ignore[no-any-return]
 
 

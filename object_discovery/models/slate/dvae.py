@@ -171,7 +171,7 @@ class DiscreteVAE(nn.Module):
         )
         self.register_buffer("codebook_initialized", torch.zeros((), dtype=torch.bool))
         self.to_logits = nn.Linear(_WIDTH, codebook_size)  # a 1 x 1 convolution, channels last
-        self.words = nn.Linear(codebook_size, _WIDTH, bias=False)
+        self.codebook = nn.Linear(codebook_size, _WIDTH, bias=False)
         self.norm = _norm(norm, _WIDTH)
         self.decoder = nn.Sequential(
             *(layer for _ in range(2) for layer in _upsampling(norm)),
@@ -179,7 +179,7 @@ class DiscreteVAE(nn.Module):
         )
         nn.init.xavier_uniform_(self.to_logits.weight)
         nn.init.zeros_(self.to_logits.bias)
-        nn.init.kaiming_uniform_(self.words.weight)
+        nn.init.kaiming_uniform_(self.codebook.weight)
 
     @torch.no_grad()
     def init_as_kmeans(self, images: Tensor) -> None:
@@ -228,11 +228,11 @@ class DiscreteVAE(nn.Module):
 
     def decode(self, weights: Tensor, height: int) -> Tensor:
         """Decode relaxed tokens `(B, N, V)` in `height` rows to images `(B, 3, H, W)`."""
-        return self._decode_features(self.words(weights), height)
+        return self._decode_features(self.codebook(weights), height)
 
     def decode_tokens(self, tokens: Tensor, height: int) -> Tensor:
         """Decode tokens `(B, N)` in `height` rows to images `(B, 3, H, W)`."""
-        return self._decode_features(F.embedding(tokens, self.words.weight.T), height)
+        return self._decode_features(F.embedding(tokens, self.codebook.weight.T), height)
 
     def _decode_features(self, features: Tensor, height: int) -> Tensor:
         grid = rearrange(features, "b (h w) c -> b c h w", h=height)

@@ -169,17 +169,17 @@ class TokenEmbedding(nn.Module):
     def __init__(self, codebook_size: int, num_tokens: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_tokens = num_tokens
-        self.words = nn.Embedding(codebook_size + 1, size)  # index 0: begin of sequence; token j: j + 1
+        self.token_embedding = nn.Embedding(codebook_size + 1, size)  # index 0: begin of sequence; token j: j + 1
         self.positions = nn.Parameter(torch.empty(num_tokens + 1, size))
         self.dropout = Dropout(dropout)
         nn.init.trunc_normal_(self.positions)  # standard deviation 1, as published
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed the first L tokens `(B, L)` of sequences as `(B, 1 + L, d)`, the begin-of-sequence token first."""
-        words = self.words(F.pad(tokens + 1, (1, 0)))
-        return self.dropout(words + self.positions[: words.shape[1]])  # type: ignore[no-any-return]
+        embedded = self.token_embedding(F.pad(tokens + 1, (1, 0)))
+        return self.dropout(embedded + self.positions[: embedded.shape[1]])  # type: ignore[no-any-return]
 
     def at(self, position: int, tokens: Tensor) -> Tensor:
         """Embed tokens `(B, 1)` at a position as `(B, 1, d)`; position 0 is the begin-of-sequence token."""
-        words = self.words(tokens + 1 if position else torch.zeros_like(tokens))
-        return self.dropout(words + self.positions[position])  # type: ignore[no-any-return]
+        embedded = self.token_embedding(tokens + 1 if position else torch.zeros_like(tokens))
+        return self.dropout(embedded + self.positions[position])  # type: ignore[no-any-return]

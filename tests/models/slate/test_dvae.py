@@ -112,7 +112,7 @@ def test_convolutions_have_no_bias_but_the_outermost() -> None:
     blocks = [module for module in dvae.modules() if isinstance(module, ConvBlock)]
     assert len(blocks) == 7 + 8
     assert all(block.convolution.bias is None for block in blocks)
-    assert dvae.words.bias is None
+    assert dvae.codebook.bias is None
     assert not dvae.to_logits.bias.any()
 
 

@@ -126,12 +126,12 @@ def test_embeddings_are_words_and_positions_after_the_beginning() -> None:
     embedding = TokenEmbedding(WORDS, TOKENS, SIZE)
     tokens = torch.randint(WORDS, (2, TOKENS))
     tokens[0, 0], tokens[0, 1] = 0, WORDS - 1
-    words, places = embedding.words.weight, embedding.positions
+    weights, positions = embedding.token_embedding.weight, embedding.positions
     actual = embedding(tokens)
     assert actual.shape == (2, TOKENS + 1, SIZE)
-    torch.testing.assert_close(actual[0, 0], words[0] + places[0])
-    torch.testing.assert_close(actual[0, 1], words[1] + places[1])
-    torch.testing.assert_close(actual[0, 2], words[WORDS] + places[2])
+    torch.testing.assert_close(actual[0, 0], weights[0] + positions[0])
+    torch.testing.assert_close(actual[0, 1], weights[1] + positions[1])
+    torch.testing.assert_close(actual[0, 2], weights[WORDS] + positions[2])
     torch.testing.assert_close(embedding(tokens[:, :3]), actual[:, :4])
     one_by_one = [embedding.at(t, tokens[:, max(0, t - 1)][:, None]) for t in range(TOKENS + 1)]
     torch.testing.assert_close(torch.cat(one_by_one, 1), actual)
