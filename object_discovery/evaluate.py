@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from object_discovery.cli.flags import FlagParser, add_flags, apply_config, build, fail, one_line_errors, peek_flag
+from object_discovery.configs import read_config
 from object_discovery.errors import UserError
 from object_discovery.evaluation.params import EvaluateParams
 from object_discovery.files import atomic_write, check_writable
@@ -76,7 +77,7 @@ def data_defaults(checkpoint: str | None, dataset: str | None) -> dict[str, Any]
     if checkpoint is None:
         recommended = recommended_settings(dataset) if dataset else {}
         return {key: value for key, value in recommended.items() if key in _DATA_FIELDS}
-    from object_discovery.models import read_checkpoint, read_config  # slow: torch and Lightning
+    from object_discovery.models import read_checkpoint  # slow: torch and Lightning
     from object_discovery.models.loading import find_checkpoint
 
     checkpoint_path = find_checkpoint(checkpoint)

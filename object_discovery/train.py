@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from object_discovery.cli.flags import FlagParser, add_flags, apply_config, build, fail, one_line_errors, peek_flag
+from object_discovery.configs import read_config
 from object_discovery.params import MODEL_PARAMS, DataParams, TrainerParams
 from object_discovery.recommended import RECOMMENDED
 from object_discovery.training.run import Run, choose_folder
@@ -74,11 +75,7 @@ def _parse_with(
     add_arguments: Callable[[FlagParser], None],
 ) -> tuple[Run, dict[str, Any]]:
     """Merge a configuration and flags into the defaults."""
-    config = {}
-    if config_name:
-        from object_discovery.models.configs import read_config  # slow: imports every model
-
-        config = read_config(config_name)
+    config = read_config(config_name) if config_name else {}
     model_type = peek_flag(argv, "model_type") or str(config.get("model_type", "sa"))
     dataset = peek_flag(argv, "dataset") or str(config.get("dataset", "tetrominoes"))
     for name, value, known in (("model_type", model_type, MODEL_PARAMS), ("dataset", dataset, RECOMMENDED)):

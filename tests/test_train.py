@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import object_discovery
+from object_discovery.configs import read_config
 from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule
-from object_discovery.models.configs import read_config
 from object_discovery.params import SlotAttentionParams, TrainerParams
 from object_discovery.train import main, parse
 from tests.checkpoints import save_tiny

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from object_discovery.models.base import ObjectDiscoveryModel
 from object_discovery.models.checkpoints import read_checkpoint
-from object_discovery.models.configs import read_config
 from object_discovery.models.dinosaur import DINOSAUR
 from object_discovery.models.gnm import GNM
 from object_discovery.models.loading import load
@@ -24,5 +23,4 @@ __all__ = [
     "SlotAttentionModel",
     "load",
     "read_checkpoint",
-    "read_config",
 ]

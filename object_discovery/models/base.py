@@ -15,11 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from typing_extensions import Self
 
+from object_discovery.configs import read_config
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.errors import CheckpointError, UserError, one_line
 from object_discovery.models.batches import as_batch, as_floats, check_range
 from object_discovery.models.checkpoints import read_checkpoint
-from object_discovery.models.configs import read_config
 from object_discovery.models.scores import SplitScores
 from object_discovery.params import ModelParams
 from object_discovery.schedules import learning_rate_factor

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import object_discovery
 from object_discovery import SlotAttentionModel
+from object_discovery.configs import read_config
 from object_discovery.errors import CheckpointError, UserError
 from object_discovery.models import MODELS, ObjectDiscoveryModel
 from object_discovery.models.checkpoints import read_checkpoint
-from object_discovery.models.configs import read_config
 from object_discovery.params import ModelParams
 from tests.models.tiny import make_data, make_images, make_model, make_trainer
 from tests.models.two_processes import train_and_score

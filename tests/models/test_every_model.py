@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import object_discovery
 from object_discovery import TetrominoesDataModule
+from object_discovery.configs import read_config
 from object_discovery.discovery import Discovery
 from object_discovery.models import MODELS, ObjectDiscoveryModel
-from object_discovery.models.configs import read_config
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_model, make_objects, make_trainer
 
 SCORES = {"fg_ari", "ari", "mbo_i", "miou", "n_skipped"}

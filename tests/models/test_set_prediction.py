@@ -9,12 +9,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from object_discovery import SetPrediction
+from object_discovery.configs import read_config
 from object_discovery.data.object_encoding import ATTRIBUTES, NUM_COLUMNS
 from object_discovery.errors import UserError
 from object_discovery.layers.encoder import ConvEncoder
 from object_discovery.metrics import average_precision
 from object_discovery.metrics.average_precision import ATTRIBUTE_SIZES, COLUMNS, THRESHOLDS
-from object_discovery.models.configs import read_config
 from object_discovery.models.set_prediction import encoder_shape, match_objects, set_loss
 from tests.models.tiny import SIZE, TINY, make_data, make_images, make_objects, make_trainer
 

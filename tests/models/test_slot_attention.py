@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from object_discovery import SlotAttentionModel, SlotAttentionParams
+from object_discovery.configs import read_config
 from object_discovery.layers.clustering import appearance_clusters
 from object_discovery.layers.slot_centric import slot_centres
-from object_discovery.models.configs import read_config
 from tests.models.tiny import SIZE, TINY, make_images
 
 

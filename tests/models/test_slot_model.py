@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 import object_discovery
+from object_discovery.configs import read_config
 from object_discovery.layers.regularizers import cosine_loss, covariance_loss, slot_covariance_loss, variance_loss
 from object_discovery.metrics import slot_cosine, slot_covariance
-from object_discovery.models import MODELS, read_config
+from object_discovery.models import MODELS
 from object_discovery.models.slot_model import SlotModel
 from object_discovery.params import SlotParams
 from tests.models.tiny import SLOTS, make_data, make_images, make_model, make_objects, make_trainer

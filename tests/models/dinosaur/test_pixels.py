@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from object_discovery import load
+from object_discovery.configs import read_config
 from object_discovery.layers.frozen_encoder import FrozenEncoder
-from object_discovery.models import MODELS, read_config
+from object_discovery.models import MODELS
 from object_discovery.models.dinosaur import DINOSAUR
 from object_discovery.models.dinosaur.pixels import PixelDecoder, downsample, pixel_inputs, upsample
 from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_trainer

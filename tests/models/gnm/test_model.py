@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from object_discovery import GNM, GNMParams
-from object_discovery.models.configs import read_config
+from object_discovery.configs import read_config
 from object_discovery.models.gnm.distributions import Gaussian
 from object_discovery.models.gnm.likelihood import total_log_prob
 from object_discovery.models.gnm.struct_draw import GlobalLatent

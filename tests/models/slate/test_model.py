@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import object_discovery
 from object_discovery import SLATE, Discovery, SLATEParams
+from object_discovery.configs import read_config
 from object_discovery.discovery import Batch
-from object_discovery.models.configs import read_config
 from object_discovery.train import parse
 from tests.models.tiny import SIZE, TINY, make_data, make_images, make_trainer
 

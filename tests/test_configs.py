@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from object_discovery.models import read_config
+from object_discovery.configs import read_config
 
 
 def test_numbers_are_read_as_on_the_command_line(tmp_path: Path) -> None:

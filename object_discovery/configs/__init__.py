@@ -1,4 +1,4 @@
-"""Read configurations: shipped ones by name, or YAML files."""
+"""Configurations: the shipped ones, which are read by name, and YAML files."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def read_config(name: str | Path) -> dict[str, Any]:
         >>> read_config("sa_clevr6")["num_slots"]
         7
     """
-    shipped = resources.files("object_discovery") / "configs" / f"{name}.yaml"
+    folder = resources.files(__name__)
+    shipped = folder / f"{name}.yaml"
     path = Path(name)
     if not (shipped.is_file() or path.is_file()):
-        folder = resources.files("object_discovery") / "configs"
         names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
         raise UserError(f"Expected a YAML file or one of {', '.join(names)}, but got {str(name)!r}")
     try:
