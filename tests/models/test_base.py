@@ -59,7 +59,7 @@ def test_a_run_folder_is_loaded_by_its_best_checkpoint_or_its_last(checkpoint: P
         assert model.params.num_iterations == num_iterations  # type: ignore[attr-defined]
 
 
-def test_facts_about_the_training_run_survive_loading_and_saving(checkpoint: Path, tmp_path: Path) -> None:
+def test_run_info_is_kept_when_loading_and_saving(checkpoint: Path, tmp_path: Path) -> None:
     assert object_discovery.load(checkpoint).run_info == {}
     run = {"dataset": "tetrominoes", "fit": "crop", "validation": {"mse": 0.01}}
     torch.save({**torch.load(checkpoint, weights_only=True), "run": run}, tmp_path / "run.ckpt")
@@ -73,10 +73,10 @@ def test_facts_about_the_training_run_survive_loading_and_saving(checkpoint: Pat
     assert newer["run"] == {"dataset": "coco"}
 
 
-@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
-def test_damaged_checkpoints_are_refused(kept: float, checkpoint: Path) -> None:
+@pytest.mark.parametrize("fraction", [0, 10, 0.5, 0.99])
+def test_damaged_checkpoints_are_refused(fraction: float, checkpoint: Path) -> None:
     content = checkpoint.read_bytes()
-    checkpoint.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    checkpoint.write_bytes(content[: int(fraction * len(content)) if fraction < 1 else int(fraction)])
     with pytest.raises(CheckpointError, match="is not a checkpoint that can be read"):
         object_discovery.load(checkpoint)
 
@@ -86,7 +86,7 @@ class Harmful:
         return os.system, ("exit 1",)
 
 
-def test_checkpoints_run_nothing(checkpoint: Path) -> None:
+def test_loading_executes_no_code(checkpoint: Path) -> None:
     values = torch.load(checkpoint, weights_only=True)
     torch.save({**values, "extra": Harmful()}, checkpoint)
     with pytest.raises(CheckpointError, match="is not a checkpoint that can be read"):
@@ -142,9 +142,9 @@ def test_configs_may_be_files_and_may_leave_out_the_model(tmp_path: Path) -> Non
     assert SlotAttentionModel.from_config(str(path), num_slots=2).params.num_slots == 2
 
 
-def test_subclasses_must_give_forward_and_losses() -> None:
+def test_subclasses_must_define_forward_and_losses() -> None:
     class Empty(ObjectDiscoveryModel[ModelParams]):
-        """Nothing."""
+        """A model without forward and losses."""
 
         model_type = "empty"
         params_class = ModelParams
@@ -155,7 +155,7 @@ def test_subclasses_must_give_forward_and_losses() -> None:
         Empty().losses({"image": make_images()})
 
 
-def test_networks_are_all_parts_with_parameters() -> None:
+def test_networks_hold_all_parameters() -> None:
     model = make_model("sa")
     num_parameters = sum(parameter.numel() for network in model.networks() for parameter in network.parameters())
     assert num_parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -163,7 +163,7 @@ def test_networks_are_all_parts_with_parameters() -> None:
 
 
 class Record(Callback):
-    """Note the learning rate and the norm of the gradient at each step."""
+    """Record the learning rate and the norm of the gradient at each step."""
 
     def __init__(self) -> None:
         self.rates: dict[int, float] = {}
@@ -195,16 +195,16 @@ def test_published_learning_rate_through_the_real_scheduler() -> None:
 
 
 @pytest.mark.parametrize("decay_steps", [None, 6])
-def test_the_cosine_ends_with_the_run_unless_told_otherwise(decay_steps: int | None) -> None:
+def test_cosine_schedule_ends_with_the_run_unless_decay_steps_is_set(decay_steps: int | None) -> None:
     record = Record()
     model = make_model("sa", lr=1.0, warmup_steps=2, lr_schedule="cosine", decay_steps=decay_steps)
     make_trainer(4, callbacks=[record]).fit(model, make_data())
-    halves = {None: [0, 0.5, 1, 0.5], 6: [0, 0.5, 1, 0.5 + 0.5 / 2**0.5]}[decay_steps]
-    assert [record.rates[step] for step in range(4)] == pytest.approx(halves)
+    factors = {None: [0, 0.5, 1, 0.5], 6: [0, 0.5, 1, 0.5 + 0.5 / 2**0.5]}[decay_steps]
+    assert [record.rates[step] for step in range(4)] == pytest.approx(factors)
 
 
 @pytest.mark.parametrize(("schedule", "factor"), [("cosine", 1.0), ("constant", 1.0), ("exponential", 0.5)])
-def test_a_run_without_an_end_has_a_learning_rate(schedule: str, factor: float) -> None:
+def test_learning_rate_of_a_run_without_max_steps(schedule: str, factor: float) -> None:
     model = make_model("sa", warmup_steps=2, lr_schedule=schedule, half_life=10)
     assert math.isinf(model._total_steps)
     assert model.learning_rate_factor(10) == factor
@@ -218,14 +218,14 @@ def norms(clip_norm: float | None, **settings: Any) -> list[float]:
 
 
 def test_gradients_are_clipped() -> None:
-    free = norms(None)
-    assert len(free) == 3
-    assert min(free) > 0.01
-    assert norms(0.01) == pytest.approx([0.01] * len(free), rel=1e-3)
-    assert norms(1e6) == pytest.approx(free)
+    unclipped = norms(None)
+    assert len(unclipped) == 3
+    assert min(unclipped) > 0.01
+    assert norms(0.01) == pytest.approx([0.01] * len(unclipped), rel=1e-3)
+    assert norms(1e6) == pytest.approx(unclipped)
 
 
-def test_the_trainer_may_clip_otherwise() -> None:
+def test_gradient_clip_val_of_the_trainer_is_applied() -> None:
     clipped = norms(1e6, gradient_clip_val=0.02)
     assert clipped == pytest.approx([0.02] * len(clipped), rel=1e-3)
 
@@ -236,8 +236,8 @@ def states(model: ObjectDiscoveryModel[Any], trainer: Trainer) -> list[Tensor]:
     return [*model.state_dict().values(), *moments]
 
 
-@pytest.mark.parametrize("stop", [2, 3])  # at the end of an epoch, and amid one
-def test_a_run_resumes_where_it_stopped(stop: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [2, 3])  # at the end of an epoch, and within one
+def test_resumed_run_equals_an_uninterrupted_one(stop: int, tmp_path: Path) -> None:
     def run(max_steps: int, *callbacks: Callback, **settings: Any) -> list[Tensor]:
         model = make_model("sa", slot_init="learned", lr_schedule="cosine", decay_steps=10)
         trainer = make_trainer(max_steps, callbacks=list(callbacks), enable_checkpointing=True)
@@ -245,12 +245,14 @@ def test_a_run_resumes_where_it_stopped(stop: int, tmp_path: Path) -> None:
         assert trainer.global_step == max_steps
         return states(model, trainer)
 
-    whole, resumed = Record(), Record()
-    keep = [ModelCheckpoint(tmp_path / name, save_last=True, every_n_train_steps=stop, save_top_k=0) for name in "abc"]
-    expected = run(6, whole, keep[0])
-    run(stop, keep[1])
-    actual = run(6, resumed, keep[2], ckpt_path=str(tmp_path / "b" / "last.ckpt"))
-    assert resumed.rates == {step: rate for step, rate in whole.rates.items() if step >= stop}
+    uninterrupted, resumed = Record(), Record()
+    checkpoints = [
+        ModelCheckpoint(tmp_path / name, save_last=True, every_n_train_steps=stop, save_top_k=0) for name in "abc"
+    ]
+    expected = run(6, uninterrupted, checkpoints[0])
+    run(stop, checkpoints[1])
+    actual = run(6, resumed, checkpoints[2], ckpt_path=str(tmp_path / "b" / "last.ckpt"))
+    assert resumed.rates == {step: rate for step, rate in uninterrupted.rates.items() if step >= stop}
     assert len(actual) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
@@ -272,11 +274,11 @@ def test_two_processes_train_and_score_as_one_with_batches_twice_as_large(tmp_pa
     assert (one["world"], two["world"]) == (1, 2)
     assert {"val/fg_ari", "val/mse", "test/miou", "test/active_slots"} <= one["scores"].keys()
     torch.testing.assert_close(two["scores"], one["scores"], rtol=1e-4, atol=1e-5)
-    start = make_model("sa").state_dict()
-    moved = {name: one["weights"][name] - start[name] for name in one["weights"]}
-    assert sum(float(move.abs().sum()) for move in moved.values()) > 0
+    initial = make_model("sa").state_dict()
+    updates = {name: one["weights"][name] - initial[name] for name in one["weights"]}
+    assert sum(float(update.abs().sum()) for update in updates.values()) > 0
     for name, weight in two["weights"].items():
         if name == "slot_attention.norm_slots.bias":  # its gradient is rounding alone, as the softmax cancels it
             continue
         difference = (weight - one["weights"][name]).abs().mean()
-        assert difference <= 0.02 * moved[name].abs().mean() + 1e-7, name
+        assert difference <= 0.02 * updates[name].abs().mean() + 1e-7, name

@@ -1,4 +1,4 @@
-"""What every registered model must do."""
+"""Generic tests of every registered model."""
 
 import dataclasses
 import math
@@ -19,35 +19,35 @@ from tests.models.tiny import SIZE, SLOTS, TINY, make_data, make_images, make_mo
 
 SCORES = {"fg_ari", "ari", "mbo_i", "miou", "n_skipped"}
 """Scores that need masks."""
-OTHERS = {"mse", "active_slots", "duplicated_slots", "mask_entropy"}
-"""Scores that need none."""
+MASK_FREE_SCORES = {"mse", "active_slots", "duplicated_slots", "mask_entropy"}
+"""Scores that need no masks."""
 OF_SLOTS = {"slot_covariance", "slot_cosine"}
 """Scores of models with Slot Attention."""
 NEED_INPUTS = {"average_precision", "count_accuracy", "log_likelihood"}
-"""Metrics that need masks or objects, or are asked for."""
-OF_SETS = {"set_prediction": {"ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125"}}
+"""Metrics that need masks or objects, or are computed on request."""
+OBJECT_SCORES = {"set_prediction": {"ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125"}}
 """Scores of models that need objects."""
 
 CONFIGS = sorted(path.stem for path in (Path(object_discovery.__file__).parent / "configs").glob("*.yaml"))
 every_model = pytest.mark.parametrize("model_type", sorted(MODELS))
 
 
-def others(model: ObjectDiscoveryModel[Any]) -> set[str]:
-    """Name the scores of a model that need no masks; without a reconstruction there is no error of it."""
-    paints = model(make_images()).image is not None
+def mask_free_scores(model: ObjectDiscoveryModel[Any]) -> set[str]:
+    """Name the scores of a model that need no masks; the MSE needs a reconstruction."""
+    reconstructs = model(make_images()).image is not None
     extra = model.extra_metrics().keys() - NEED_INPUTS
-    return OTHERS - (set() if paints else {"mse"}) | extra | OF_SETS.get(model.model_type, set())
+    return MASK_FREE_SCORES - (set() if reconstructs else {"mse"}) | extra | OBJECT_SCORES.get(model.model_type, set())
 
 
 def seeded(model: ObjectDiscoveryModel[Any], images: Tensor, **options: Any) -> list[Tensor]:
-    torch.manual_seed(5)  # where slots start from samples
+    torch.manual_seed(5)  # for slots that are sampled
     with torch.no_grad():
         return [tensor for tensor in model.eval()(images, **options) if tensor is not None]
 
 
-def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
-    assert len(found) == len(expected)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+def assert_equal(actual: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(actual) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_every_model_has_tiny_settings_and_its_own_name() -> None:
@@ -68,8 +68,8 @@ def test_shapes_and_ranges(model_type: str) -> None:
         assert discovery.image.shape == (2, 3, SIZE, SIZE)
     if discovery.slot_images is not None:
         assert discovery.slot_images.shape == (2, SLOTS, 3, SIZE, SIZE)
-        blended = (discovery.slot_images * discovery.masks[:, :, None]).sum(1)
-        torch.testing.assert_close(blended, discovery.image)
+        composite = (discovery.slot_images * discovery.masks[:, :, None]).sum(1)
+        torch.testing.assert_close(composite, discovery.image)
     if discovery.attention is not None:
         assert discovery.attention.shape[:2] == (2, SLOTS)
         assert discovery.attention.ndim == 4
@@ -89,7 +89,7 @@ def test_every_parameter_gets_a_gradient(model_type: str) -> None:
 
 
 @every_model
-def test_images_do_not_influence_each_other(model_type: str) -> None:
+def test_images_of_a_batch_are_independent(model_type: str) -> None:
     model = make_model(model_type).eval()
     images = make_images()
     both, first = model(images).masks, model(images[:1]).masks
@@ -97,7 +97,7 @@ def test_images_do_not_influence_each_other(model_type: str) -> None:
 
 
 @every_model
-def test_params_and_keywords_are_the_same(model_type: str) -> None:
+def test_params_and_keywords_are_equivalent(model_type: str) -> None:
     cls, settings = MODELS[model_type], TINY[model_type]
     torch.manual_seed(0)
     model = cls(cls.params_class(**settings))
@@ -117,7 +117,7 @@ def test_wrong_arguments_are_refused(model_type: str) -> None:
 
 
 @every_model
-def test_checkpoints_load_with_no_other_argument_and_give_the_same(model_type: str, tmp_path: Path) -> None:
+def test_loaded_checkpoint_gives_the_same_results(model_type: str, tmp_path: Path) -> None:
     model = make_model(model_type)
     trainer = make_trainer(2)
     trainer.fit(model, make_data())
@@ -130,8 +130,8 @@ def test_checkpoints_load_with_no_other_argument_and_give_the_same(model_type: s
     assert not loaded.training
     assert loaded.params == model.params
     assert_equal(seeded(loaded, make_images()), expected)
-    again = MODELS[model_type].load_from_checkpoint(path)
-    assert_equal(seeded(again, make_images()), expected)
+    loaded_by_class = MODELS[model_type].load_from_checkpoint(path)
+    assert_equal(seeded(loaded_by_class, make_images()), expected)
 
 
 @every_model
@@ -142,21 +142,21 @@ def test_one_tiny_fit_validates_and_tests(model_type: str) -> None:
     trainer.fit(model, make_data())
     assert trainer.global_step == 4
     for name, value in model.named_parameters():
-        unmoved = torch.equal(value, before[name])
-        assert not unmoved or value.grad is None or not value.grad.any(), f"{name} has a gradient but did not move"
+        unchanged = torch.equal(value, before[name])
+        assert not unchanged or value.grad is None or not value.grad.any(), f"{name} has a gradient but was not updated"
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert math.isfinite(logged["train/loss"])
     for split, scores in (("val", trainer.validate(model, make_data(), verbose=False)[0]), ("test", None)):
         actual = scores or trainer.test(model, make_data(), verbose=False)[0]
-        assert {f"{split}/{name}" for name in SCORES | others(model)} <= actual.keys()
+        assert {f"{split}/{name}" for name in SCORES | mask_free_scores(model)} <= actual.keys()
         assert all(math.isfinite(value) for value in actual.values())
         assert {name for name in logged if name.startswith("val/")} >= {
-            f"val/{name}" for name in SCORES | others(model)
+            f"val/{name}" for name in SCORES | mask_free_scores(model)
         }
 
 
 class WithoutMasks(TetrominoesDataModule):
-    """Photographs: nobody has drawn where the objects are."""
+    """Photographs without ground-truth masks."""
 
     def loader(self) -> Any:
         images = (make_images(4) * 255).to(torch.uint8)
@@ -167,16 +167,16 @@ class WithoutMasks(TetrominoesDataModule):
 
 
 @every_model
-def test_without_masks_there_are_no_scores_of_objects(model_type: str) -> None:
+def test_data_without_masks_have_no_segmentation_scores(model_type: str) -> None:
     model, data = make_model(model_type), WithoutMasks(resolution=SIZE)
     trainer = make_trainer(2)
     trainer.fit(model, data)
     actual = trainer.test(model, data, verbose=False)[0]
-    assert actual.keys() == {f"test/{name}" for name in others(model)}
+    assert actual.keys() == {f"test/{name}" for name in mask_free_scores(model)}
     assert not {f"val/{name}" for name in SCORES} & trainer.callback_metrics.keys()
-    # masks of an earlier run must not linger either
+    # nor may scores of an earlier run with masks remain
     trainer.validate(model, make_data(), verbose=False)
-    expected = {f"val/{name}" for name in others(model)}
+    expected = {f"val/{name}" for name in mask_free_scores(model)}
     assert trainer.validate(model, data, verbose=False)[0].keys() == expected
 
 
@@ -192,7 +192,7 @@ def test_bytes_become_floats_between_0_and_1(model_type: str) -> None:
 
 
 @every_model
-def test_options_reach_validation(model_type: str) -> None:
+def test_forward_options_are_used_in_validation(model_type: str) -> None:
     model = make_model(model_type)
     model.forward_options = {"num_slots": 2}
     trainer = make_trainer(1)
@@ -200,7 +200,7 @@ def test_options_reach_validation(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_models_are_built_of_shipped_configs(name: str) -> None:
+def test_models_are_built_from_shipped_configs(name: str) -> None:
     config = read_config(name)
     cls = MODELS[config["model_type"]]
     model = cls.from_config(name)
@@ -212,7 +212,7 @@ def test_models_are_built_of_shipped_configs(name: str) -> None:
 
 
 class Images(Dataset[Any]):
-    """Eight images in the form that a project may have: alone, with a label, or in a dict."""
+    """Eight images as tensors, as tuples with a label, or as dicts."""
 
     def __init__(self, form: str, dtype: torch.dtype) -> None:
         images = make_images(8)
@@ -231,7 +231,7 @@ class Images(Dataset[Any]):
 @every_model
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
-def test_a_plain_trainer_takes_any_batch(model_type: str, form: str, dtype: torch.dtype) -> None:
+def test_lightning_trainer_accepts_any_batch_format(model_type: str, form: str, dtype: torch.dtype) -> None:
     if model_type == "set_prediction" and form != "dict":
         pytest.skip("set prediction is supervised by the objects in the batch")
     model = make_model(model_type)
@@ -273,10 +273,10 @@ def test_images_out_of_range_are_refused(model_type: str, value: float) -> None:
 
 
 @every_model
-def test_other_batches_and_types_are_refused(model_type: str) -> None:
+def test_other_batch_formats_and_dtypes_are_refused(model_type: str) -> None:
     model = make_model(model_type).eval()
     with pytest.raises(ValueError, match="`images` to be uint8 or floats"):
         model((make_images() * 255).long())
-    for batch, found in (({"pixels": make_images()}, "a dict with pixels"), ("images", "str"), ((), "tuple")):
-        with pytest.raises(ValueError, match=f"`batch` to be a tensor of images, .*, but got {found}"):
+    for batch, received in (({"pixels": make_images()}, "a dict with pixels"), ("images", "str"), ((), "tuple")):
+        with pytest.raises(ValueError, match=f"`batch` to be a tensor of images, .*, but got {received}"):
             model.on_after_batch_transfer(batch)

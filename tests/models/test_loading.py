@@ -9,7 +9,7 @@ from tests.checkpoints import save_tiny, tiny_model
 from tests.models.tiny import make_data, make_model, make_trainer
 
 
-def test_the_model_is_the_one_that_was_saved(tmp_path: Path) -> None:
+def test_loaded_model_equals_the_saved_one(tmp_path: Path) -> None:
     model = load_for_inference(save_tiny(tmp_path / "a.ckpt"), num_slots=2)
     images = torch.rand(2, 3, 16, 16)
     assert not model.training
@@ -29,9 +29,7 @@ def test_the_model_is_the_one_that_was_saved(tmp_path: Path) -> None:
         ({"model_type": None}, "is not a checkpoint of this library"),
     ],
 )
-def test_checkpoints_that_hold_no_such_model_are_refused(
-    changes: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_incompatible_checkpoints_are_refused(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     path = save_tiny(tmp_path / "a.ckpt", **changes)
     with pytest.raises(CheckpointError, match=message):
         load_for_inference(path)
@@ -45,12 +43,12 @@ def test_checkpoints_that_hold_no_such_model_are_refused(
         ({"num_iterations": 0}, "`num_iterations` to be at least 1"),
     ],
 )
-def test_settings_the_model_cannot_work_with_are_refused(options: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(options: dict[str, int], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         load_for_inference(save_tiny(tmp_path / "a.ckpt"), **options)
 
 
-def test_only_models_with_a_likelihood_estimate_it(tmp_path: Path) -> None:
+def test_log_likelihood_needs_a_model_with_a_likelihood(tmp_path: Path) -> None:
     model = load_for_inference(save_tiny(tmp_path / "a.ckpt"))
     with pytest.raises(
         UserError, match=r"`particles` with a model that has a likelihood of images, .* but got one of type sa"

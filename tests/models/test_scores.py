@@ -7,7 +7,7 @@ from object_discovery.metrics import SegmentationScores
 from object_discovery.models.scores import MeanScore, SplitScores
 
 
-def found(labels: Tensor, image: Tensor | None = None, slots: int = 3) -> Discovery:
+def make_discovery(labels: Tensor, image: Tensor | None = None, slots: int = 3) -> Discovery:
     """Make a discovery with hard masks."""
     masks = torch.nn.functional.one_hot(labels, slots).permute(0, 3, 1, 2).float()
     return Discovery(torch.randn(len(labels), slots, 4), masks, image)
@@ -16,12 +16,12 @@ def found(labels: Tensor, image: Tensor | None = None, slots: int = 3) -> Discov
 def test_scores_are_means_over_images_not_over_batches() -> None:
     torch.manual_seed(0)
     labels, masks = torch.randint(0, 3, (5, 4, 4)), torch.randint(0, 3, (5, 4, 4))
-    images, painted = torch.rand(5, 3, 4, 4), torch.rand(5, 3, 4, 4)
+    images, reconstructions = torch.rand(5, 3, 4, 4), torch.rand(5, 3, 4, 4)
     scores = SplitScores()
     for part in (slice(0, 4), slice(4, 5)):
-        scores.update(found(labels[part], painted[part]), images[part], masks[part])
+        scores.update(make_discovery(labels[part], reconstructions[part]), images[part], masks[part])
     values = scores.compute()
-    assert values["mse"].item() == pytest.approx((painted - images).square().mean().item(), rel=1e-5)
+    assert values["mse"].item() == pytest.approx((reconstructions - images).square().mean().item(), rel=1e-5)
     assert values["mask_entropy"].item() == pytest.approx(0, abs=1e-6)
     segmentation = SegmentationScores()
     segmentation.update(labels, masks)
@@ -30,25 +30,25 @@ def test_scores_are_means_over_images_not_over_batches() -> None:
     assert {value.dtype for value in values.values()} == {torch.float32}
 
 
-def test_perfect_labels_score_one_whatever_their_order() -> None:
+def test_perfect_segmentation_scores_one_for_any_permutation_of_labels() -> None:
     masks = torch.tensor([[[0, 0], [1, 2]]])
     scores = SplitScores()
-    scores.update(found((masks + 1) % 3), torch.zeros(1, 3, 2, 2), masks)
+    scores.update(make_discovery((masks + 1) % 3), torch.zeros(1, 3, 2, 2), masks)
     values = scores.compute()
     assert [values[name].item() for name in ("fg_ari", "ari", "mbo_i", "miou")] == [1, 1, 1, 1]
 
 
-def test_what_was_not_seen_is_left_out() -> None:
+def test_scores_without_data_are_absent() -> None:
     scores = SplitScores()
     assert scores.compute() == {}
-    scores.update(found(torch.zeros(1, 2, 2, dtype=torch.int64)), torch.zeros(1, 3, 2, 2), None)
+    scores.update(make_discovery(torch.zeros(1, 2, 2, dtype=torch.int64)), torch.zeros(1, 3, 2, 2), None)
     assert scores.compute().keys() == {"active_slots", "duplicated_slots", "mask_entropy"}
 
 
-def test_reset_forgets_everything() -> None:
+def test_reset_clears_all_scores() -> None:
     scores = SplitScores()
     labels = torch.randint(0, 3, (2, 4, 4))
-    scores.update(found(labels, torch.rand(2, 3, 4, 4)), torch.rand(2, 3, 4, 4), labels)
+    scores.update(make_discovery(labels, torch.rand(2, 3, 4, 4)), torch.rand(2, 3, 4, 4), labels)
     scores.reset()
     assert scores.compute() == {}
 
@@ -57,7 +57,7 @@ def test_the_number_of_slots_may_change() -> None:
     scores = SplitScores()
     for slots in (3, 6):
         labels = torch.arange(16).view(1, 4, 4) % slots
-        scores.update(found(labels, slots=slots), torch.zeros(1, 3, 4, 4), labels)
+        scores.update(make_discovery(labels, slots=slots), torch.zeros(1, 3, 4, 4), labels)
     assert scores.compute()["ari"].item() == pytest.approx(1)
 
 

@@ -33,7 +33,7 @@ def test_published_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 380_755
 
 
-def test_the_config_is_the_published_settings() -> None:
+def test_config_has_the_published_settings() -> None:
     expected = {
         "model_type": "set_prediction",
         "dataset": "clevr",
@@ -86,7 +86,7 @@ def test_recommended_encoder(resolution: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("weight", [1.0, 7.5])
-def test_the_loss_is_hubers_of_the_pairs_that_scipy_matches(weight: float) -> None:
+def test_loss_equals_huber_of_the_matching_of_scipy(weight: float) -> None:
     pred, target = 3 * rows(6, 5), rows(6, 5, seed=1)  # errors below and above 1
     weights = torch.tensor([weight] * 3 + [1.0] * 16)
     expected = []
@@ -97,20 +97,20 @@ def test_the_loss_is_hubers_of_the_pairs_that_scipy_matches(weight: float) -> No
     torch.testing.assert_close(set_loss(pred, target, weight), torch.stack(expected))
 
 
-def test_with_cross_entropy_filling_counts_by_its_presence_only() -> None:
+def test_cross_entropy_of_padding_counts_presence_only() -> None:
     pred, target = rows(6, 5), make_objects(6)[:, :2].repeat(1, 2, 1)
-    filled = F.pad(target, (0, 0, 0, 1))
+    padded_target = F.pad(target, (0, 0, 0, 1))
     expected = []
-    for predicted, true in zip(pred, filled, strict=True):
+    for predicted, true in zip(pred, padded_target, strict=True):
         pairs = predicted[:, None].expand(-1, 5, -1), true[None].expand(5, -1, -1)
-        places = 7.5 * 0.5 * (pairs[0] - pairs[1])[..., :3].square().sum(-1)
+        coordinate_cost = 7.5 * 0.5 * (pairs[0] - pairs[1])[..., :3].square().sum(-1)
         entropy = F.binary_cross_entropy(*pairs, reduction="none")
-        cost = (true[:, -1] * (places + entropy[..., 3:18].sum(-1)) + entropy[..., 18]) / 19
+        cost = (true[:, -1] * (coordinate_cost + entropy[..., 3:18].sum(-1)) + entropy[..., 18]) / 19
         expected.append(cost[linear_sum_assignment(cost)].sum())
     torch.testing.assert_close(set_loss(pred, target, 7.5, "cross_entropy"), torch.stack(expected))
 
 
-def test_cross_entropy_of_sure_predictions_is_finite_and_zero_where_they_are_right() -> None:
+def test_cross_entropy_of_saturated_predictions_is_finite_and_zero_if_correct() -> None:
     target = make_objects(2)
     assert set_loss(target, target, property_loss="cross_entropy").abs().max() < 1e-4
     wrong = (1 - target).requires_grad_()
@@ -121,7 +121,7 @@ def test_cross_entropy_of_sure_predictions_is_finite_and_zero_where_they_are_rig
     assert torch.isfinite(wrong.grad).all()
 
 
-def test_huber_by_hand() -> None:
+def test_huber_loss_of_single_errors() -> None:
     target = torch.zeros(1, 1, 19)
     for error, loss in ((0.0, 0.0), (0.5, 0.125), (-1.0, 0.5), (3.0, 2.5)):
         pred = target.clone()
@@ -130,7 +130,7 @@ def test_huber_by_hand() -> None:
         assert set_loss(pred.roll(1, -1), target, 4.0).item() == pytest.approx(4 * loss / 19)
 
 
-def test_neither_the_order_of_targets_nor_that_of_predictions_matters() -> None:
+def test_loss_is_invariant_to_permutations_of_targets_and_predictions() -> None:
     pred, target = rows(4, 10), make_objects(4).repeat(1, 3, 1)
     expected = set_loss(pred, target, 5.0)
     for seed in range(5):
@@ -139,35 +139,35 @@ def test_neither_the_order_of_targets_nor_that_of_predictions_matters() -> None:
         torch.testing.assert_close(set_loss(pred[:, slots], target[:, objects], 5.0), expected)
 
 
-def test_the_order_of_slots_to_start_from_does_not_matter() -> None:
+def test_predictions_are_equivariant_to_permutations_of_initial_slots() -> None:
     model = make().eval()
-    start, order = torch.randn(2, 3, 16), torch.tensor([2, 0, 1])
+    initial_slots, order = torch.randn(2, 3, 16), torch.tensor([2, 0, 1])
     images, objects = make_images(), make_objects()
-    discovery, again = (model.predict(images, slots=slots) for slots in (start, start[:, order]))
-    torch.testing.assert_close(again, discovery[:, order])
-    torch.testing.assert_close(set_loss(again, objects[:, order]), set_loss(discovery, objects))
+    pred, permuted = (model.predict(images, slots=slots) for slots in (initial_slots, initial_slots[:, order]))
+    torch.testing.assert_close(permuted, pred[:, order])
+    torch.testing.assert_close(set_loss(permuted, objects[:, order]), set_loss(pred, objects))
 
 
-def test_more_slots_than_rows_predict_filling() -> None:
+def test_more_slots_than_rows_equal_zero_padding() -> None:
     pred, target = rows(3, 4), rows(3, 2, seed=1)
     padded = torch.cat([target, torch.zeros(3, 2, 19)], dim=1)
     torch.testing.assert_close(set_loss(pred, target), set_loss(pred, padded))
 
 
-def test_fewer_slots_than_rows_leave_out_filling_first() -> None:
+def test_fewer_slots_than_rows_drop_padding_first() -> None:
     objects = rows(1, 5, seed=1)
     objects[..., 18] = torch.tensor([1.0, 0, 0, 1, 0])
     objects[:, [1, 2, 4]] = 0
-    pred = 0.01 * rows(1, 3)  # filling would fit best
+    pred = 0.01 * rows(1, 3)  # padding has the lowest cost
     matched = match_objects(pred, objects)[0]
     assert sorted(matched[:, 18].tolist()) == [0, 1, 1]
-    best = min(set_loss(pred, objects[:, [0, 3, place]]).item() for place in (1, 2, 4))
+    best = min(set_loss(pred, objects[:, [0, 3, index]]).item() for index in (1, 2, 4))
     assert set_loss(pred, objects).item() == pytest.approx(best)
 
 
-def test_of_too_many_objects_the_best_fits_are_matched() -> None:
+def test_fewer_slots_than_objects_match_at_minimal_cost() -> None:
     pred, target = rows(1, 2), rows(1, 4, seed=1)
-    best = min(set_loss(pred, target[:, list(some)]).item() for some in itertools.combinations(range(4), 2))
+    best = min(set_loss(pred, target[:, list(subset)]).item() for subset in itertools.combinations(range(4), 2))
     assert set_loss(pred, target).item() == pytest.approx(best)
 
 
@@ -187,14 +187,14 @@ def test_data_without_objects_are_refused() -> None:
         make().losses({"image": make_images(), "mask": torch.zeros(2, SIZE, SIZE)})
 
 
-def test_the_loss_of_the_model_is_the_mean_over_images() -> None:
+def test_model_loss_is_the_mean_over_images() -> None:
     model = make(slot_init="learned", coordinate_weight=3.0)
     images, objects = make_images(), make_objects()
     expected = set_loss(model.predict(images), objects, 3.0, model.params.property_loss).mean()
     torch.testing.assert_close(model.losses({"image": images, "objects": objects})["loss"], expected)
 
 
-def test_the_model_is_its_parts_one_after_another() -> None:
+def test_forward_pass_equals_its_layers() -> None:
     model = make(slot_init="learned")
     images = make_images()
     slots, attention = model.slot_attention(model.encoder(2 * images - 1))
@@ -206,7 +206,7 @@ def test_the_model_is_its_parts_one_after_another() -> None:
     assert discovery.image is discovery.slot_images is None
 
 
-def test_samples_of_one_gaussian_allow_any_number_of_slots() -> None:
+def test_gaussian_slot_initialisation_allows_any_number_of_slots() -> None:
     model = make(slot_init="gaussian").eval()
     assert model.predict(make_images(), num_slots=5, num_iterations=1).shape == (2, 5, 19)
     torch.manual_seed(0)
@@ -241,7 +241,7 @@ def test_scenes_without_objects_are_not_scored() -> None:
     assert not model.scores["test"].compute().keys() & {"ap_inf", "ap_1"}  # type: ignore[operator]
 
 
-def test_it_learns_a_few_scenes_by_heart() -> None:
+def test_overfits_a_few_scenes() -> None:
     model = make(slot_size=32, mlp_size=32, head_size=32, encoder_channels=[16], slot_init="learned")
     batch = {"image": make_images(4), "objects": make_objects(4)}
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)

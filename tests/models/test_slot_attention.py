@@ -104,7 +104,7 @@ def test_published_layers(name: str) -> None:
 
 
 @pytest.mark.parametrize(("image_range", "scale"), [("signed", 2), ("unit", 1)])
-def test_the_loss_is_the_squared_error_in_the_range_of_the_network(image_range: str, scale: int) -> None:
+def test_loss_is_the_mse_in_the_pixel_range_of_the_network(image_range: str, scale: int) -> None:
     model = make(slot_init="learned", image_range=image_range).eval()
     images = make_images()
     discovery = model(images)
@@ -113,7 +113,7 @@ def test_the_loss_is_the_squared_error_in_the_range_of_the_network(image_range: 
     torch.testing.assert_close(model.losses({"image": images})["loss"], expected)
 
 
-def test_the_model_is_its_parts_one_after_another() -> None:
+def test_forward_pass_equals_its_layers() -> None:
     model = make(slot_init="learned", image_range="signed")
     images = make_images()
     discovery = model(images)
@@ -127,17 +127,17 @@ def test_the_model_is_its_parts_one_after_another() -> None:
     torch.testing.assert_close(discovery.attention, attention.view(2, 3, SIZE // 2, SIZE // 2))
 
 
-def test_slots_and_iterations_may_change_at_every_call() -> None:
+def test_numbers_of_slots_and_iterations_are_options() -> None:
     model = make(slot_init="gaussian")
-    images, start = make_images(), torch.randn(2, 5, 16)
+    images, initial_slots = make_images(), torch.randn(2, 5, 16)
     assert model(images, num_slots=6).masks.shape == (2, 6, SIZE, SIZE)
-    once = model(images, start, num_iterations=1)
-    assert once.masks.shape == (2, 5, SIZE, SIZE)
-    again = model(images, once.slots, num_iterations=2)
-    torch.testing.assert_close(again.slots, model(images, start, num_iterations=3).slots)
+    first = model(images, initial_slots, num_iterations=1)
+    assert first.masks.shape == (2, 5, SIZE, SIZE)
+    continued = model(images, first.slots, num_iterations=2)
+    torch.testing.assert_close(continued.slots, model(images, initial_slots, num_iterations=3).slots)
 
 
-def test_clusters_are_formed_on_a_coarse_grid() -> None:
+def test_clustering_uses_a_coarse_grid() -> None:
     model = make(resolution=48, encoder_strides=[1], decoder_strides=[1], broadcast_size=48).eval()
     images = torch.rand(2, 3, 48, 48)
     coarse = appearance_clusters(images, 16, 3, 0.002).view(2, 3, 16, 16)
@@ -146,7 +146,7 @@ def test_clusters_are_formed_on_a_coarse_grid() -> None:
     torch.testing.assert_close(model(images).slots, model.slot_attention(features, clusters=fine)[0])
 
 
-def test_an_image_of_few_objects_leaves_slots_empty() -> None:
+def test_images_of_few_objects_have_inactive_slots() -> None:
     model = make(num_slots=5).eval()
     images = torch.zeros(2, 3, SIZE, SIZE)
     images[0, 0, 2:6, 2:6] = 1
@@ -158,7 +158,7 @@ def test_an_image_of_few_objects_leaves_slots_empty() -> None:
     assert make(num_slots=5, cluster_min_gain=0).eval()(images).slots.flatten(2).any(2).all()
 
 
-def test_seeding_can_be_left_out() -> None:
+def test_cluster_init_can_be_disabled() -> None:
     model = make(cluster_init=False).eval()
     images = make_images()
     torch.testing.assert_close(model(images).slots, model.slot_attention(model.encoder(2 * images - 1))[0])
@@ -170,7 +170,7 @@ def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         make()(torch.zeros(shape))
 
 
-def test_strides_that_do_not_reach_the_images_are_refused() -> None:
+def test_strides_that_do_not_reach_the_resolution_are_refused() -> None:
     with pytest.raises(ValueError, match="to reach the resolution 16"):
         make(broadcast_size=7)
 
@@ -202,25 +202,27 @@ def test_every_hyperparameter_of_the_core_reaches_it() -> None:
 
 
 @pytest.mark.parametrize(("step", "noise"), [(0, 1.0), (5, 0.5), (10, 0.0), (11, 0.0)])
-def test_noise_falls_along_a_cosine_in_training_only(step: int, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slot_noise_follows_a_cosine_schedule_in_training_only(
+    step: int, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make(slot_init="learned", noise_steps=10)
-    seen: list[float] = []
+    noises: list[float] = []
     initial_slots = model.slot_attention.initial_slots
 
-    def noted(batch_size: int, num_slots: int | None, noise: float) -> torch.Tensor:
-        seen.append(noise)
+    def record_noise(batch_size: int, num_slots: int | None, noise: float) -> torch.Tensor:
+        noises.append(noise)
         return initial_slots(batch_size, num_slots, noise)
 
-    monkeypatch.setattr(model.slot_attention, "initial_slots", noted)
+    monkeypatch.setattr(model.slot_attention, "initial_slots", record_noise)
     monkeypatch.setattr(SlotAttentionModel, "global_step", step)
     model.losses({"image": make_images()})
     model.eval().losses({"image": make_images()})
     model(make_images())
-    assert seen == pytest.approx([noise, 0, 0])
+    assert noises == pytest.approx([noise, 0, 0])
 
 
 @pytest.mark.parametrize("gradient", ["full", "implicit", "bilevel"])
-def test_it_learns_to_reconstruct(gradient: str) -> None:
+def test_training_lowers_the_reconstruction_error(gradient: str) -> None:
     model = make(slot_init="learned", gradient=gradient)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     images = torch.zeros(2, 3, SIZE, SIZE)
@@ -235,12 +237,12 @@ def test_it_learns_to_reconstruct(gradient: str) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_keras_initialization_is_an_option() -> None:
+def test_keras_weight_initialisation_has_zero_biases() -> None:
     bias = "encoder.convolutions.0.bias"
     assert not make(weight_init="keras").state_dict()[bias].any()
     assert make(weight_init="torch").state_dict()[bias].any()
 
 
-def test_a_params_object_is_taken() -> None:
+def test_params_object_is_accepted() -> None:
     params = SlotAttentionParams(**TINY["sa"])
     assert SlotAttentionModel(params).params is params

@@ -1,4 +1,4 @@
-"""The losses on slots and the scores of slots, of every model with Slot Attention."""
+"""Slot regularizers and slot metrics of every model with Slot Attention."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from tests.models.tiny import SLOTS, make_data, make_images, make_model, make_ob
 slot_models = pytest.mark.parametrize(
     "model_type", sorted(name for name, cls in MODELS.items() if issubclass(cls, SlotModel))
 )
-EVERY = {"covariance_weight": 2.0, "variance_weight": 0.5, "cosine_weight": 4.0}
+WEIGHTS = {"covariance_weight": 2.0, "variance_weight": 0.5, "cosine_weight": 4.0}
 HEAD = {"projection_size": 12}
 
 
@@ -34,12 +34,12 @@ def make_batch() -> dict[str, Tensor]:
 
 
 def losses(model: SlotModel[Any]) -> dict[str, Tensor]:
-    torch.manual_seed(3)  # where slots start from samples, words are drawn and features dropped
+    torch.manual_seed(3)  # for sampled slots, sampled tokens and dropout
     return model.losses(make_batch())
 
 
 @slot_models
-def test_by_default_there_is_nothing_of_it(model_type: str) -> None:
+def test_there_is_no_regularizer_by_default(model_type: str) -> None:
     model = make(model_type)
     assert model.regularizer is None
     actual = losses(model)
@@ -47,22 +47,22 @@ def test_by_default_there_is_nothing_of_it(model_type: str) -> None:
 
 
 @slot_models
-def test_what_is_minimised_is_the_weighted_sum(model_type: str) -> None:
-    plain, actual = losses(make(model_type)), losses(make(model_type, **EVERY, variance_target=3.0))
-    added = {"covariance": 2.0, "variance": 0.5, "cosine": 4.0}
-    assert actual.keys() - plain.keys() == {"unregularized_loss", *(f"{name}_loss" for name in added)}
+def test_loss_includes_the_weighted_regularizers(model_type: str) -> None:
+    plain, actual = losses(make(model_type)), losses(make(model_type, **WEIGHTS, variance_target=3.0))
+    weights = {"covariance": 2.0, "variance": 0.5, "cosine": 4.0}
+    assert actual.keys() - plain.keys() == {"unregularized_loss", *(f"{name}_loss" for name in weights)}
     torch.testing.assert_close(actual["unregularized_loss"], plain["loss"])
     for name in plain.keys() - {"loss"}:
         torch.testing.assert_close(actual[name], plain[name])
-    extra = sum((weight * actual[f"{name}_loss"] for name, weight in added.items()), torch.zeros(()))
+    extra = sum((weight * actual[f"{name}_loss"] for name, weight in weights.items()), torch.zeros(()))
     assert extra > 0
     torch.testing.assert_close(actual["loss"], plain["loss"] + extra)
 
 
 @slot_models
 @pytest.mark.parametrize("settings", [{}, HEAD, {"covariance_of": "slots"}])
-def test_the_gradient_reaches_the_slots_and_every_part_of_the_head(model_type: str, settings: dict[str, Any]) -> None:
-    model = make(model_type, **EVERY, **settings, variance_target=3.0)
+def test_regularizer_has_gradients_to_slots_and_head(model_type: str, settings: dict[str, Any]) -> None:
+    model = make(model_type, **WEIGHTS, **settings, variance_target=3.0)
     slots = torch.randn(2, SLOTS, model.params.slot_size, requires_grad=True)
     model.regularize({"loss": torch.zeros(())}, slots)["loss"].backward()  # type: ignore[no-untyped-call]
     assert slots.grad is not None
@@ -100,7 +100,7 @@ def test_every_hyperparameter_reaches_the_losses(settings: dict[str, Any], name:
 
 
 @pytest.mark.parametrize(("norm", "width"), [("batch", SLOTS), ("layer", 12)])
-def test_the_head_has_the_size_and_norm_asked_for(norm: str, width: int) -> None:
+def test_head_has_the_given_size_and_norm(norm: str, width: int) -> None:
     regularizer = make("sa", cosine_weight=1.0, projection_size=12, projection_norm=norm).regularizer
     assert regularizer is not None
     shapes = [tuple(parameter.shape) for parameter in regularizer.parameters()]
@@ -110,10 +110,10 @@ def test_the_head_has_the_size_and_norm_asked_for(norm: str, width: int) -> None
 @pytest.mark.parametrize(
     ("step", "covariance", "cosine"), [(0, 0.0, 0.0), (1, 0.25, 0.1), (4, 1.0, 0.4), (5, 1.0, 0.5), (100, 1.0, 1.0)]
 )
-def test_weights_rise_in_a_straight_line(
+def test_regularizer_weights_have_a_linear_warm_up(
     step: int, covariance: float, cosine: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make("sa", **EVERY, covariance_warmup=4, cosine_warmup=10, variance_target=3.0)
+    model = make("sa", **WEIGHTS, covariance_warmup=4, cosine_warmup=10, variance_target=3.0)
     monkeypatch.setattr(type(model), "global_step", step)
     actual = losses(model)
     expected = (
@@ -126,21 +126,21 @@ def test_weights_rise_in_a_straight_line(
 
 
 @slot_models
-def test_in_evaluation_nothing_is_added(model_type: str) -> None:
-    model, plain = make(model_type, **EVERY, **HEAD).eval(), make(model_type).eval()
+def test_there_is_no_regularizer_in_evaluation(model_type: str) -> None:
+    model, plain = make(model_type, **WEIGHTS, **HEAD).eval(), make(model_type).eval()
     actual, expected = losses(model), losses(plain)
     assert actual.keys() == expected.keys()
     torch.testing.assert_close(actual["loss"], expected["loss"])
 
 
 @slot_models
-def test_the_other_weights_start_as_they_would_without_it(model_type: str) -> None:
-    plain, actual = make(model_type).state_dict(), make(model_type, **EVERY, **HEAD).state_dict()
+def test_regularizer_leaves_the_initial_weights_unchanged(model_type: str) -> None:
+    plain, actual = make(model_type).state_dict(), make(model_type, **WEIGHTS, **HEAD).state_dict()
     assert {name for name in actual if name not in plain} == {
         f"regularizer.head.{name}" for name in torch.nn.Sequential(*HEAD_LAYERS).state_dict()
     }
     assert all(torch.equal(actual[name], value) for name, value in plain.items())
-    without_head = make(model_type, **EVERY).state_dict()
+    without_head = make(model_type, **WEIGHTS).state_dict()
     assert without_head.keys() == plain.keys()
 
 
@@ -164,7 +164,7 @@ HEAD_LAYERS = (
         {"cosine_weight": 1.0, "cosine_warmup": 2},
     ],
 )
-def test_a_step_of_each_trains_and_is_logged(model_type: str, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_regularizers_are_trained_and_logged(model_type: str, settings: dict[str, Any], tmp_path: Path) -> None:
     model = make(model_type, **settings)
     trainer = make_trainer(1, limit_val_batches=1)
     trainer.fit(model, make_data())
@@ -179,18 +179,18 @@ def test_a_step_of_each_trains_and_is_logged(model_type: str, settings: dict[str
 
 @slot_models
 def test_validation_scores_the_slots_of_the_whole_split(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = make(model_type), []
+    model, recorded = make(model_type), []
     score_batch = model.score_batch
 
-    def noted(batch: dict[str, Tensor]) -> Any:
-        actual, own = score_batch(batch)
-        seen.append(actual.slots)
-        return actual, own
+    def record_slots(batch: dict[str, Tensor]) -> Any:
+        actual, extra = score_batch(batch)
+        recorded.append(actual.slots)
+        return actual, extra
 
-    monkeypatch.setattr(model, "score_batch", noted)
+    monkeypatch.setattr(model, "score_batch", record_slots)
     scores = make_trainer(1).validate(model, make_data(batch_size=4), verbose=False)[0]
-    slots = torch.cat(seen)
-    assert [len(part) for part in seen] == [3, 3]
+    slots = torch.cat(recorded)
+    assert [len(part) for part in recorded] == [3, 3]
     assert scores["val/slot_covariance"] == pytest.approx(slot_covariance(slots).item(), rel=1e-6)
     assert scores["val/slot_cosine"] == pytest.approx(slot_cosine(slots).mean().item(), rel=1e-5, abs=1e-6)
 
@@ -203,7 +203,7 @@ def test_weights_and_warm_ups_are_not_negative(name: str) -> None:
         make("sa", **{name: -1})
 
 
-def test_choices_are_checked() -> None:
+def test_invalid_choices_are_refused() -> None:
     with pytest.raises(ValueError, match="`projection_size` to be at least 1, but got 0"):
         make("sa", projection_size=0)
     with pytest.raises(ValueError, match="`cosine_warmup` to be at least 0, but got -1"):
@@ -225,8 +225,8 @@ COVARIANCE = {
 COSINE = {"cosine_weight": 0.01, "cosine_warmup": 0, "projection_size": None}
 
 
-@pytest.mark.parametrize(("ending", "added"), [("", {}), ("_covariance", COVARIANCE), ("_cosine", COSINE)])
-def test_configs_of_sprites_are_the_published_settings(ending: str, added: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("suffix", "regularizers"), [("", {}), ("_covariance", COVARIANCE), ("_cosine", COSINE)])
+def test_configs_of_sprites_are_the_published_settings(suffix: str, regularizers: dict[str, Any]) -> None:
     published = {
         "model_type": "sa",
         "dataset": "multi_dsprites",
@@ -245,14 +245,16 @@ def test_configs_of_sprites_are_the_published_settings(ending: str, added: dict[
         "norm_eps": 1e-3,
         "num_iterations": 3,
     }
-    config = read_config(f"sa_multi_dsprites_cc{ending}")
-    assert {name: config.get(name, "missing") for name in published | added} == published | added
-    assert not {name for name in config.keys() - added.keys() if name.startswith(("covariance", "cosine", "variance"))}
-    model = MODELS["sa"].from_config(f"sa_multi_dsprites_cc{ending}")
+    config = read_config(f"sa_multi_dsprites_cc{suffix}")
+    assert {name: config.get(name, "missing") for name in published | regularizers} == published | regularizers
+    assert not {
+        name for name in config.keys() - regularizers.keys() if name.startswith(("covariance", "cosine", "variance"))
+    }
+    model = MODELS["sa"].from_config(f"sa_multi_dsprites_cc{suffix}")
     assert sum(p.numel() for name, p in model.named_parameters() if not name.startswith("regularizer")) == 685_380
 
 
-def test_the_gaussian_of_the_sprites_starts_wide() -> None:
+def test_gaussian_slot_initialisation_of_multi_dsprites_config() -> None:
     torch.manual_seed(0)
     core = object_discovery.SlotAttentionModel.from_config("sa_multi_dsprites_cc").slot_attention
     assert core.mu.std().item() == pytest.approx(1, abs=0.3)
@@ -261,33 +263,33 @@ def test_the_gaussian_of_the_sprites_starts_wide() -> None:
 
 
 @slot_models
-def test_slots_may_start_from_clusters_and_stay_empty(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the clusters are: they are what the core is given, on its own grid, unless slots are given."""
-    seen: list[Tensor | None] = []
+def test_slots_are_initialised_from_clusters_or_inactive(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slot Attention gets the clusters on its own grid, unless initial slots are given."""
+    received: list[Tensor | None] = []
     model = make(model_type, cluster_init=True, cluster_min_gain=1.0).eval()
     attend_slots = model.attend_slots
 
-    def watched(*args: Any) -> tuple[Tensor, Tensor]:
-        seen.append(args[2])
+    def record_clusters(*args: Any) -> tuple[Tensor, Tensor]:
+        received.append(args[2])
         return attend_slots(*args)
 
-    monkeypatch.setattr(model, "attend_slots", watched)
+    monkeypatch.setattr(model, "attend_slots", record_clusters)
     images = make_images()
     discovery = model(images)
-    (clusters,) = seen
+    (clusters,) = received
     assert clusters is not None
     assert discovery.attention is not None
     assert clusters.shape == discovery.attention.flatten(2).shape
-    left_out = clusters.amax(2) == 0
-    assert left_out.tolist() == [[False, True, True]] * 2  # no cluster but the first explains a whole image
-    assert (discovery.slots[left_out] == 0).all()
-    assert (discovery.attention.flatten(2)[left_out] == 0).all()
+    inactive = clusters.amax(2) == 0
+    assert inactive.tolist() == [[False, True, True]] * 2  # a minimal gain of 1 leaves one cluster
+    assert (discovery.slots[inactive] == 0).all()
+    assert (discovery.attention.flatten(2)[inactive] == 0).all()
     model(images, discovery.slots)
-    assert seen[1] is None
+    assert received[1] is None
 
 
 @slot_models
-def test_the_models_of_pixels_are_seeded_by_default(model_type: str) -> None:
+def test_models_of_pixels_have_cluster_init_by_default(model_type: str) -> None:
     params = cast(SlotParams, MODELS[model_type].params_class())
     assert params.cluster_init == (model_type in ("sa", "slate"))
 
@@ -307,11 +309,11 @@ def test_the_models_of_pixels_are_seeded_by_default(model_type: str) -> None:
     ],
     ids=str,
 )
-def test_slots_that_were_left_out_have_no_mask(model_type: str, settings: dict[str, Any]) -> None:
+def test_inactive_slots_have_zero_masks(model_type: str, settings: dict[str, Any]) -> None:
     model = make(model_type, cluster_init=True, cluster_min_gain=1.0, **settings).eval()
-    for found in (model(make_images()), model.score_batch(make_batch())[0]):
-        assert not found.masks[:, 1:].any()  # no cluster but the first explains a whole image
-        torch.testing.assert_close(found.masks[:, 0], torch.ones_like(found.masks[:, 0]))
+    for discovery in (model(make_images()), model.score_batch(make_batch())[0]):
+        assert not discovery.masks[:, 1:].any()  # a minimal gain of 1 leaves one cluster
+        torch.testing.assert_close(discovery.masks[:, 0], torch.ones_like(discovery.masks[:, 0]))
     loss = model.train().losses(make_batch())["loss"]
     assert loss.isfinite()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -319,7 +321,7 @@ def test_slots_that_were_left_out_have_no_mask(model_type: str, settings: dict[s
 
 
 @pytest.mark.parametrize("model_type", ["sa", "slate", "dinosaur"])
-def test_it_trains_in_half_precision_from_seeds(model_type: str) -> None:
+def test_training_with_cluster_init_in_half_precision(model_type: str) -> None:
     trainer = make_trainer(2, precision="bf16-true", limit_val_batches=1)
     trainer.fit(make(model_type, cluster_init=True), make_data())
     assert trainer.callback_metrics["train/loss"].isfinite()

@@ -100,19 +100,19 @@ def make_objects(batch: int = 2) -> Tensor:
 
 
 class TinyData(TetrominoesDataModule):
-    """Tetrominoes with objects of a kind."""
+    """Tetrominoes with random object properties."""
 
     @classmethod
     def _scene_generator(
         cls, seed: int, variant: str | None, counts: tuple[int, int], resolution: int
     ) -> SceneGenerator | None:
-        draw = super()._scene_generator(seed, variant, counts, resolution)
-        assert draw is not None
-        return lambda indices: (*draw(indices)[:2], {"objects": make_objects(len(indices)).numpy()})
+        generate = super()._scene_generator(seed, variant, counts, resolution)
+        assert generate is not None
+        return lambda indices: (*generate(indices)[:2], {"objects": make_objects(len(indices)).numpy()})
 
 
 def make_data(**settings: Any) -> TetrominoesDataModule:
-    """Draw few scenes: two batches to train, two to validate, one to test."""
+    """Generate few scenes: two batches to train, two to validate, one to test."""
     sizes = {"batch_size": 4, "train_size": 8, "val_size": 6, "test_size": 4, "resolution": SIZE, "num_workers": 0}
     return TinyData(**{**sizes, **settings})
 

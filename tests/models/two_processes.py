@@ -15,7 +15,7 @@ from tests.models.tiny import make_data, make_model, make_trainer
 
 
 def train_and_score(out: str, devices: int, batch_size: int) -> None:
-    """Take a few steps, then save the weights and the scores of validation and test."""
+    """Train for a few steps, then save the weights and the scores of validation and test."""
     torch.set_num_threads(1)
     model: ObjectDiscoveryModel[Any] = make_model("sa", lr=1e-4, clip_norm=0.1, lr_schedule="constant")
     strategy = DDPStrategy(process_group_backend="gloo", start_method="fork") if devices > 1 else "auto"

@@ -22,21 +22,21 @@ def make(**settings: Any) -> DINOSAUR:
     return DINOSAUR(**{**TINY["dinosaur"], **settings})
 
 
-def weights_of(model: DINOSAUR) -> dict[str, Tensor]:
+def encoder_state(model: DINOSAUR) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.encoder.network.state_dict().items()}
 
 
-def without_encoder(model: DINOSAUR, monkeypatch: pytest.MonkeyPatch) -> DINOSAUR:
-    def refuse(*args: Any) -> Tensor:
+def forbid_encoder(model: DINOSAUR, monkeypatch: pytest.MonkeyPatch) -> DINOSAUR:
+    def fail(*args: Any) -> Tensor:
         raise AssertionError("the encoder was run")
 
-    monkeypatch.setattr(model.encoder, "forward", refuse)
-    monkeypatch.setattr(model.encoder, "_load", refuse)
+    monkeypatch.setattr(model.encoder, "forward", fail)
+    monkeypatch.setattr(model.encoder, "_load", fail)
     return model
 
 
 @every_decoder
-def test_the_loss_is_the_squared_error_of_the_features(settings: dict[str, Any]) -> None:
+def test_loss_is_the_mse_of_the_features(settings: dict[str, Any]) -> None:
     model = make(**settings).double()
     features = torch.randn(2, GRID**2, model.encoder.feature_size, dtype=torch.float64)
     slots, attention = model.slot_attention(model.inputs(features))
@@ -45,22 +45,22 @@ def test_the_loss_is_the_squared_error_of_the_features(settings: dict[str, Any])
     expected = ((predicted - features) ** 2).sum() / features.numel()
     loss = model.losses({"features": features})["loss"]
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
-    own = model.score_batch({"features": features})[1]["loss"]
-    torch.testing.assert_close(own.double(), ((predicted - features) ** 2).mean((1, 2)), rtol=1e-6, atol=0)
+    score = model.score_batch({"features": features})[1]["loss"]
+    torch.testing.assert_close(score.double(), ((predicted - features) ** 2).mean((1, 2)), rtol=1e-6, atol=0)
 
 
-def test_the_token_head_is_the_published_one() -> None:
+def test_feature_projection_is_the_published_one() -> None:
     model = make(norm_eps=1e-2).double()
     norm, hidden, relu, last = model.inputs.children()
     features = 3 + 2 * torch.randn(2, GRID**2, 24, dtype=torch.float64)
-    normed = (features - features.mean(-1, keepdim=True)) / (features.var(-1, False, keepdim=True) + 1e-2).sqrt()
-    expected = (normed @ hidden.weight.T + hidden.bias).clamp_min(0) @ last.weight.T + last.bias  # type: ignore[union-attr, operator]
+    normalised = (features - features.mean(-1, keepdim=True)) / (features.var(-1, False, keepdim=True) + 1e-2).sqrt()
+    expected = (normalised @ hidden.weight.T + hidden.bias).clamp_min(0) @ last.weight.T + last.bias  # type: ignore[union-attr, operator]
     torch.testing.assert_close(model.inputs(features), expected)
     assert [type(part).__name__ for part in (norm, relu)] == ["LayerNorm", "ReLU"]
 
 
 @every_decoder
-def test_the_gradient_reaches_slots_and_queries(settings: dict[str, Any]) -> None:
+def test_slot_attention_gets_gradients(settings: dict[str, Any]) -> None:
     model = make(**settings)
     model.losses({"image": make_images()})["loss"].backward()  # type: ignore[no-untyped-call]
     for parameter in (model.slot_attention.queries, model.slot_attention.to_value.weight):
@@ -69,23 +69,23 @@ def test_the_gradient_reaches_slots_and_queries(settings: dict[str, Any]) -> Non
 
 
 @every_decoder
-def test_stored_features_give_the_same_without_the_encoder(
+def test_losses_and_scores_of_stored_features_need_no_encoder(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, images = make(**settings).eval(), make_images()
     features = model.encoder(images)
-    loss, (actual, own) = model.losses({"image": images})["loss"], model.score_batch({"image": images})
-    without_encoder(model, monkeypatch)
+    loss, (expected, expected_scores) = model.losses({"image": images})["loss"], model.score_batch({"image": images})
+    forbid_encoder(model, monkeypatch)
     batch = {"features": features, "image": torch.empty(2, 3, 0, 0)}
     assert torch.equal(model.losses(batch)["loss"], loss)
-    again, others = model.score_batch(batch)
-    assert torch.equal(again.masks, actual.masks)
-    assert torch.equal(others["loss"], own["loss"])
-    halves = model.losses({**batch, "features": features.half()})["loss"]
-    torch.testing.assert_close(halves, loss, rtol=2e-3, atol=0)
+    discovery, scores = model.score_batch(batch)
+    assert torch.equal(discovery.masks, expected.masks)
+    assert torch.equal(scores["loss"], expected_scores["loss"])
+    half_loss = model.losses({**batch, "features": features.half()})["loss"]
+    torch.testing.assert_close(half_loss, loss, rtol=2e-3, atol=0)
 
 
-def test_large_features_may_be_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feature_norm_normalises_each_feature_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = make(feature_norm=True).eval(), make_images()
     raw = 7 + 30 * model.encoder(images)
     monkeypatch.setattr(model.encoder, "forward", lambda images: raw)
@@ -95,7 +95,7 @@ def test_large_features_may_be_normalised(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(model(images).masks, model.score_batch({"features": raw})[0].masks)
 
 
-def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
+def test_masks_are_those_of_the_decoder_or_of_slot_attention() -> None:
     images = make_images()
     for settings in ({}, transformer):
         model = make(**settings).eval()
@@ -103,26 +103,26 @@ def test_masks_come_from_the_decoder_or_the_slots_and_both_are_told() -> None:
         features = model.encoder(images)
         slots, attention = model.attend_slots(model.inputs(features))
         decoder: Any = model.decoder
-        small = decoder.masks(slots, attention=attention, features=features)[0]
-        expected = F.interpolate(small.view(2, SLOTS, GRID, GRID), (SIZE, SIZE), mode="bilinear")
+        patch_masks = decoder.masks(slots, attention=attention, features=features)[0]
+        expected = F.interpolate(patch_masks.view(2, SLOTS, GRID, GRID), (SIZE, SIZE), mode="bilinear")
         assert torch.equal(discovery.masks, expected)
         assert torch.equal(discovery.attention, attention.view(2, SLOTS, GRID, GRID))
         model.params.mask_source = "slots"
-        again = model(images)
-        assert torch.equal(again.attention, discovery.attention)
-        assert torch.equal(again.masks, F.interpolate(discovery.attention, (SIZE, SIZE), mode="bilinear"))
-        evaluated, _ = model.score_batch({"image": images})
-        assert torch.equal(evaluated.masks, again.masks)
+        slot_discovery = model(images)
+        assert torch.equal(slot_discovery.attention, discovery.attention)
+        assert torch.equal(slot_discovery.masks, F.interpolate(discovery.attention, (SIZE, SIZE), mode="bilinear"))
+        scored, _ = model.score_batch({"image": images})
+        assert torch.equal(scored.masks, slot_discovery.masks)
 
 
-def test_the_encoder_stays_as_it_is(tmp_path: Path) -> None:
+def test_encoder_is_frozen_and_not_saved(tmp_path: Path) -> None:
     model = make()
-    before = weights_of(model)
+    before = encoder_state(model)
     trainer = make_trainer(3)
     trainer.fit(model, make_data())
     model.train()
     assert not any(module.training for module in model.encoder.network.modules())
-    assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
+    assert all(torch.equal(value, before[name]) for name, value in encoder_state(model).items())
     assert not any(parameter.requires_grad for parameter in model.encoder.network.parameters())
     optimised = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert optimised == {id(parameter) for parameter in model.parameters()}
@@ -136,7 +136,7 @@ def save(model: DINOSAUR, path: Path) -> Path:
     return path
 
 
-def test_checkpoints_know_the_weights_of_the_encoder(tmp_path: Path) -> None:
+def test_checkpoints_store_the_key_of_the_encoder_weights(tmp_path: Path) -> None:
     model = make()
     key = model.encoder.key()
     path = save(model, tmp_path / "a.ckpt")
@@ -150,10 +150,10 @@ def test_checkpoints_know_the_weights_of_the_encoder(tmp_path: Path) -> None:
         other(make_images())
 
 
-def test_a_file_of_weights_may_move_along_with_the_checkpoint(tmp_path: Path) -> None:
+def test_encoder_weights_may_be_beside_the_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "here" / "backbone.pth"
     file.parent.mkdir()
-    torch.save({"teacher": {f"backbone.{name}": value for name, value in weights_of(make()).items()}}, file)
+    torch.save({"teacher": {f"backbone.{name}": value for name, value in encoder_state(make()).items()}}, file)
     model = make(encoder_weights=str(file))
     expected = model.eval()(make_images()).masks
     path = save(model, tmp_path / "here" / "a.ckpt").rename(tmp_path / "a.ckpt")
@@ -186,18 +186,18 @@ def test_images_of_another_size_are_refused() -> None:
         make().losses({"image": torch.zeros(2, 3, 8, 8)})
 
 
-def test_initialisation_is_as_published_where_slots_are_drawn() -> None:
+def test_gaussian_slot_initialisation_is_as_published() -> None:
     model = make(slot_init="gaussian", gradient="full", slot_size=1024)
-    bound = (6 / (1024 + 1024)) ** 0.5  # Xavier's of (1, 1, D) in PyTorch
+    bound = (6 / (1024 + 1024)) ** 0.5  # Xavier uniform of shape (1, 1, D)
     assert 0.95 * bound < model.slot_attention.mu.abs().max() <= bound
 
 
-def test_without_masks_the_error_of_the_features_chooses() -> None:
+def test_monitored_score_with_and_without_masks() -> None:
     assert DINOSAUR.monitor(has_masks=True) == ("val/fg_ari", "max")
     assert DINOSAUR.monitor(has_masks=False) == ("val/loss", "min")
 
 
-def test_the_configs_have_the_published_parameters() -> None:
+def test_published_numbers_of_parameters_and_learning_rate() -> None:
     core = 3 * 256**2 + 6 * 256**2 + 6 * 256 + 2 * 256 * 1024 + 1024 + 256 + 3 * 2 * 256 + 2 * 256
     head = 2 * 768 + 768 * 768 + 768 + 768 * 256 + 256
     for name, decoder in (("dinosaur_coco", 10_544_897), ("dinosaur_coco_transformer", 38_597_376)):
@@ -210,12 +210,12 @@ def test_the_configs_have_the_published_parameters() -> None:
         assert model.learning_rate_factor(210_000) == 0.25
 
 
-def test_slots_know_where_features_are_only_with_positions() -> None:
+def test_slots_depend_on_the_order_of_features_only_with_positions() -> None:
     features, order = torch.randn(2, GRID**2, 24), torch.randperm(GRID**2)
     for scale, same in ((0.0, True), (5.0, False)):
         model = make(position_scale=scale).eval()
-        slots, moved = model._attend_slots(features)[0], model._attend_slots(features[:, order])[0]
-        assert torch.allclose(slots, moved, atol=1e-4) == same
+        slots, permuted_slots = model._attend_slots(features)[0], model._attend_slots(features[:, order])[0]
+        assert torch.allclose(slots, permuted_slots, atol=1e-4) == same
     assert model.position is not None
     model.losses({"features": features})["loss"].backward()  # type: ignore[no-untyped-call]
     assert model.position.projection.weight.grad is not None

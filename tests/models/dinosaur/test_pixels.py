@@ -39,45 +39,45 @@ def test_the_decoder_has_the_published_layers() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 12, 32])
-def test_the_decoder_blends_what_slots_paint(size: int) -> None:
+def test_image_is_the_sum_of_masked_slot_images(size: int) -> None:
     torch.manual_seed(0)
     slots = torch.randn(2, 3, 8)
     image, masks, slot_images = PixelDecoder(8, size, channels=4)(slots)
     assert image.shape == (2, 3, size, size)
     torch.testing.assert_close(masks.sum(1), torch.ones(2, size, size))
     torch.testing.assert_close(image, torch.einsum("bkhw,bkchw->bchw", masks, slot_images))
-    shuffled = PixelDecoder(8, size, channels=4)
-    for swapped, plain in zip(shuffled(slots.flip(1))[1:], shuffled(slots)[1:], strict=True):
-        torch.testing.assert_close(swapped.flip(1), plain)
+    decoder = PixelDecoder(8, size, channels=4)
+    for permuted, expected in zip(decoder(slots.flip(1))[1:], decoder(slots)[1:], strict=True):
+        torch.testing.assert_close(permuted.flip(1), expected)
 
 
-def test_slots_are_told_apart_by_place() -> None:
+def test_identical_slots_have_identical_images_that_vary_in_space() -> None:
     torch.manual_seed(0)
     _, _, slot_images = PixelDecoder(8, 16, channels=4)(torch.zeros(1, 2, 8))
     assert torch.equal(slot_images[:, 0], slot_images[:, 1])
     assert slot_images[0, 0].flatten(1).std(1).min() > 0
 
 
-def test_resizing_keeps_what_must_be_kept() -> None:
+def test_upsampling_keeps_mask_sums_and_downsampling_keeps_constants() -> None:
     masks = torch.rand(2, 3, 4, 4).softmax(1)
     slot_images = torch.rand(2, 3, 3, 4, 4)
-    image, wide, enlarged = upsample(slot_images, masks, 10)
-    torch.testing.assert_close(enlarged.sum(1), torch.ones(2, 10, 10))
-    torch.testing.assert_close(wide[:, 1], F.interpolate(slot_images[:, 1], (10, 10), mode="bilinear"))
-    torch.testing.assert_close(image, (wide * enlarged[:, :, None]).sum(1))
-    flat = torch.full((1, 3, 9, 9), 0.3)
-    torch.testing.assert_close(downsample(flat, 4), torch.full((1, 3, 4, 4), 0.3))
+    image, upsampled_images, upsampled_masks = upsample(slot_images, masks, 10)
+    torch.testing.assert_close(upsampled_masks.sum(1), torch.ones(2, 10, 10))
+    torch.testing.assert_close(upsampled_images[:, 1], F.interpolate(slot_images[:, 1], (10, 10), mode="bilinear"))
+    torch.testing.assert_close(image, (upsampled_images * upsampled_masks[:, :, None]).sum(1))
+    constant = torch.full((1, 3, 9, 9), 0.3)
+    torch.testing.assert_close(downsample(constant, 4), torch.full((1, 3, 4, 4), 0.3))
 
 
-def test_the_loss_is_the_squared_error_of_the_small_image() -> None:
+def test_loss_is_the_mse_at_the_reconstruction_size() -> None:
     model, images = make(), make_images()
     slots, _ = model.attend_slots(model.inputs(model.encoder(images)))
-    painted = model.decoder(slots)[0]
+    reconstruction = model.decoder(slots)[0]
     target = F.interpolate(images, (12, 12), mode="bilinear", antialias=True)
     loss = model.losses({"image": images})["loss"]
-    torch.testing.assert_close(loss, ((painted - target) ** 2).mean())
-    _, own = model.score_batch({"image": images})
-    torch.testing.assert_close(own["loss"].mean(), loss)
+    torch.testing.assert_close(loss, ((reconstruction - target) ** 2).mean())
+    _, scores = model.score_batch({"image": images})
+    torch.testing.assert_close(scores["loss"].mean(), loss)
     loss.backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"No gradient for {name}"
@@ -94,20 +94,23 @@ def test_discoveries_have_the_size_of_the_images() -> None:
     torch.testing.assert_close(discovery.masks.sum(1), torch.ones(2, SIZE, SIZE))
     for tensor, other in zip(discovery, model.score_batch({"image": images})[0], strict=True):
         torch.testing.assert_close(tensor, other)
-    attending = make(mask_source="slots")(images)
-    assert attending.image is None
+    slot_discovery = make(mask_source="slots")(images)
+    assert slot_discovery.image is None
     torch.testing.assert_close(
-        attending.masks, F.interpolate(attending.attention, (SIZE, SIZE), mode="bilinear", align_corners=False)
+        slot_discovery.masks,
+        F.interpolate(slot_discovery.attention, (SIZE, SIZE), mode="bilinear", align_corners=False),
     )
 
 
-def test_it_trains_from_stored_features_too_and_loads(tmp_path: Path) -> None:
+def test_training_with_stored_features_and_loading(tmp_path: Path) -> None:
     model = make(cosine_weight=0.1)
     assert model.needs_images
     assert not DINOSAUR(**TINY["dinosaur"]).needs_images
     images = make_images()
-    plain = model.losses({"image": images})["loss"]
-    torch.testing.assert_close(model.losses({"image": images, "features": model.encoder(images)})["loss"], plain)
+    expected_loss = model.losses({"image": images})["loss"]
+    torch.testing.assert_close(
+        model.losses({"image": images, "features": model.encoder(images)})["loss"], expected_loss
+    )
     trainer = make_trainer(2)
     trainer.fit(model, make_data())
     assert {"train/cosine_loss", "val/mse", "val/loss", "val/slot_cosine"} <= trainer.callback_metrics.keys()
@@ -116,7 +119,7 @@ def test_it_trains_from_stored_features_too_and_loads(tmp_path: Path) -> None:
     torch.testing.assert_close(load(tmp_path / "last.ckpt")(images).masks, expected.masks)
 
 
-def test_it_learns_two_images_by_heart() -> None:
+def test_overfits_two_images() -> None:
     model = make()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     images = torch.zeros(2, 3, SIZE, SIZE)
@@ -131,7 +134,7 @@ def test_it_learns_two_images_by_heart() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_colours_may_reach_the_encoder_as_they_are() -> None:
+def test_encoder_scaling_can_be_disabled() -> None:
     settings: dict[str, Any] = {"weights": "none", "block": 2, "resolution": SIZE}
     scaled, raw = (
         FrozenEncoder("test_efficientnet", **settings),
@@ -161,14 +164,14 @@ COMMON = {
 }
 FEATURES = {"decoder": "mlp", "decoder_size": 3072, "decoder_top_k": None}
 PIXELS = {"decoder": "broadcast", "reconstruction_size": 128, "norm_eps": 1e-3}
-ON_SLOTS = {
+SLOT_REGULARIZER = {
     "covariance_weight": 1.0,
     "covariance_divisor": "size",
     "variance_weight": 1.0,
     "variance_target": 1.0,
     "projection_size": None,
 }
-BY_HEAD = {
+HEAD_REGULARIZER = {
     "covariance_weight": 1.0,
     "covariance_divisor": "square",
     "variance_weight": 0.0,
@@ -182,10 +185,10 @@ BY_HEAD = {
     ("name", "published"),
     [
         ("dinosaur_coco_256", {**FEATURES, "slot_size": 256, "mlp_size": 1024}),
-        ("dinosaur_coco_256_covariance", {**FEATURES, **ON_SLOTS, "slot_size": 256, "mlp_size": 1024}),
+        ("dinosaur_coco_256_covariance", {**FEATURES, **SLOT_REGULARIZER, "slot_size": 256, "mlp_size": 1024}),
         ("dinosaur_coco_1024", {**FEATURES, "slot_size": 1024, "mlp_size": 4096}),
-        ("dinosaur_coco_1024_covariance", {**FEATURES, **ON_SLOTS, "slot_size": 1024, "mlp_size": 4096}),
-        ("dinosaur_coco_pixels_covariance", {**PIXELS, **BY_HEAD, "slot_size": 64, "mlp_size": 256}),
+        ("dinosaur_coco_1024_covariance", {**FEATURES, **SLOT_REGULARIZER, "slot_size": 1024, "mlp_size": 4096}),
+        ("dinosaur_coco_pixels_covariance", {**PIXELS, **HEAD_REGULARIZER, "slot_size": 64, "mlp_size": 256}),
         ("dinosaur_coco_pixels_cosine", {**PIXELS, "cosine_weight": 0.01, "slot_size": 128, "mlp_size": 512}),
     ],
 )

@@ -15,7 +15,7 @@ N = GRID[0] * GRID[1]
 def make(num_blocks: int = 2, permuted: bool = False) -> PatchTransformerDecoder:
     torch.manual_seed(0)
     decoder = PatchTransformerDecoder(D, GRID, F, num_blocks=num_blocks, num_heads=HEADS, permuted=permuted).double()
-    for parameter in decoder.parameters():  # biases too, which start at 0
+    for parameter in decoder.parameters():  # including the biases, which are initialised to 0
         nn.init.normal_(parameter, std=0.5)
     return decoder
 
@@ -51,20 +51,20 @@ def torch_blocks(decoder: PatchTransformerDecoder) -> nn.TransformerDecoder:
     return oracle
 
 
-def test_the_decoder_is_that_of_torch() -> None:
+def test_decoder_equals_that_of_torch() -> None:
     decoder, (slots, features) = make(), inputs()
-    beginning = decoder.beginnings.expand(B, 1, -1)
-    tokens = decoder.from_features(torch.cat([beginning, features[:, :-1]], 1))
+    start_token = decoder.beginnings.expand(B, 1, -1)
+    tokens = decoder.from_features(torch.cat([start_token, features[:, :-1]], 1))
     causal = nn.Transformer.generate_square_subsequent_mask(N, dtype=torch.float64)
     oracle, memory = torch_blocks(decoder), decoder.from_slots(slots)
-    seen: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
     oracle.layers[-1].multihead_attn.register_forward_pre_hook(
-        lambda module, args: seen.update(queries=args[0])  # what the last block asks its slots
+        lambda module, args: captured.update(queries=args[0])  # queries of the last cross-attention
     )
     expected = oracle(tokens, memory, tgt_mask=causal)
     predicted, masks, _ = decoder(slots, features=features)
     torch.testing.assert_close(predicted, expected)
-    _, weights = oracle.layers[-1].multihead_attn(seen["queries"], memory, memory)  # averaged over heads
+    _, weights = oracle.layers[-1].multihead_attn(captured["queries"], memory, memory)  # averaged over heads
     assert masks is not None
     torch.testing.assert_close(masks.double(), weights.transpose(1, 2), rtol=1e-5, atol=1e-6)
     assert torch.equal(decoder.masks(slots, features=features)[0], masks)
@@ -72,52 +72,52 @@ def test_the_decoder_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize("position", range(N))
-def test_a_patch_changes_only_what_comes_after_it(position: int) -> None:
+def test_decoder_is_causal(position: int) -> None:
     decoder, (slots, features) = make().eval(), inputs()
     changed = features.clone()
     changed[:, position] += torch.randn(F)
-    (before, masks, _), (after, others, _) = decoder(slots, features=features), decoder(slots, features=changed)
+    (before, masks, _), (after, changed_masks, _) = decoder(slots, features=features), decoder(slots, features=changed)
     assert torch.equal(after[:, : position + 1], before[:, : position + 1])
-    assert torch.equal(others[:, :, : position + 1], masks[:, :, : position + 1])
+    assert torch.equal(changed_masks[:, :, : position + 1], masks[:, :, : position + 1])
     assert all(not torch.allclose(after[:, later], before[:, later]) for later in range(position + 1, N))
 
 
-def test_the_last_patch_is_only_predicted() -> None:
+def test_target_features_get_no_gradient() -> None:
     decoder, (slots, features) = make().eval(), inputs()
-    given = features.clone().requires_grad_()
-    predicted, _, _ = decoder(slots, features=given)
-    assert not predicted.grad_fn or torch.autograd.grad(predicted.sum(), given, allow_unused=True)[0] is None
+    leaf_features = features.clone().requires_grad_()
+    predicted, _, _ = decoder(slots, features=leaf_features)
+    assert not predicted.grad_fn or torch.autograd.grad(predicted.sum(), leaf_features, allow_unused=True)[0] is None
 
 
-@pytest.mark.parametrize("number", range(9))
-def test_an_order_predicts_each_patch_from_those_before_it_in_that_order(
-    number: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("order_index", range(9))
+def test_permuted_decoder_equals_a_raster_decoder_of_permuted_patches(
+    order_index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder, (slots, features) = make(permuted=True).train(), inputs()
-    monkeypatch.setattr(torch, "randint", lambda high, size, device=None: torch.full(size, number))
+    monkeypatch.setattr(torch, "randint", lambda high, size, device=None: torch.full(size, order_index))
     predicted, masks, _ = decoder(slots, features=features)
-    order = patch_orders(*GRID)[number]
-    # the same as a raster decoder that is shown the patches in that order
+    order = patch_orders(*GRID)[order_index]
+    # equals a raster-order decoder given the patches in that order
     raster = make()
-    raster.load_state_dict({**decoder.state_dict(), "beginnings": decoder.beginnings[number : number + 1]})
+    raster.load_state_dict({**decoder.state_dict(), "beginnings": decoder.beginnings[order_index : order_index + 1]})
     expected, weights, _ = raster(slots, features=features[:, order])
     torch.testing.assert_close(predicted[:, order], expected)
     torch.testing.assert_close(masks[:, :, order], weights)
 
 
-def test_orders_are_drawn_for_each_image_in_training_only() -> None:
+def test_orders_are_sampled_in_training_only() -> None:
     decoder, (slots, features) = make(permuted=True), inputs()
     decoder.train()
     torch.manual_seed(0)
-    drawn = {tuple(decoder(slots[:1], features=features[:1])[0].flatten().tolist()) for _ in range(60)}
-    assert 7 <= len(drawn) <= 9
+    sampled = {tuple(decoder(slots[:1], features=features[:1])[0].flatten().tolist()) for _ in range(60)}
+    assert 7 <= len(sampled) <= 9
     decoder.eval()
     raster = make()
     raster.load_state_dict({**decoder.state_dict(), "beginnings": decoder.beginnings[:1]})
     assert torch.equal(decoder(slots, features=features)[0], raster(slots, features=features)[0])
 
 
-def test_the_parameters_are_as_many_as_published() -> None:
+def test_published_number_of_parameters() -> None:
     decoder = PatchTransformerDecoder(256, (14, 14), 768, num_blocks=4, num_heads=8)
     layer = nn.TransformerDecoderLayer(768, 8, 4 * 768)
     blocks = 4 * sum(parameter.numel() for parameter in layer.parameters())

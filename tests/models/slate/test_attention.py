@@ -6,23 +6,25 @@ from object_discovery.models.slate import attention
 from object_discovery.models.slate.attention import attend
 
 
-@pytest.mark.parametrize(("length", "number"), [(11, 11), (8, 3), (4, 9)])
-def test_blocks_give_what_torch_gives(length: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(11, 11), (8, 3), (4, 9)])
+def test_blockwise_attention_equals_scaled_dot_product_attention(
+    num_queries: int, num_keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attention, "_BLOCK", 4)
-    monkeypatch.setattr(attention, "dropout", lambda inputs, share: inputs)
+    monkeypatch.setattr(attention, "dropout", lambda inputs, probability: inputs)
     torch.manual_seed(0)
-    parts = [torch.randn(2, 3, size, 6, requires_grad=True) for size in (length, number, number)]
-    weights = torch.randn(2, 3, length, 6)
-    for causal in {False, length == number}:
-        queries, keys, values = parts
+    tensors = [torch.randn(2, 3, size, 6, requires_grad=True) for size in (num_queries, num_keys, num_keys)]
+    weights = torch.randn(2, 3, num_queries, 6)
+    for causal in {False, num_queries == num_keys}:
+        queries, keys, values = tensors
         actual = attend(queries, keys, values, causal=causal, probability=0.1)
         expected = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
         torch.testing.assert_close(actual, expected)
-        gradients = [torch.autograd.grad((out * weights).sum(), parts) for out in (actual, expected)]
+        gradients = [torch.autograd.grad((out * weights).sum(), tensors) for out in (actual, expected)]
         torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_the_share_of_the_attention_is_dropped() -> None:
+def test_attention_dropout_zeroes_weights_with_the_given_probability() -> None:
     torch.manual_seed(0)
     values = torch.eye(400).expand(1, 2, 400, 400)
     queries = torch.zeros(1, 2, 400, 8)

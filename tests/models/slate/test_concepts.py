@@ -13,7 +13,7 @@ def blobs(num_clusters: int = 4, size: int = 50) -> tuple[Tensor, Tensor]:
     return centres[labels] + torch.randn(len(labels), 5, generator=generator), labels
 
 
-def test_concepts_are_the_clusters_that_were_there() -> None:
+def test_concepts_recover_the_true_clusters() -> None:
     points, labels = blobs()
     torch.manual_seed(0)
     library = ConceptLibrary(points.view(50, 4, 5), 4)
@@ -21,12 +21,12 @@ def test_concepts_are_the_clusters_that_were_there() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 7])
-def test_there_must_be_as_many_slots_as_concepts(count: int) -> None:
+def test_number_of_concepts_out_of_range_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"`num_concepts` to be from 1 to the number of slots 6, but got {count}"):
         ConceptLibrary(torch.randn(2, 3, 4), count)
 
 
-def test_scenes_have_a_slot_of_each_concept() -> None:
+def test_sampled_scenes_have_a_slot_of_each_concept() -> None:
     points, _ = blobs()
     torch.manual_seed(0)
     library = ConceptLibrary(points.view(50, 4, 5), 4)
@@ -53,7 +53,7 @@ def test_empty_concepts_are_refused() -> None:
         library.sample(1)
 
 
-def test_slots_that_were_left_out_are_no_concept() -> None:
+def test_inactive_slots_are_not_clustered() -> None:
     slots = torch.randn(5, 3, 4)
     library = ConceptLibrary(torch.cat([slots, torch.zeros(5, 2, 4)], 1), 2)
     assert torch.equal(library.slots, slots.flatten(0, 1))

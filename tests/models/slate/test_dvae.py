@@ -28,10 +28,10 @@ def test_shapes() -> None:
     assert dvae.encode(torch.rand(2, 3, 8, 12)).shape == (2, 6, 16)
 
 
-def test_tokens_are_of_the_patch_at_their_place() -> None:
+def test_tokens_are_encoded_from_the_patch_at_their_position() -> None:
     dvae = make()
     images = torch.rand(1, 3, 8, 12)
-    # The normalisation looks at the whole image; without it a patch alone gives the same features.
+    # Normalisation uses statistics of the whole image; without it a patch alone gives the same features.
     for module in dvae.modules():
         if isinstance(module, ConvBlock):
             module.norm = torch.nn.Identity()  # type: ignore[assignment]
@@ -40,7 +40,7 @@ def test_tokens_are_of_the_patch_at_their_place() -> None:
     torch.testing.assert_close(whole, torch.stack(patches))
 
 
-def test_tokens_paint_what_their_one_hots_paint() -> None:
+def test_decoding_tokens_equals_decoding_their_one_hots() -> None:
     dvae = make()
     tokens = torch.randint(16, (2, 6))
     expected = dvae.decode(F.one_hot(tokens, 16).float(), 2)
@@ -48,24 +48,24 @@ def test_tokens_paint_what_their_one_hots_paint() -> None:
     assert expected.shape == (2, 3, 8, 12)
 
 
-def test_the_likeliest_tokens_are_taken() -> None:
+def test_tokens_are_the_argmax_of_the_logits() -> None:
     dvae = make()
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(dvae.tokens(images), dvae.encode(images).argmax(-1))
 
 
-def test_noise_is_that_of_gumbel() -> None:
+def test_gumbel_noise_has_the_gumbel_distribution() -> None:
     torch.manual_seed(0)
     noise = gumbel_noise(torch.Size([400, 500]), torch.device("cpu")).flatten().sort().values
     assert noise.isfinite().all()
-    chances = torch.distributions.Gumbel(0.0, 1.0).cdf(noise)  # type: ignore[no-untyped-call]
+    cdf = torch.distributions.Gumbel(0.0, 1.0).cdf(noise)  # type: ignore[no-untyped-call]
     expected = (torch.arange(len(noise)) + 0.5) / len(noise)
-    assert (chances - expected).abs().max() < 1.63 / len(noise) ** 0.5  # Kolmogorov and Smirnov, 1 per cent
+    assert (cdf - expected).abs().max() < 1.63 / len(noise) ** 0.5  # Kolmogorov-Smirnov test at 1 %
 
 
 @pytest.mark.parametrize("tau", [0.1, 1.0, 3.0])
-def test_relaxed_samples_are_softmaxes_with_noise(tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvae, "_CHUNK_SIZE", 7 * 16)  # parts of 16 rows
+def test_gumbel_softmax_equals_its_formula(tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvae, "_CHUNK_SIZE", 7 * 16)  # chunks of 16 rows
     logits = torch.randn(5, 10, 7, requires_grad=True)
     torch.manual_seed(3)
     noise = torch.cat([gumbel_noise(torch.Size([rows, 7]), logits.device) for rows in (16, 16, 16, 2)])
@@ -78,13 +78,13 @@ def test_relaxed_samples_are_softmaxes_with_noise(tau: float, monkeypatch: pytes
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_relaxed_samples_are_finite_in_bfloat16() -> None:
+def test_gumbel_softmax_is_finite_in_bfloat16() -> None:
     sample = gumbel_softmax(torch.randn(20_000, 64).bfloat16(), 0.1)
     assert sample.dtype == torch.bfloat16
     assert sample.isfinite().all()
 
 
-def test_tokens_are_drawn_by_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_sampled_with_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvae, "_CHUNK_SIZE", 6 * 30_000)
     torch.manual_seed(0)
     logits = torch.tensor([2.0, -1.0, 0.5, -torch.inf, 1.0, -torch.inf])
@@ -94,7 +94,7 @@ def test_tokens_are_drawn_by_their_probabilities(monkeypatch: pytest.MonkeyPatch
     assert actual[3] == actual[5] == 0
 
 
-def test_positions_are_drawn_apart() -> None:
+def test_positions_are_sampled_independently() -> None:
     torch.manual_seed(0)
     tokens = sample_tokens(torch.zeros(30, 40, 8))
     assert tokens.shape == (30, 40)
@@ -107,7 +107,7 @@ def test_no_gradient_flows_through_tokens() -> None:
     assert not tokens.requires_grad
 
 
-def test_convolutions_have_no_bias_but_the_outermost() -> None:
+def test_convolution_blocks_and_codebook_have_no_bias() -> None:
     dvae = make()
     blocks = [module for module in dvae.modules() if isinstance(module, ConvBlock)]
     assert len(blocks) == 7 + 8
@@ -116,7 +116,7 @@ def test_convolutions_have_no_bias_but_the_outermost() -> None:
     assert not dvae.to_logits.bias.any()
 
 
-def test_batch_normalisation_keeps_how_bright_an_image_is() -> None:
+def test_batch_normalisation_preserves_brightness() -> None:
     images = torch.rand(2, 3, 8, 8) + 0.5
     group, batch = make(), make(norm="batch").eval()
     torch.testing.assert_close(group.encode(images / 2), group.encode(images), atol=1e-3, rtol=1e-3)
@@ -127,19 +127,19 @@ def test_batch_normalisation_keeps_how_bright_an_image_is() -> None:
     assert sum(value.numel() for value in batch.parameters()) == sum(value.numel() for value in group.parameters())
 
 
-def patches_of(colours: torch.Tensor, places: torch.Tensor, noise: float) -> torch.Tensor:
-    """Paint images of patches of one colour each, `(B, 3, 4 h, 4 w)`."""
-    images = colours[places].permute(0, 3, 1, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
+def make_patches(colours: torch.Tensor, indices: torch.Tensor, noise: float) -> torch.Tensor:
+    """Render images of noisy, uniformly coloured patches, `(B, 3, 4 h, 4 w)`."""
+    images = colours[indices].permute(0, 3, 1, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
     return (images + noise * torch.randn(images.shape)).clamp(0, 1)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
-def test_words_begin_as_the_clusters_of_scikit_learn(norm: Literal["batch", "group"]) -> None:
+def test_codebook_initialisation_agrees_with_kmeans_of_scikit_learn(norm: Literal["batch", "group"]) -> None:
     vae = make(6, norm)
     colours = torch.tensor(
         [[0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1], [1, 1, 1]]
     )
-    images = patches_of(colours, torch.randint(6, (8, 6, 6)), 0.05)
+    images = make_patches(colours, torch.randint(6, (8, 6, 6)), 0.05)
     if norm == "batch":
         vae(images, 1.0)
         vae.eval()
@@ -149,16 +149,16 @@ def test_words_begin_as_the_clusters_of_scikit_learn(norm: Literal["batch", "gro
     expected = KMeans(6, n_init=20, random_state=0).fit(features).labels_
     assert (
         adjusted_rand_score(expected, vae.tokens(images).flatten().numpy()) > 0.8
-    )  # one start, and not the best of 20
+    )  # one initialisation, not the best of 20
     logits = vae.encode(images)
-    assert logits.std(-1).mean() > 1  # sharp enough to outweigh the noise of the draws
+    assert logits.std(-1).mean() > 1  # sharp enough to outweigh the Gumbel noise
     assert not torch.equal(logits.argmax(-1)[0], logits.argmax(-1)[1])
 
 
 @pytest.mark.parametrize("colours", [1, 3])
-def test_words_begin_finite_with_fewer_patches_than_words(colours: int) -> None:
+def test_codebook_initialisation_is_finite_with_fewer_patches_than_codes(colours: int) -> None:
     vae = make(16)
-    images = patches_of(torch.rand(colours, 3), torch.arange(6).view(1, 2, 3) % colours, 0.0)
+    images = make_patches(torch.rand(colours, 3), torch.arange(6).view(1, 2, 3) % colours, 0.0)
     vae.init_as_kmeans(images)
     logits = vae.encode(images)
     assert logits.isfinite().all()

@@ -34,7 +34,7 @@ def count(module: nn.Module) -> int:
 def test_published_number_of_parameters() -> None:
     model = SLATE.from_config("slate_clevr")
     assert count(model.dvae) == 681_923
-    masks = 8 * 1024**2  # the published code counts its causal masks, which nobody trains
+    masks = 8 * 1024**2  # the published count includes the causal masks
     assert round((count(model) + masks) / 1e6, 1) == 16.1
     assert model.decoder.attention(torch.zeros(1, 2, 192), torch.zeros(1, 11, 192)).shape == (1, 11, 2)
 
@@ -92,13 +92,13 @@ def test_configs_validate_after_each_epoch_of_all_scenes(name: str, images: int)
     assert run.trainer.val_interval * run.data.batch_size == images
 
 
-def test_the_best_checkpoint_is_one_of_good_slots() -> None:
+def test_monitored_score_with_and_without_masks() -> None:
     assert SLATE.monitor(has_masks=True) == ("val/fg_ari", "max")
     assert SLATE.monitor(has_masks=False) == ("val/loss", "min")
     assert "loss" in make().extra_metrics()
 
 
-def test_no_gradient_goes_from_slots_and_decoder_to_the_discrete_vae() -> None:
+def test_mse_has_a_gradient_to_the_dvae_only_and_cross_entropy_to_all_else() -> None:
     model = make()
     losses = model.losses(BATCH)
     torch.testing.assert_close(losses["loss"], losses["mse"] + losses["cross_entropy"])
@@ -109,7 +109,7 @@ def test_no_gradient_goes_from_slots_and_decoder_to_the_discrete_vae() -> None:
             assert (value.grad is not None) == (parameter.startswith("dvae.") == reached), parameter
 
 
-def test_the_model_is_its_parts_one_after_another() -> None:
+def test_forward_pass_equals_its_layers() -> None:
     model, images = make().eval(), make_images()
     discovery = model(images)
     tokens = model.dvae.encode(images).argmax(-1)
@@ -119,22 +119,22 @@ def test_the_model_is_its_parts_one_after_another() -> None:
     grid = attention.view(2, 3, 4, 4)
     torch.testing.assert_close(discovery.attention, grid)
     torch.testing.assert_close(discovery.masks, grid.repeat_interleave(4, 2).repeat_interleave(4, 3))
-    painted = model.dvae.decode(F.one_hot(tokens, 8).float(), 4)
-    torch.testing.assert_close(discovery.image, painted)
+    reconstruction = model.dvae.decode(F.one_hot(tokens, 8).float(), 4)
+    torch.testing.assert_close(discovery.image, reconstruction)
     assert discovery.slot_images is None
 
 
-def test_validation_measures_the_likeliest_tokens() -> None:
+def test_validation_scores_the_argmax_tokens() -> None:
     model, images = make().eval(), make_images()
     actual, scores = model.score_batch({"image": images})
     tokens = model.dvae.tokens(images)
-    log_chances = model.decoder(model.embedding(tokens)[:, :-1], actual.slots).log_softmax(-1)
-    expected = -torch.stack([log_chances[b, range(16), tokens[b]].sum() for b in range(2)])
+    log_probs = model.decoder(model.embedding(tokens)[:, :-1], actual.slots).log_softmax(-1)
+    expected = -torch.stack([log_probs[b, range(16), tokens[b]].sum() for b in range(2)])
     torch.testing.assert_close(scores["cross_entropy"], expected)
     assert actual.image is not None
     torch.testing.assert_close(scores["loss"] - expected, ((actual.image - images) ** 2).sum((1, 2, 3)))
-    whole = model(images)
-    for one, other in zip(actual, whole, strict=True):
+    discovery = model(images)
+    for one, other in zip(actual, discovery, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             assert torch.equal(one, other)
@@ -145,15 +145,15 @@ def test_losses_are_sums_over_pixels_and_tokens() -> None:
     torch.manual_seed(7)
     losses = model.losses(BATCH)
     torch.manual_seed(7)
-    painted, tokens = model.dvae(BATCH["image"], 1.0)
-    torch.testing.assert_close(losses["mse"], ((painted - BATCH["image"]) ** 2).sum() / 2)
+    reconstruction, tokens = model.dvae(BATCH["image"], 1.0)
+    torch.testing.assert_close(losses["mse"], ((reconstruction - BATCH["image"]) ** 2).sum() / 2)
     embedded, slots, _ = model._attend_slots(BATCH["image"], tokens)
-    chances = model.decoder(embedded[:, :-1], slots).softmax(-1)
-    expected = -(chances.log() * F.one_hot(tokens, 8)).sum() / 2
+    probs = model.decoder(embedded[:, :-1], slots).softmax(-1)
+    expected = -(probs.log() * F.one_hot(tokens, 8)).sum() / 2
     torch.testing.assert_close(losses["cross_entropy"], expected)
 
 
-def test_masks_may_be_those_of_the_decoder() -> None:
+def test_decoder_masks_are_the_attention_of_the_decoder() -> None:
     model, images = make(mask_source="decoder").eval(), make_images()
     discovery = model(images)
     other = make().eval()(images)
@@ -166,16 +166,16 @@ def test_masks_may_be_those_of_the_decoder() -> None:
     torch.testing.assert_close(model.score_batch({"image": images})[0].masks, discovery.masks)
 
 
-def test_images_need_not_be_whole_patches() -> None:
+def test_images_are_padded_to_whole_patches() -> None:
     model, images = make(resolution=15).eval(), torch.rand(2, 3, 15, 15)
     discovery = model(images)
     assert discovery.image is not None
     assert discovery.masks.shape == (2, 3, 15, 15)
     assert discovery.image.shape == model.compose(discovery.slots).shape == (2, 3, 15, 15)
-    repeated = torch.cat([images, images[..., -1:]], 3)
-    whole = make().eval()
-    whole.load_state_dict(model.state_dict())
-    torch.testing.assert_close(whole(torch.cat([repeated, repeated[:, :, -1:]], 2)).slots, discovery.slots)
+    padded = torch.cat([images, images[..., -1:]], 3)
+    reference = make().eval()
+    reference.load_state_dict(model.state_dict())
+    torch.testing.assert_close(reference(torch.cat([padded, padded[:, :, -1:]], 2)).slots, discovery.slots)
     assert math.isfinite(float(model.losses({"image": images})["loss"].detach()))
 
 
@@ -191,16 +191,16 @@ def test_reconstruction_goes_through_the_slots_without_dropout(training: bool) -
     with torch.no_grad():
         for module in (model.decoder.to_logits, model.decoder.from_slots):
             module.weight *= 10
-    painted = model.reconstruct(images)
-    assert painted.shape == (2, 3, SIZE, SIZE)
-    assert 0 <= painted.min() <= painted.max() <= 1
+    reconstruction = model.reconstruct(images)
+    assert reconstruction.shape == (2, 3, SIZE, SIZE)
+    assert 0 <= reconstruction.min() <= reconstruction.max() <= 1
     assert all(module.training == training for module in model.modules())
-    assert torch.equal(model.reconstruct(images, cached=False), painted)
+    assert torch.equal(model.reconstruct(images, cached=False), reconstruction)
     slots = model.eval()(images).slots
-    assert torch.equal(model.compose(slots), painted)
+    assert torch.equal(model.compose(slots), reconstruction)
 
 
-def test_scenes_are_composed_of_slots_of_several_images() -> None:
+def test_compose_accepts_slots_of_several_images() -> None:
     model = make().eval()
     with torch.no_grad():
         model.decoder.to_logits.weight *= 10
@@ -209,8 +209,8 @@ def test_scenes_are_composed_of_slots_of_several_images() -> None:
     assert not torch.equal(model.compose(exchanged), model.compose(slots[:1]))
     assert model.compose(slots[:, :2]).shape == model.compose(torch.cat([slots, slots], 1)).shape == (2, 3, SIZE, SIZE)
     torch.manual_seed(0)
-    drawn = model.compose(slots[:1].expand(4, -1, -1), temperature=5.0)
-    assert not torch.equal(drawn, drawn[:1].expand_as(drawn))
+    sampled = model.compose(slots[:1].expand(4, -1, -1), temperature=5.0)
+    assert not torch.equal(sampled, sampled[:1].expand_as(sampled))
 
 
 @pytest.mark.parametrize("shape", [(3, 16), (1, 3, 17)])
@@ -219,18 +219,20 @@ def test_slots_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         make().compose(torch.zeros(shape))
 
 
-def test_slots_may_start_and_be_counted_otherwise() -> None:
+def test_initial_slots_and_their_number_are_options() -> None:
     model, images = make(slot_init="gaussian", gradient="full").eval(), make_images()
     assert model(images, num_slots=5).masks.shape == (2, 5, SIZE, SIZE)
-    start = torch.randn(2, 4, 16)
-    once = model(images, start, num_iterations=1).slots
-    torch.testing.assert_close(model(images, once, num_iterations=2).slots, model(images, start).slots)
+    initial_slots = torch.randn(2, 4, 16)
+    after_one_iteration = model(images, initial_slots, num_iterations=1).slots
+    torch.testing.assert_close(
+        model(images, after_one_iteration, num_iterations=2).slots, model(images, initial_slots).slots
+    )
     assert model.slot_attention.mu.abs().max() <= math.sqrt(6 / 32)
     assert make(num_heads=4).slot_attention.num_heads == 4
 
 
-class Stuck(SLATE):
-    """Its validation loss stays where it is."""
+class ConstantLoss(SLATE):
+    """SLATE with a constant validation loss."""
 
     def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Tensor]]:
         actual, scores = super().score_batch(batch)
@@ -238,13 +240,13 @@ class Stuck(SLATE):
 
 
 class Record(Callback):
-    """Note what is scheduled, and whether dropout is on."""
+    """Record learning rates, temperatures, the largest gradients and whether dropout is on."""
 
     def __init__(self) -> None:
         self.rates: dict[int, list[float]] = {}
         self.taus: dict[int, float] = {}
         self.training: list[bool] = []
-        self.largest: list[float] = []
+        self.max_gradients: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.rates[trainer.global_step] = [group["lr"] for group in trainer.optimizers[0].param_groups]
@@ -253,16 +255,16 @@ class Record(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.taus[trainer.global_step - 1] = float(trainer.callback_metrics["train/tau"])
         gradients = [float(p.grad.abs().max()) for p in pl_module.parameters() if p.grad is not None]
-        self.largest.append(max(gradients))
+        self.max_gradients.append(max(gradients))
 
 
 SCHEDULE = {"lr": 1.0, "dvae_lr": 2.0, "warmup_steps": 4, "lr_schedule": "constant", "patience": 2, "tau_steps": 8}
 
 
-@pytest.mark.parametrize("stop", [3, 6])  # amid an epoch, and at the end of one with a halving
-def test_schedules_go_on_exactly_where_a_run_stopped(stop: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [3, 6])  # within an epoch, and at the end of one that halves the rate
+def test_resumed_schedules_equal_those_of_an_uninterrupted_run(stop: int, tmp_path: Path) -> None:
     def run(max_steps: int, record: Record, name: str, **settings: Any) -> SLATE:
-        model = make(Stuck, **SCHEDULE)
+        model = make(ConstantLoss, **SCHEDULE)
         last = ModelCheckpoint(tmp_path / name, save_last=True)  # after each validation
         trainer = make_trainer(max_steps, callbacks=[record, last], enable_checkpointing=True)
         trainer.fit(model, make_data(), **settings)
@@ -270,23 +272,25 @@ def test_schedules_go_on_exactly_where_a_run_stopped(stop: int, tmp_path: Path) 
             trainer.save_checkpoint(tmp_path / name / "last.ckpt")
         return model
 
-    whole, resumed = Record(), Record()
-    expected = run(12, whole, "whole")
+    uninterrupted, resumed = Record(), Record()
+    expected = run(12, uninterrupted, "whole")
     run(stop, Record(), "part")
     actual = run(12, resumed, "rest", ckpt_path=str(tmp_path / "part" / "last.ckpt"))
-    assert resumed.rates == {step: rates for step, rates in whole.rates.items() if step >= stop}
-    assert resumed.taus == {step: tau for step, tau in whole.taus.items() if step >= stop}
+    assert resumed.rates == {step: rates for step, rates in uninterrupted.rates.items() if step >= stop}
+    assert resumed.taus == {step: tau for step, tau in uninterrupted.taus.items() if step >= stop}
     assert actual.plateau == expected.plateau
     # Two batches an epoch: the best loss at step 2, halved after 6 and 10, which acts from the next scheduling on.
     halved = [0.25 if step > 10 else 0.5 if step > 6 else 1.0 for step in range(12)]
-    assert [whole.rates[step][0] for step in range(12)] == pytest.approx([min(1, s / 4) * halved[s] for s in range(12)])
-    assert [whole.rates[step][1] for step in range(12)] == pytest.approx([2 * factor for factor in halved])
+    assert [uninterrupted.rates[step][0] for step in range(12)] == pytest.approx(
+        [min(1, s / 4) * halved[s] for s in range(12)]
+    )
+    assert [uninterrupted.rates[step][1] for step in range(12)] == pytest.approx([2 * factor for factor in halved])
     cosine = [0.45 * math.cos(math.pi * min(step, 8) / 8) + 0.55 for step in range(12)]
-    assert [whole.taus[step] for step in range(12)] == pytest.approx(cosine)
+    assert [uninterrupted.taus[step] for step in range(12)] == pytest.approx(cosine)
 
 
-def test_only_validations_of_a_run_are_waited_for() -> None:
-    model = make(Stuck, patience=1)
+def test_validation_outside_fit_does_not_change_the_plateau() -> None:
+    model = make(ConstantLoss, patience=1)
     trainer = make_trainer(1)
     for _ in range(3):
         trainer.validate(model, make_data(), verbose=False)
@@ -295,7 +299,7 @@ def test_only_validations_of_a_run_are_waited_for() -> None:
 
 
 def test_checkpoints_load_with_any_patience(tmp_path: Path) -> None:
-    model = make(Stuck, patience=1)
+    model = make(ConstantLoss, patience=1)
     trainer = make_trainer(6)
     trainer.fit(model, make_data())
     trainer.save_checkpoint(tmp_path / "a.ckpt")
@@ -314,20 +318,20 @@ def test_dropout_stays_on_throughout_training() -> None:
 
 def test_gradients_are_clipped_by_their_largest_entry() -> None:
     settings: dict[str, Any] = {"warmup_steps": 0, "clip_type": "inf"}
-    clipped, free = Record(), Record()
+    clipped, unclipped = Record(), Record()
     make_trainer(3, callbacks=[clipped]).fit(make(clip_norm=0.01, **settings), make_data())
-    make_trainer(3, callbacks=[free]).fit(make(clip_norm=None, **settings), make_data())
-    assert clipped.largest == pytest.approx([0.01] * 3, rel=1e-3)
-    assert min(free.largest) > 0.02
+    make_trainer(3, callbacks=[unclipped]).fit(make(clip_norm=None, **settings), make_data())
+    assert clipped.max_gradients == pytest.approx([0.01] * 3, rel=1e-3)
+    assert min(unclipped.max_gradients) > 0.02
 
 
-def test_the_discrete_vae_may_be_trained_first_and_frozen() -> None:
+def test_dvae_is_trained_for_dvae_steps_then_frozen() -> None:
     class Steps(Record):
-        """Note which of the two parts moves."""
+        """Record which of dVAE and decoder is updated."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.moved: list[tuple[bool, bool]] = []
+            self.updated: list[tuple[bool, bool]] = []
             self.before: list[Tensor] = []
 
         def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -336,8 +340,8 @@ def test_the_discrete_vae_may_be_trained_first_and_frozen() -> None:
 
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
             pairs = zip(self.before, self.parts(pl_module), strict=True)
-            dvae, rest = (not torch.equal(old, new) for old, new in pairs)
-            self.moved.append((dvae, rest))
+            dvae, decoder = (not torch.equal(old, new) for old, new in pairs)
+            self.updated.append((dvae, decoder))
 
         @staticmethod
         def parts(model: LightningModule) -> list[Tensor]:
@@ -348,64 +352,66 @@ def test_the_discrete_vae_may_be_trained_first_and_frozen() -> None:
     make_trainer(8, callbacks=[steps]).fit(
         make(dvae_steps=3, lr=1e-2, warmup_steps=2, lr_schedule="constant"), make_data()
     )
-    assert steps.moved == [(True, False)] * 3 + [(False, False)] + [(False, True)] * 4  # a rate of 0 begins the warm-up
+    assert (
+        steps.updated == [(True, False)] * 3 + [(False, False)] + [(False, True)] * 4
+    )  # the warm-up starts at a rate of 0
     assert [rates[0] for rates in steps.rates.values()] == pytest.approx([0, 0, 0, 0, 5e-3, 1e-2, 1e-2, 1e-2])
 
 
-def test_a_frozen_discrete_vae_keeps_its_statistics() -> None:
+def test_frozen_dvae_keeps_its_running_statistics() -> None:
     class Statistics(Callback):
-        """Note after each step how many batches the running statistics have seen."""
+        """Record after each step the number of batches in the running statistics."""
 
         def __init__(self) -> None:
-            self.seen: list[int] = []
+            self.counts: list[int] = []
 
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-            self.seen.append(int(pl_module.get_buffer("dvae.norm.num_batches_tracked")))
+            self.counts.append(int(pl_module.get_buffer("dvae.norm.num_batches_tracked")))
 
     statistics = Statistics()
     make_trainer(5, callbacks=[statistics]).fit(make(dvae_steps=2), make_data())
-    assert statistics.seen == [1, 2, 2, 2, 2]
+    assert statistics.counts == [1, 2, 2, 2, 2]
 
 
-def test_the_vocabulary_of_a_new_model_begins_with_its_first_batch_and_that_of_a_trained_one_stays() -> None:
-    class First(Callback):
-        """Keep what the words are as the first step begins."""
+def test_only_an_untrained_codebook_is_initialised_from_the_first_batch() -> None:
+    class InitialCodebook(Callback):
+        """Record the codebook at the first step."""
 
         def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-            if not hasattr(self, "words"):
-                self.words = pl_module.get_parameter("dvae.to_logits.weight").detach().clone()
+            if not hasattr(self, "codebook"):
+                self.codebook = pl_module.get_parameter("dvae.to_logits.weight").detach().clone()
 
     def fit(model: SLATE) -> bool:
-        """Train for 2 steps, and tell whether the words were begun anew."""
-        before, first = model.dvae.to_logits.weight.detach().clone(), First()
-        make_trainer(2, callbacks=[first]).fit(model, make_data())
-        return not torch.equal(before, first.words)
+        """Train for 2 steps and return whether the codebook was reinitialised."""
+        before, initial = model.dvae.to_logits.weight.detach().clone(), InitialCodebook()
+        make_trainer(2, callbacks=[initial]).fit(model, make_data())
+        return not torch.equal(before, initial.codebook)
 
     model, random = make(), make(codebook_init="random")
     assert fit(model)
     assert not fit(random)
     for trained in (model, random):
-        again = make()
-        again.dvae.load_state_dict(trained.dvae.state_dict())
-        assert not fit(again)
+        loaded = make()
+        loaded.dvae.load_state_dict(trained.dvae.state_dict())
+        assert not fit(loaded)
 
 
-def test_a_second_run_trains_the_discrete_vae_again() -> None:
+def test_second_fit_trains_the_dvae_again() -> None:
     model = make(dvae_steps=1)
     for _ in range(2):
         make_trainer(2).fit(model, make_data())
     assert int(model.dvae.norm.num_batches_tracked) == 2  # type: ignore[arg-type]
-    make_trainer(2).fit(model.eval(), make_data())  # as `load` gives it
+    make_trainer(2).fit(model.eval(), make_data())  # as `load` returns it
     assert model.training
     assert int(model.dvae.norm.num_batches_tracked) == 3  # type: ignore[arg-type]
 
 
-def test_runs_that_end_before_slots_are_trained_say_so() -> None:
+def test_max_steps_within_dvae_steps_are_warned_about() -> None:
     with pytest.warns(UserWarning, match="`max_steps` 2 is not above `dvae_steps` 2"):
         make_trainer(2).fit(make(dvae_steps=2), make_data())
 
 
-def test_the_default_stages_work_from_training_to_composition() -> None:
+def test_two_stage_training_and_composition() -> None:
     model = make(dvae_steps=2, cluster_init=True)
     make_trainer(4, limit_val_batches=1).fit(model, make_data())
     discovery = model.eval()(make_images())
@@ -413,7 +419,7 @@ def test_the_default_stages_work_from_training_to_composition() -> None:
     assert model.compose(discovery.slots).isfinite().all()
 
 
-def test_weights_of_losses_on_slots_wait_for_the_discrete_vae(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regularizer_warm_up_starts_after_dvae_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(dvae_steps=4, cosine_weight=1.0, cosine_warmup=10)
     for step, expected in ((0, 0.0), (4, 0.0), (9, 0.5), (20, 1.0)):
         monkeypatch.setattr(SLATE, "global_step", step)
@@ -421,22 +427,22 @@ def test_weights_of_losses_on_slots_wait_for_the_discrete_vae(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("step", "noise"), [(0, 1.0), (4, 1.0), (9, 0.5), (14, 0.0)])
-def test_noise_on_slots_waits_for_the_discrete_vae(step: int, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = make(dvae_steps=4, noise_steps=10, slot_init="learned"), []
+def test_slot_noise_schedule_starts_after_dvae_steps(step: int, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, noises = make(dvae_steps=4, noise_steps=10, slot_init="learned"), []
     initial_slots = model.slot_attention.initial_slots
 
-    def noted(batch_size: int, num_slots: int | None, noise: float) -> Tensor:
-        seen.append(noise)
+    def record_noise(batch_size: int, num_slots: int | None, noise: float) -> Tensor:
+        noises.append(noise)
         return initial_slots(batch_size, num_slots, noise)
 
-    monkeypatch.setattr(model.slot_attention, "initial_slots", noted)
+    monkeypatch.setattr(model.slot_attention, "initial_slots", record_noise)
     monkeypatch.setattr(SLATE, "global_step", step)
     model._attend_slots(BATCH["image"], model.dvae.tokens(BATCH["image"]))
-    assert seen == pytest.approx([noise])
+    assert noises == pytest.approx([noise])
 
 
 @pytest.mark.parametrize("decay_steps", [None, 14])
-def test_after_the_discrete_vae_the_rate_still_falls_to_zero_in_time(decay_steps: int | None) -> None:
+def test_cosine_schedule_after_dvae_steps_ends_at_zero(decay_steps: int | None) -> None:
     model = make(dvae_steps=4, lr_schedule="cosine", warmup_steps=2, decay_steps=decay_steps)
     model._total_steps = 14
     (_, main), (_, dvae) = model.parameter_groups()
@@ -444,7 +450,7 @@ def test_after_the_discrete_vae_the_rate_still_falls_to_zero_in_time(decay_steps
     assert dvae(14) == 1
 
 
-def test_it_learns_both_losses() -> None:
+def test_training_lowers_both_losses() -> None:
     model = make(dropout=0.0, dvae_lr=1e-2)
     groups = [group for group, _ in model.parameter_groups()]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -458,16 +464,16 @@ def test_it_learns_both_losses() -> None:
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         history.append({name: float(value.detach()) for name, value in losses.items()})
-    for name, share in (("mse", 0.1), ("cross_entropy", 0.75)):  # tokens are drawn, and no one knows which
-        assert sum(step[name] for step in history[-10:]) < share * sum(step[name] for step in history[:10])
+    for name, ratio in (("mse", 0.1), ("cross_entropy", 0.75)):  # sampled tokens cannot be predicted exactly
+        assert sum(step[name] for step in history[-10:]) < ratio * sum(step[name] for step in history[:10])
 
 
-def test_a_params_object_is_taken() -> None:
+def test_params_object_is_accepted() -> None:
     params = SLATEParams(**TINY["slate"])
     assert SLATE(params).params is params
 
 
-def test_pictures_show_what_the_slots_paint_once_they_are_trained() -> None:
+def test_pictures_show_the_reconstruction_from_slots_after_dvae_steps() -> None:
     model, images = make().eval(), make_images()
     discovery = model(images)
     assert torch.equal(model.pictures(images, discovery)["from slots"], model.reconstruct(images))
@@ -486,11 +492,11 @@ def test_two_processes_train_in_stages(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    start, *steps = torch.load(out, weights_only=True)  # after each of 5 steps, of which the first 2 are the VAE's
-    moved = []
-    for before, after in zip([start, *steps], steps, strict=False):
+    initial, *steps = torch.load(out, weights_only=True)  # after each of 5 steps; the first 2 train the dVAE
+    updated = []
+    for before, after in zip([initial, *steps], steps, strict=False):
         changed = {name for name in after if not torch.equal(before[name], after[name])}
-        moved.append(
+        updated.append(
             (any(name.startswith("dvae.") for name in changed), any(name.startswith("decoder.") for name in changed))
         )
-    assert moved == [(True, False)] * 2 + [(False, True)] * 3
+    assert updated == [(True, False)] * 2 + [(False, True)] * 3

@@ -7,31 +7,31 @@ from torch import Tensor, nn
 from object_discovery.models.slate.attention import Attention, KeyValueCache
 from object_discovery.models.slate.transformer import TokenEmbedding, TokenTransformerDecoder
 
-WORDS, SLOT, SIZE, TOKENS = 11, 6, 8, 7
+CODEBOOK_SIZE, SLOT_SIZE, MODEL_SIZE, TOKENS = 11, 6, 8, 7
 
 
 def make(num_blocks: int = 3, **settings: Any) -> TokenTransformerDecoder:
     torch.manual_seed(0)
-    return TokenTransformerDecoder(WORDS, SLOT, SIZE, num_blocks=num_blocks, num_heads=2, **settings)
+    return TokenTransformerDecoder(CODEBOOK_SIZE, SLOT_SIZE, MODEL_SIZE, num_blocks=num_blocks, num_heads=2, **settings)
 
 
 def inputs() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(2, TOKENS, SIZE, generator=generator), torch.randn(2, 3, SLOT, generator=generator)
+    return torch.randn(2, TOKENS, MODEL_SIZE, generator=generator), torch.randn(2, 3, SLOT_SIZE, generator=generator)
 
 
 @pytest.mark.parametrize("position", range(TOKENS))
-def test_a_token_changes_nothing_before_itself(position: int) -> None:
+def test_decoder_is_causal(position: int) -> None:
     decoder, (tokens, slots) = make().eval(), inputs()
     before = decoder(tokens, slots)
     changed = tokens.clone()
-    changed[:, position] += torch.randn(SIZE)
+    changed[:, position] += torch.randn(MODEL_SIZE)
     after = decoder(changed, slots)
     assert torch.equal(after[:, :position], before[:, :position])
     assert all(not torch.allclose(after[:, later], before[:, later]) for later in range(position, TOKENS))
 
 
-def test_every_slot_is_read_and_their_order_does_not_matter() -> None:
+def test_output_depends_on_every_slot_but_not_on_their_order() -> None:
     decoder, (tokens, slots) = make().eval(), inputs()
     expected = decoder(tokens, slots)
     torch.testing.assert_close(decoder(tokens, slots[:, [2, 0, 1]]), expected)
@@ -42,9 +42,9 @@ def test_every_slot_is_read_and_their_order_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_is_that_of_torch(causal: bool) -> None:
+def test_attention_equals_multihead_attention_of_torch(causal: bool) -> None:
     torch.manual_seed(0)
-    ours, oracle = Attention(SIZE, 2), nn.MultiheadAttention(SIZE, 2, bias=False, batch_first=True)
+    ours, oracle = Attention(MODEL_SIZE, 2), nn.MultiheadAttention(MODEL_SIZE, 2, bias=False, batch_first=True)
     with torch.no_grad():
         oracle.in_proj_weight.copy_(torch.cat([ours.to_query.weight, ours.to_key.weight, ours.to_value.weight]))
         oracle.out_proj.weight.copy_(ours.to_output.weight)
@@ -57,13 +57,15 @@ def test_attention_is_that_of_torch(causal: bool) -> None:
         torch.testing.assert_close(ours.weights(tokens, keys_values[0]), weights)
 
 
-def test_the_decoder_is_that_of_torch_but_for_its_first_residual() -> None:
-    # the published first block goes on from the normalised tokens
+def test_decoder_equals_that_of_torch_except_for_the_first_residual() -> None:
+    # as published, the residual connection of the first block starts at the normalised tokens
     decoder, (tokens, slots) = make(num_blocks=2).eval(), inputs()
     memory, state = decoder.from_slots(slots), tokens
     mask = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1)
     for index, block in enumerate(decoder._blocks()):
-        oracle = nn.TransformerDecoderLayer(SIZE, 2, 4 * SIZE, 0.0, batch_first=True, norm_first=True).eval()
+        oracle = nn.TransformerDecoderLayer(
+            MODEL_SIZE, 2, 4 * MODEL_SIZE, 0.0, batch_first=True, norm_first=True
+        ).eval()
         pairs = ((block.self_attention, oracle.self_attn), (block.cross_attention, oracle.multihead_attn))
         with torch.no_grad():
             for ours, theirs in pairs:
@@ -75,14 +77,14 @@ def test_the_decoder_is_that_of_torch_but_for_its_first_residual() -> None:
         hidden, _, output, _ = block.mlp
         for name, part in (("linear1", hidden), ("linear2", output)):
             getattr(oracle, name).load_state_dict(part.state_dict())
-        start = block.norm_self(state) if index == 0 else state
+        residual = block.norm_self(state) if index == 0 else state
         if index == 0:
             oracle.norm1 = nn.Identity()  # type: ignore[assignment]
-        state = oracle(start, memory, tgt_mask=mask)
+        state = oracle(residual, memory, tgt_mask=mask)
     torch.testing.assert_close(decoder(tokens, slots), decoder.to_logits(decoder.norm(state)))
 
 
-def test_tokens_one_by_one_give_the_same_as_all_at_once() -> None:
+def test_incremental_decoding_equals_one_forward_pass() -> None:
     decoder, (tokens, slots) = make().eval(), inputs()
     memory = decoder.read(slots)
     caches = [KeyValueCache(TOKENS) for _ in memory]
@@ -103,7 +105,7 @@ def test_attention_to_slots_is_that_of_the_last_block(monkeypatch: pytest.Monkey
     torch.testing.assert_close(actual, expected[0].transpose(1, 2))
 
 
-def test_outputs_begin_small() -> None:
+def test_output_layers_are_initialised_with_a_scaled_xavier_bound() -> None:
     decoder = make(num_blocks=4)
     for block in decoder._blocks():
         for layer in (block.self_attention.to_output, block.mlp[2]):
@@ -121,26 +123,26 @@ def test_dropout_acts_in_training_only(settings: dict[str, Any]) -> None:
     assert torch.equal(decoder(tokens, slots), decoder(tokens, slots))
 
 
-def test_embeddings_are_words_and_positions_after_the_beginning() -> None:
+def test_embedding_adds_positions_to_tokens_after_a_start_token() -> None:
     torch.manual_seed(0)
-    embedding = TokenEmbedding(WORDS, TOKENS, SIZE)
-    tokens = torch.randint(WORDS, (2, TOKENS))
-    tokens[0, 0], tokens[0, 1] = 0, WORDS - 1
+    embedding = TokenEmbedding(CODEBOOK_SIZE, TOKENS, MODEL_SIZE)
+    tokens = torch.randint(CODEBOOK_SIZE, (2, TOKENS))
+    tokens[0, 0], tokens[0, 1] = 0, CODEBOOK_SIZE - 1
     weights, positions = embedding.token_embedding.weight, embedding.positions
     actual = embedding(tokens)
-    assert actual.shape == (2, TOKENS + 1, SIZE)
+    assert actual.shape == (2, TOKENS + 1, MODEL_SIZE)
     torch.testing.assert_close(actual[0, 0], weights[0] + positions[0])
     torch.testing.assert_close(actual[0, 1], weights[1] + positions[1])
-    torch.testing.assert_close(actual[0, 2], weights[WORDS] + positions[2])
+    torch.testing.assert_close(actual[0, 2], weights[CODEBOOK_SIZE] + positions[2])
     torch.testing.assert_close(embedding(tokens[:, :3]), actual[:, :4])
-    one_by_one = [embedding.at(t, tokens[:, max(0, t - 1)][:, None]) for t in range(TOKENS + 1)]
-    torch.testing.assert_close(torch.cat(one_by_one, 1), actual)
+    incremental = [embedding.at(t, tokens[:, max(0, t - 1)][:, None]) for t in range(TOKENS + 1)]
+    torch.testing.assert_close(torch.cat(incremental, 1), actual)
 
 
-def test_embeddings_begin_as_published() -> None:
+def test_embedding_initialisation_and_dropout_are_as_published() -> None:
     embedding = TokenEmbedding(512, 64, 64, dropout=0.1)
     assert embedding.positions.abs().max() <= 2
-    assert float(embedding.positions.detach().std()) == pytest.approx(0.8796, abs=0.02)  # of a normal cut off at 2
+    assert float(embedding.positions.detach().std()) == pytest.approx(0.8796, abs=0.02)  # of a normal truncated at 2
     tokens = torch.zeros(1, 64, dtype=torch.long)
     assert float((embedding(tokens) == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
     assert not (embedding.eval()(tokens) == 0).any()

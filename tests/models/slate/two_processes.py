@@ -15,25 +15,25 @@ from tests.models.tiny import make_data, make_model, make_trainer
 
 
 class Weights(Callback):
-    """Keep the weights before the first step and after each, and write them in the end."""
+    """Record the weights before the first step and after each; save them at the end."""
 
     def __init__(self, out: str) -> None:
         self.out = out
-        self.kept: list[dict[str, Tensor]] = []
+        self.history: list[dict[str, Tensor]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.kept.append({name: value.detach().clone() for name, value in pl_module.named_parameters()})
+        self.history.append({name: value.detach().clone() for name, value in pl_module.named_parameters()})
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.on_train_start(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        words = pl_module.get_parameter("dvae.to_logits.weight").detach()
-        first = words.clone()
-        torch.distributed.broadcast(first, 0)
-        assert torch.equal(words, first), "the vocabularies of the processes differ"
+        codebook = pl_module.get_parameter("dvae.to_logits.weight").detach()
+        first_codebook = codebook.clone()
+        torch.distributed.broadcast(first_codebook, 0)
+        assert torch.equal(codebook, first_codebook), "the codebooks of the processes differ"
         if trainer.is_global_zero:
-            torch.save(self.kept, self.out)
+            torch.save(self.history, self.out)
 
 
 if __name__ == "__main__":
