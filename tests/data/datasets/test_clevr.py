@@ -25,7 +25,7 @@ def load(root: Path, **settings: Any) -> CLEVRDataModule:
     return CLEVRDataModule(data_root=str(root), **{"resolution": 25, "val_size": None, "num_workers": 0, **settings})
 
 
-def stored(root: Path, split: str, number: int) -> np.ndarray[Any, Any]:
+def read_image(root: Path, split: str, number: int) -> np.ndarray[Any, Any]:
     with Image.open(root / "images" / split / f"CLEVR_{split}_{number:06d}.png") as image:
         assert image.mode == "RGBA"
         return np.array(image)[..., :3]
@@ -39,25 +39,25 @@ def test_images_are_cropped_to_the_centre(root: Path, split: str) -> None:
     for number in range(SIZES[split]):
         image = scenes[number]["image"].numpy()
         assert image.dtype == np.uint8
-        expected = stored(root, split, number)[top : top + height, left : left + width]
+        expected = read_image(root, split, number)[top : top + height, left : left + width]
         np.testing.assert_array_equal(image, expected.transpose(2, 0, 1))
 
 
-def test_the_crop_of_published_images() -> None:
+def test_crop_of_published_images() -> None:
     assert central_crop((320, 480)) == (32, 112, 256, 256)
 
 
-def test_the_whole_frame_is_squashed_for_set_prediction(root: Path) -> None:
+def test_fit_squash_resizes_the_whole_image(root: Path) -> None:
     scene = load(root, fit="squash", resolution=16).train_set[2]
-    # without antialiasing: rows halved by the mean of the two in the middle, of three columns the one in the middle
-    image = stored(root, "train", 2)[:, 1::3].astype(float)
+    # bilinear without antialiasing: the mean of two rows, and the second of every three columns
+    image = read_image(root, "train", 2)[:, 1::3].astype(float)
     expected = (image[0::2] + image[1::2]) / 2
     assert scene["image"].shape == (3, 16, 16)
     np.testing.assert_allclose(scene["image"], expected.transpose(2, 0, 1), atol=0.5)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_objects_are_those_of_the_scenes_file(root: Path, split: str) -> None:
+def test_objects_equal_the_annotations(root: Path, split: str) -> None:
     scenes = json.loads((root / "scenes" / f"CLEVR_{split}_scenes.json").read_text())["scenes"]
     batch = getattr(load(root), f"{split}_set")[list(range(SIZES[split]))]
     objects = batch["objects"].numpy()
@@ -66,16 +66,16 @@ def test_objects_are_those_of_the_scenes_file(root: Path, split: str) -> None:
     assert objects.max() <= 1
     for rows, scene in zip(objects, scenes, strict=True):
         assert rows[:, 18].sum() == len(scene["objects"])
-        for row, described in zip(rows, scene["objects"], strict=False):
-            np.testing.assert_allclose(6 * row[:3] - 3, described["3d_coords"], atol=1e-5)
-            assert row[3:5].argmax() == ["large", "small"].index(described["size"])
-            assert row[5:7].argmax() == ["rubber", "metal"].index(described["material"])
-            assert row[7:10].argmax() == ["cube", "sphere", "cylinder"].index(described["shape"])
+        for row, annotation in zip(rows, scene["objects"], strict=False):
+            np.testing.assert_allclose(6 * row[:3] - 3, annotation["3d_coords"], atol=1e-5)
+            assert row[3:5].argmax() == ["large", "small"].index(annotation["size"])
+            assert row[5:7].argmax() == ["rubber", "metal"].index(annotation["material"])
+            assert row[7:10].argmax() == ["cube", "sphere", "cylinder"].index(annotation["shape"])
             colours = ["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"]
-            assert row[10:18].argmax() == colours.index(described["color"])
+            assert row[10:18].argmax() == colours.index(annotation["color"])
 
 
-def test_what_is_not_known_has_no_key(root: Path) -> None:
+def test_batches_without_annotations_have_no_objects(root: Path) -> None:
     data = load(root)
     assert data.test_set[0].keys() == {"image"}
     assert data.train_set[[0, 1]].keys() == {"image", "objects"}
@@ -84,46 +84,46 @@ def test_what_is_not_known_has_no_key(root: Path) -> None:
     assert load(root).train_set[0].keys() == {"image"}
 
 
-def test_splits_are_the_folders(root: Path) -> None:
+def test_splits_are_read_from_the_folders(root: Path) -> None:
     data = load(root)
     for split in SPLITS:
         source, indices, rule = data.splits[split]
         assert [source.image(int(i))[0, 0].tolist() for i in indices] == [
-            stored(root, split, number)[0, 0].tolist() for number in range(SIZES[split])
+            read_image(root, split, number)[0, 0].tolist() for number in range(SIZES[split])
         ]
         assert rule == f"the whole of images/{split}; published are {70 if split == 'train' else 15},000"
     assert "CLEVR_v1.0, PNG files" in data.describe()
 
 
-def test_the_parent_folder_will_do(root: Path) -> None:
+def test_data_root_may_be_the_parent_folder(root: Path) -> None:
     assert len(load(root.parent).train_set) == SIZES["train"]
 
 
-def test_filters_count_the_objects_whose_centre_is_in_the_crop(root: Path) -> None:
+def test_object_limits_count_objects_with_their_centre_in_the_crop(root: Path) -> None:
     scenes = json.loads((root / "scenes" / "CLEVR_train_scenes.json").read_text())["scenes"]
     # a tenth of the size: the crop is rows 30 to 279 and columns 110 to 359 of the published frame
     centres = [[o["pixel_coords"][:2] for o in scene["objects"]] for scene in scenes]
-    counts = np.array([sum(110 <= x < 360 and 30 <= y < 280 for x, y in places) for places in centres])
-    whole = np.array([len(places) for places in centres])
-    assert (counts != whole).any()
+    counts = np.array([sum(110 <= x < 360 and 30 <= y < 280 for x, y in points) for points in centres])
+    counts_in_frame = np.array([len(points) for points in centres])
+    assert (counts != counts_in_frame).any()
     source = load(root).splits["train"].source
     np.testing.assert_array_equal(source.object_counts(CROP), counts)
-    np.testing.assert_array_equal(source.object_counts(), whole)
-    for settings, expected in (({}, counts), ({"fit": "squash"}, whole)):
-        kept = np.flatnonzero((expected >= 2) & (expected <= 5))
+    np.testing.assert_array_equal(source.object_counts(), counts_in_frame)
+    for settings, expected in (({}, counts), ({"fit": "squash"}, counts_in_frame)):
+        selected = np.flatnonzero((expected >= 2) & (expected <= 5))
         data = load(root, min_objects=2, max_objects=5, **settings)
-        assert len(data.train_set) == len(kept) > 0
-        flags = data.train_set[list(range(len(kept)))]["objects"][:, :, 18].sum(1)
-        np.testing.assert_array_equal(flags, whole[kept])
+        assert len(data.train_set) == len(selected) > 0
+        presence = data.train_set[list(range(len(selected)))]["objects"][:, :, 18].sum(1)
+        np.testing.assert_array_equal(presence, counts_in_frame[selected])
 
 
-def test_objects_of_the_test_split_cannot_be_counted(root: Path) -> None:
+def test_object_limits_are_refused_for_the_test_split(root: Path) -> None:
     with pytest.raises(UserError, match=r"limits on the objects of the test split.*`eval_max_objects` 0"):
         load(root, max_objects=6).setup("test")
     assert len(load(root, max_objects=6, eval_max_objects=0).test_set) == SIZES["test"]
 
 
-def test_images_may_be_fewer_than_scenes_in_any_order(root: Path) -> None:
+def test_annotations_may_be_unordered_and_of_missing_images(root: Path) -> None:
     path = root / "scenes" / "CLEVR_train_scenes.json"
     expected = load(root).train_set[4]["objects"]
     write_scenes_file(path, json.loads(path.read_text())["scenes"][::-1])
@@ -141,7 +141,7 @@ def test_sources_can_be_pickled(root: Path) -> None:
     np.testing.assert_array_equal(copy.targets(3)["objects"], source.targets(3)["objects"])
 
 
-def test_folders_of_something_else(tmp_path: Path) -> None:
+def test_other_and_missing_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetNotFoundError, match=r"`data_root` to be the folder CLEVR_v1.0 .* has no folder `images`"
     ):
@@ -161,21 +161,21 @@ def test_folders_of_something_else(tmp_path: Path) -> None:
         CLEVRDataModule().setup("fit")
 
 
-def test_a_split_that_is_not_there(root: Path) -> None:
+def test_missing_split_is_refused(root: Path) -> None:
     for path in (root / "images" / "test").iterdir():
         path.unlink()
     with pytest.raises(DatasetNotFoundError, match=r"Expected a test split in .*, but it has train, val only"):
         load(root).setup("test")
 
 
-def test_images_without_a_scene_are_named(root: Path) -> None:
+def test_images_without_annotations_are_refused(root: Path) -> None:
     write_scenes_file(root / "scenes" / "CLEVR_val_scenes.json", [make_scene("val", number, 3) for number in (0, 1, 4)])
     message = r"CLEVR_val_scenes.json: .* none for 2 of 5, such as CLEVR_val_000002.png: unpack the archive again"
     with pytest.raises(CorruptFileError, match=message):
         load(root).setup("fit")
 
 
-def test_damaged_images_are_named(root: Path) -> None:
+def test_damaged_images_are_refused(root: Path) -> None:
     path = root / "images" / "train" / "CLEVR_train_000003.png"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     data = load(root)

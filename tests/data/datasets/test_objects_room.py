@@ -19,7 +19,7 @@ TESTS = ["six_objects", "empty_room", "identical_color"]
 
 @pytest.fixture(scope="module", params=["published", "own"])
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The four files as published conversions, and as our conversion of the published TFRecord files."""
+    """The four files, as the published HDF5 conversions and as converted from TFRecords by this library."""
     folder, records = tmp_path_factory.mktemp("rooms"), tmp_path_factory.mktemp("records")
     if request.param == "published":
         return write_objects_room(folder)
@@ -35,7 +35,7 @@ def labels(name: str) -> list[NDArray[np.uint8]]:
     return [reference_labels(scene, "objects_room") for scene in scenes(name)]
 
 
-def same(data: ObjectsRoomDataModule, split: str, name: str, part: slice = ALL) -> None:
+def assert_equal_scenes(data: ObjectsRoomDataModule, split: str, name: str, part: slice = ALL) -> None:
     dataset = getattr(data, f"{split}_set")
     assert len(dataset) == len(scenes(name)[part])
     for index, (scene, expected) in enumerate(zip(scenes(name)[part], labels(name)[part], strict=True)):
@@ -43,17 +43,17 @@ def same(data: ObjectsRoomDataModule, split: str, name: str, part: slice = ALL) 
         np.testing.assert_array_equal(dataset[index]["mask"], expected)
 
 
-def test_the_training_file_is_split_in_three(root: Path) -> None:
+def test_training_file_is_split(root: Path) -> None:
     data = ObjectsRoomDataModule(data_root=str(root))
     for split, part in (("train", slice(0, 18)), ("val", slice(18, 19)), ("test", slice(19, 20))):
-        same(data, split, "train", part)
+        assert_equal_scenes(data, split, "train", part)
     assert data.variant == "train"
 
 
 @pytest.mark.parametrize("variant", TESTS)
-def test_a_variant_is_tested_on_its_file(root: Path, variant: str) -> None:
+def test_test_split_of_a_variant_is_its_file(root: Path, variant: str) -> None:
     data = ObjectsRoomDataModule(data_root=str(root), variant=variant)
-    same(data, "test", f"test_{variant}")
+    assert_equal_scenes(data, "test", f"test_{variant}")
     assert len(data.train_set) == 18
     assert len(data.val_set) == 1
     largest = max(int(data.test_set[index]["mask"].max()) for index in range(len(data.test_set)))
@@ -61,7 +61,7 @@ def test_a_variant_is_tested_on_its_file(root: Path, variant: str) -> None:
     assert f"objects_room ({variant})" in data.describe()
 
 
-def test_objects_are_counted_without_sky_floor_and_walls(root: Path) -> None:
+def test_object_counts_exclude_sky_floor_and_walls(root: Path) -> None:
     counts = [len(np.unique(expected)) - 1 for expected in labels("train")[:18]]
     assert len(set(counts)) > 1
     data = ObjectsRoomDataModule(data_root=str(root), max_objects=2)
@@ -71,12 +71,12 @@ def test_objects_are_counted_without_sky_floor_and_walls(root: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", TESTS)
-def test_a_test_file_alone(tmp_path: Path, variant: str) -> None:
+def test_single_test_file(tmp_path: Path, variant: str) -> None:
     path = write_objects_room_file(tmp_path, f"test_{variant}")
-    for place in (path, tmp_path):
-        for asked in (None, variant):
-            data = ObjectsRoomDataModule(data_root=str(place), variant=asked)
-            same(data, "test", f"test_{variant}")
+    for location in (path, tmp_path):
+        for given in (None, variant):
+            data = ObjectsRoomDataModule(data_root=str(location), variant=given)
+            assert_equal_scenes(data, "test", f"test_{variant}")
             assert data.variant == variant
             with pytest.raises(DatasetNotFoundError, match=r"Expected a train split in .*, but it has test only"):
                 data.setup("fit")
@@ -84,7 +84,7 @@ def test_a_test_file_alone(tmp_path: Path, variant: str) -> None:
         ObjectsRoomDataModule(data_root=str(tmp_path), variant="train").setup("fit")
 
 
-def test_the_training_file_alone(tmp_path: Path) -> None:
+def test_single_training_file(tmp_path: Path) -> None:
     path = write_objects_room_file(tmp_path, "train")
     renamed = path.rename(tmp_path / "rooms.h5")
     assert len(ObjectsRoomDataModule(data_root=str(renamed)).test_set) == 1
@@ -92,14 +92,14 @@ def test_the_training_file_alone(tmp_path: Path) -> None:
         ObjectsRoomDataModule(data_root=str(renamed), variant="six_objects").setup("test")
 
 
-def test_missing_files(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="none does not exist"):
         ObjectsRoomDataModule(data_root=str(tmp_path / "none")).setup("fit")
     record = tmp_path / "objects_room_train.tfrecords"
     record.touch()
-    for place in (tmp_path, record):
+    for location in (tmp_path, record):
         with pytest.raises(DatasetNotFoundError, match=r"to hold HDF5 files .* found none at .*convert records"):
-            ObjectsRoomDataModule(data_root=str(place)).setup("fit")
+            ObjectsRoomDataModule(data_root=str(location)).setup("fit")
     for name in ("a.h5", "b.h5"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"Expected one file of the variant train in .*, but got a\.h5 and b\.h5"):
@@ -108,10 +108,10 @@ def test_missing_files(tmp_path: Path) -> None:
         ObjectsRoomDataModule().setup("fit")
 
 
-def test_truncated_and_foreign_files(tmp_path: Path) -> None:
+def test_truncated_and_other_files_are_refused(tmp_path: Path) -> None:
     path = write_objects_room_file(tmp_path, "train")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(CorruptFileError, match="expected a whole HDF5 file"):
         ObjectsRoomDataModule(data_root=str(tmp_path)).setup("fit")
     path.unlink()
@@ -124,7 +124,7 @@ def test_truncated_and_foreign_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "match"), [(0, "but it is empty: convert it again"), (2, "at least 3 scenes .* got 2")]
 )
-def test_too_few_scenes(tmp_path: Path, size: int, match: str) -> None:
+def test_too_few_scenes_are_refused(tmp_path: Path, size: int, match: str) -> None:
     with h5py.File(tmp_path / "train.h5", "w") as file:
         file["image"], file["mask"] = np.zeros((size, 64, 64, 3), np.uint8), np.zeros((size, 7, 64, 64, 1), np.uint8)
     with pytest.raises(UserError, match=match):

@@ -17,8 +17,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two scenes with frames of 8 x 8 pixels and as many objects as `num_objects_on_table` says."""
+def small_frames(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two scenes with images of 8 x 8 pixels and `num_objects_on_table` objects."""
     folder = tmp_path_factory.mktemp("narrow")
     with h5py.File(folder / "ravens_a_train.h5", "w") as file:
         file["color"] = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
@@ -38,13 +38,13 @@ def test_published_crops(root: str, variant: str, rows: slice, columns: slice) -
     images, segm = scene(0, COUNTS["train"][0])
     np.testing.assert_array_equal(source.image(0), images[0])
     sample = data.train_set[0]
-    # the nearest pixel of the crop, sampled at the centres of the target's pixels
+    # nearest-neighbour interpolation of the crop, sampled at pixel centres
     height, width = rows.stop - rows.start, columns.stop - columns.start
     row, column = (np.floor((np.arange(238) + 0.5) * size / 238).astype(int) for size in (height, width))
     entities = segm[0, rows, columns][row][:, column]
     np.testing.assert_array_equal(sample["entities"], entities)
     np.testing.assert_array_equal(sample["mask"], np.where(entities < 4, 0, entities.astype(int) - 3))
-    inner = np.ones((238, 238), bool)  # away from edges, where the image is blended
+    inner = np.ones((238, 238), bool)  # away from edges, where the image is interpolated
     for axis in (0, 1):
         for shift in (-3, -2, -1, 1, 2, 3):
             inner &= np.roll(entities, shift, axis) == entities
@@ -60,13 +60,13 @@ def test_published_crops(root: str, variant: str, rows: slice, columns: slice) -
         ("alternative", "crop", (232, 201, 238, 238)),
     ],
 )
-def test_fit_cuts_the_square_out_of_the_crop(variant: str, fit: Any, crop: tuple[int, ...]) -> None:
+def test_fit_crop_is_the_central_square_of_the_published_crop(variant: str, fit: Any, crop: tuple[int, ...]) -> None:
     data = RavensDataModule(variant=variant, fit=fit)
     assert data._crop((480, 640)) == crop
     assert data._crop((8, 8)) is None
 
 
-def test_masks_and_entities(root: str) -> None:
+def test_masks_and_entities_equal_the_segmentation(root: str) -> None:
     file = RavensFile(Path(root) / "ravens_robot_data_train.h5")
     assert len(file) == 18
     assert file.first_object == 4
@@ -80,7 +80,7 @@ def test_masks_and_entities(root: str) -> None:
     np.testing.assert_array_equal(copy.maps(5)["mask"], file.maps(5)["mask"])
 
 
-def test_an_arm_with_two_labels(tmp_path: Path) -> None:
+def test_robot_arm_with_two_labels(tmp_path: Path) -> None:
     write_ravens_file(tmp_path / "ravens_a_train.h5", [3, 5], first=5)
     file = RavensFile(tmp_path / "ravens_a_train.h5")
     assert file.first_object == 5
@@ -88,33 +88,33 @@ def test_an_arm_with_two_labels(tmp_path: Path) -> None:
     assert np.unique(file.maps(3)["mask"]).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_nothing_seen_is_background(narrow: str) -> None:
-    maps = RavensFile(Path(narrow) / "ravens_a_train.h5").maps(0)
+def test_negative_labels_are_background(small_frames: str) -> None:
+    maps = RavensFile(Path(small_frames) / "ravens_a_train.h5").maps(0)
     assert maps["entities"][:2].tolist() == [[0, 1, 2, 3, 4, 5, 6, 7], [0] * 8]
     assert maps["mask"][:2].tolist() == [[0, 0, 0, 0, 1, 2, 3, 4], [0] * 8]
 
 
-def scenes_of(data: RavensDataModule, split: str) -> list[tuple[int, int]]:
-    """File, by its number of scenes, and image of every image of a split."""
+def list_scenes(data: RavensDataModule, split: str) -> list[tuple[int, int]]:
+    """List (size of the file, index in the file) of the images of a split."""
     dataset = getattr(data, f"{split}_set")
     return [(len(dataset.source), int(index)) for index in dataset.indices]
 
 
-def test_splits_are_disjoint_complete_and_between_scenes(root: str) -> None:
+def test_splits_are_disjoint_complete_and_do_not_split_scenes(root: str) -> None:
     data = RavensDataModule(data_root=root, val_size=None)
-    assert scenes_of(data, "train") == [(18, index) for index in range(18)]
-    assert scenes_of(data, "val") == [(15, index) for index in range(3)]
-    assert scenes_of(data, "test") == [(15, index) for index in range(3, 15)]
+    assert list_scenes(data, "train") == [(18, index) for index in range(18)]
+    assert list_scenes(data, "val") == [(15, index) for index in range(3)]
+    assert list_scenes(data, "test") == [(15, index) for index in range(3, 15)]
     data = RavensDataModule(data_root=root, val_size=None, variant="alternative")
-    assert scenes_of(data, "train") == [(18, index) for index in range(0, 18, 3)]
-    assert scenes_of(data, "val") == [(15, 0)]
-    assert scenes_of(data, "test") == [(15, index) for index in range(3, 15, 3)]
+    assert list_scenes(data, "train") == [(18, index) for index in range(0, 18, 3)]
+    assert list_scenes(data, "val") == [(15, 0)]
+    assert list_scenes(data, "test") == [(15, index) for index in range(3, 15, 3)]
 
 
-def test_one_file_alone(root: str) -> None:
+def test_splits_of_a_single_file(root: str) -> None:
     data = RavensDataModule(data_root=f"{root}/ravens_robot_data_train.h5", val_size=None)
-    assert scenes_of(data, "train") == [(18, index) for index in range(15)]
-    assert scenes_of(data, "val") == [(18, index) for index in range(15, 18)]
+    assert list_scenes(data, "train") == [(18, index) for index in range(15)]
+    assert list_scenes(data, "val") == [(18, index) for index in range(15, 18)]
     with pytest.raises(DatasetNotFoundError, match=r"Expected a test split .* it has train, val only"):
         data.setup("test")
     data = RavensDataModule(data_root=f"{root}/ravens_robot_data_test.h5", val_size=None)
@@ -123,7 +123,7 @@ def test_one_file_alone(root: str) -> None:
         data.setup("fit")
 
 
-def test_objects_are_counted_after_the_crop_and_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_counts_in_the_crop_are_cached(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # of 3, 8, 5, 4, 6, 3 objects one is outside the crop in the last view
     counts = [COUNTS["train"][index // 3] - (index % 3 == 2) for index in range(18)]
     data = RavensDataModule(data_root=root, max_objects=4)
@@ -138,34 +138,34 @@ def test_objects_are_counted_after_the_crop_and_once(root: str, monkeypatch: pyt
     assert alternative.train_set.indices.tolist() == [3, 6, 12]  # type: ignore[attr-defined]
 
 
-def test_other_frames_are_kept_whole(narrow: str) -> None:
-    data = RavensDataModule(data_root=narrow, resolution=8)
+def test_images_of_other_sizes_are_not_cropped(small_frames: str) -> None:
+    data = RavensDataModule(data_root=small_frames, resolution=8)
     np.testing.assert_array_equal(data.train_set[1]["image"], np.ones((3, 8, 8)))
 
 
-def test_missing_files(tmp_path: Path) -> None:
-    for place, match in ((tmp_path / "none", "none does not exist"), (tmp_path, "found neither at .*download")):
+def test_missing_files_are_refused(tmp_path: Path) -> None:
+    for folder, match in ((tmp_path / "none", "none does not exist"), (tmp_path, "found neither at .*download")):
         with pytest.raises(DatasetNotFoundError, match=match):
-            RavensDataModule(data_root=str(place)).setup("fit")
+            RavensDataModule(data_root=str(folder)).setup("fit")
     for name in ("ravens_a_train.h5", "ravens_b_train.h5"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"one file ravens_\*_train\.h5 in .*, but got ravens_a_train\.h5, ravens_b"):
         RavensDataModule(data_root=str(tmp_path)).setup("fit")
 
 
-def test_truncated_and_foreign_files(tmp_path: Path, narrow: str) -> None:
-    whole = (Path(narrow) / "ravens_a_train.h5").read_bytes()
+def test_truncated_and_other_files_are_refused(tmp_path: Path, small_frames: str) -> None:
+    content = (Path(small_frames) / "ravens_a_train.h5").read_bytes()
     path = tmp_path / "ravens_a_train.h5"
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(CorruptFileError, match="expected a whole HDF5 file of RAVENS"):
         RavensDataModule(data_root=str(tmp_path)).setup("fit")
-    path.write_bytes(whole)
+    path.write_bytes(content)
     with h5py.File(path, "a") as file:
         del file["segm"]
     with pytest.raises(CorruptFileError, match="no dataset `segm`"):
         RavensDataModule(data_root=str(tmp_path)).setup("fit")
     for segm in (np.zeros((5, 8, 8), np.uint8), np.zeros((6, 8, 9), np.uint8)):
-        path.write_bytes(whole)
+        path.write_bytes(content)
         with h5py.File(path, "a") as file:
             del file["segm"]
             file["segm"] = segm
@@ -173,16 +173,16 @@ def test_truncated_and_foreign_files(tmp_path: Path, narrow: str) -> None:
             RavensDataModule(data_root=str(tmp_path)).setup("fit")
 
 
-def test_labels_that_are_none(tmp_path: Path, narrow: str) -> None:
+def test_labels_out_of_range_are_refused(tmp_path: Path, small_frames: str) -> None:
     path = tmp_path / "ravens_a_train.h5"
-    path.write_bytes((Path(narrow) / "ravens_a_train.h5").read_bytes())
+    path.write_bytes((Path(small_frames) / "ravens_a_train.h5").read_bytes())
     with h5py.File(path, "a") as file:
         file["segm"][1, 0, 7] = 256
     with pytest.raises(CorruptFileError, match="expected `segm` to hold -1 to 255, but got 0 to 256 in row 1"):
         RavensFile(path).maps(1)
 
 
-def test_too_few_scenes(tmp_path: Path) -> None:
+def test_too_few_scenes_are_refused(tmp_path: Path) -> None:
     write_ravens_file(tmp_path / "ravens_a_train.h5", [3])
     with pytest.raises(
         UserError, match=r"Expected at least 2 scenes in ravens_a_train\.h5 to split into train and val"

@@ -18,7 +18,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     return folder / "object_discovery"
 
 
-def test_images_and_factors(tmp_path: Path) -> None:
+def test_images_and_factors_equal_the_file(tmp_path: Path) -> None:
     images, factors = images_and_factors()
     data = Shapes3DDataModule(data_root=str(write_shapes3d(tmp_path)), batch_size=5, num_workers=0, val_size=None)
     assert not data.has_masks
@@ -29,12 +29,12 @@ def test_images_and_factors(tmp_path: Path) -> None:
     assert batch["factors"].shape == (3, len(FACTORS))
 
 
-def test_splits_of_a_part_are_in_proportion_disjoint_and_complete(tmp_path: Path) -> None:
+def test_splits_of_a_smaller_file_are_proportional_disjoint_and_complete(tmp_path: Path) -> None:
     images, _ = images_and_factors()
     data = Shapes3DDataModule(data_root=str(write_shapes3d(tmp_path)), val_size=None)
     sets = (data.train_set, data.val_set, data.test_set)
-    assert [len(held) for held in sets] == [80, 6, 6]
-    corners = [int(held[index]["image"][0, 0, 0]) for held in sets for index in range(len(held))]
+    assert [len(split) for split in sets] == [80, 6, 6]
+    corners = [int(split[index]["image"][0, 0, 0]) for split in sets for index in range(len(split))]
     assert corners == images[:, 0, 0, 0].tolist() == list(range(SIZE))
 
 
@@ -54,7 +54,7 @@ def test_published_splits() -> None:
         shapes3d._split_ends(2)
 
 
-def test_a_file_in_large_chunks_is_rearranged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_with_large_chunks_is_rechunked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, factors = images_and_factors()
     path = write_shapes3d(tmp_path) / "3dshapes.h5"
     for may_write in (True, False):
@@ -71,10 +71,10 @@ def test_a_file_in_large_chunks_is_rearranged_once(tmp_path: Path, monkeypatch: 
         np.testing.assert_array_equal(opened["labels"][:], factors)
     copy.write_bytes(copy.read_bytes()[:5000])
     np.testing.assert_array_equal(Shapes3DFile(path).image(7), images[7])
-    assert len(Shapes3DDataModule(data_root=str(tmp_path)).train_set) == 80  # the copy is not taken for the file
+    assert len(Shapes3DDataModule(data_root=str(tmp_path)).train_set) == 80  # the copy is not mistaken for the dataset
 
 
-def test_a_file_in_small_chunks_is_read_as_it_is(tmp_path: Path) -> None:
+def test_file_with_small_chunks_is_read_directly(tmp_path: Path) -> None:
     images, factors = images_and_factors(10)
     for name, chunks in (("a", (8, 64, 64, 3)), ("b", (1, 32, 32, 1))):
         folder = tmp_path / name
@@ -87,16 +87,16 @@ def test_a_file_in_small_chunks_is_read_as_it_is(tmp_path: Path) -> None:
         assert [path.name for path in folder.iterdir()] == ["mine.h5"]
 
 
-def test_no_room_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_shapes3d(tmp_path) / "3dshapes.h5"
 
-    def refuse(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("os.replace", refuse)
+    monkeypatch.setattr("os.replace", raise_disk_full)
     with pytest.raises(UserError, match=r"Expected room for a copy of .*3dshapes\.h5, .*set XDG_CACHE_HOME"):
         Shapes3DFile(path).image(0)
-    assert [held.name for held in tmp_path.iterdir()] == ["3dshapes.h5"]
+    assert [path_left.name for path_left in tmp_path.iterdir()] == ["3dshapes.h5"]
 
 
 def test_every_image_has_one_object(tmp_path: Path) -> None:
@@ -106,16 +106,16 @@ def test_every_image_has_one_object(tmp_path: Path) -> None:
         Shapes3DDataModule(data_root=root, min_objects=2).setup("fit")
 
 
-def test_pickled(tmp_path: Path) -> None:
+def test_sources_can_be_pickled(tmp_path: Path) -> None:
     images, factors = images_and_factors()
     file = Shapes3DFile(write_shapes3d(tmp_path) / "3dshapes.h5")
-    for one in (file, pickle.loads(pickle.dumps(file))):
-        np.testing.assert_array_equal(one.image(3), images[3])
-        np.testing.assert_array_equal(one.targets(3)["factors"], factors[3].astype(np.float32))
-        assert one.targets(3)["factors"].dtype == np.float32
+    for source in (file, pickle.loads(pickle.dumps(file))):
+        np.testing.assert_array_equal(source.image(3), images[3])
+        np.testing.assert_array_equal(source.targets(3)["factors"], factors[3].astype(np.float32))
+        assert source.targets(3)["factors"].dtype == np.float32
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"to hold 3dshapes\.h5, but .*none does not exist"):
         Shapes3DDataModule(data_root=str(tmp_path / "none")).setup("fit")
     with pytest.raises(DatasetNotFoundError, match=r"holds no HDF5 file: .*download"):
@@ -128,7 +128,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         Shapes3DDataModule().setup("fit")
 
 
-def test_truncated_and_foreign_files(tmp_path: Path) -> None:
+def test_truncated_and_other_files_are_refused(tmp_path: Path) -> None:
     path = write_shapes3d(tmp_path) / "3dshapes.h5"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CorruptFileError, match="expected a whole HDF5 file of 3D Shapes"):

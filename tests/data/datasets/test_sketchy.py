@@ -12,25 +12,25 @@ from tests.data.layouts.sketchy import VIEWS as WRITTEN
 
 
 def values(data: SketchyDataModule, split: str) -> list[tuple[int, int]]:
-    """Episode and number of every image, which are its red and green."""
+    """List the episode (red) and the number (green) of every image of a split."""
     dataset = getattr(data, f"{split}_set")
     images = [dataset[index]["image"] for index in range(len(dataset))]
     return [(int(image[0, 0, 0]), int(image[1, 0, 0])) for image in images]
 
 
-def written(episodes: list[int]) -> list[tuple[int, int]]:
+def expected_values(episodes: list[int]) -> list[tuple[int, int]]:
     return [(e, 100 * step + view) for e in episodes for step in range(STEPS) for view in range(14)]
 
 
-@pytest.mark.parametrize("place", ["", "processed"])
-def test_splits_are_the_folders(tmp_path: Path, place: str) -> None:
-    data = SketchyDataModule(data_root=str(write_sketchy(tmp_path) / place), val_size=None)
+@pytest.mark.parametrize("subfolder", ["", "processed"])
+def test_splits_are_read_from_the_folders(tmp_path: Path, subfolder: str) -> None:
+    data = SketchyDataModule(data_root=str(write_sketchy(tmp_path) / subfolder), val_size=None)
     for split, folder in (("train", "train"), ("val", "valid"), ("test", "test")):
-        assert values(data, split) == written(EPISODES[folder])
+        assert values(data, split) == expected_values(EPISODES[folder])
     assert not data.has_masks
 
 
-def test_images_are_as_stored(tmp_path: Path) -> None:
+def test_images_equal_the_files(tmp_path: Path) -> None:
     data = SketchyDataModule(data_root=str(write_sketchy(tmp_path)), batch_size=3, num_workers=0)
     batch = next(iter(data.val_dataloader()))
     assert batch.keys() == {"image"}
@@ -39,22 +39,22 @@ def test_images_are_as_stored(tmp_path: Path) -> None:
     assert batch["image"][0, 2, 5].tolist() == list(range(128))
 
 
-def test_without_valid_the_last_episodes_of_train_validate(tmp_path: Path) -> None:
+def test_validation_split_is_the_last_training_episodes_without_a_folder_valid(tmp_path: Path) -> None:
     write_sketchy(tmp_path, {"train": list(range(14))})
     data = SketchyDataModule(data_root=str(tmp_path), val_size=None)
-    assert values(data, "train") == written(list(range(12)))
-    assert values(data, "val") == written([12, 13])
+    assert values(data, "train") == expected_values(list(range(12)))
+    assert values(data, "val") == expected_values([12, 13])
     with pytest.raises(DatasetNotFoundError, match="Expected a test split"):
         data.setup("test")
 
 
-def test_one_episode_cannot_be_split(tmp_path: Path) -> None:
+def test_one_training_episode_is_refused(tmp_path: Path) -> None:
     write_sketchy(tmp_path, {"train": [5]})
     with pytest.raises(UserError, match=r"Expected at least 2 episodes in .*train, .* but got 1"):
         SketchyDataModule(data_root=str(tmp_path)).setup("fit")
 
 
-def test_foreign_files_are_left_out(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     folder = write_sketchy(tmp_path) / "processed" / "train"
     (folder / "readme.txt").write_text("hello")
     (folder / "epilogue").mkdir()
@@ -63,18 +63,18 @@ def test_foreign_files_are_left_out(tmp_path: Path) -> None:
     assert len(SketchyImages(folder)) == 14 * STEPS * 3
 
 
-def test_pickled(tmp_path: Path) -> None:
+def test_sources_can_be_pickled(tmp_path: Path) -> None:
     source = SketchyImages(write_sketchy(tmp_path) / "processed" / "train")
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copy.image(17), source.image(17))
 
 
-def test_objects_cannot_be_counted(tmp_path: Path) -> None:
+def test_object_limits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="to be None, as sketchy has no masks to count objects in"):
         SketchyDataModule(data_root=str(write_sketchy(tmp_path)), max_objects=3).setup("fit")
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="none does not exist"):
         SketchyDataModule(data_root=str(tmp_path / "none")).setup("fit")
     with pytest.raises(DatasetNotFoundError, match=r"has none of them: .*download"):
@@ -91,34 +91,34 @@ def test_nothing_there(tmp_path: Path) -> None:
         SketchyDataModule(data_root=str(tmp_path)).setup("fit")
 
 
-def test_damaged_images(tmp_path: Path) -> None:
+def test_damaged_images_are_refused(tmp_path: Path) -> None:
     write_sketchy(tmp_path)
     path = tmp_path / "processed" / "train" / "ep000000" / "ep000000_t000_fl_c0.png"
-    whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"not an image", b""):
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"not an image", b""):
         path.write_bytes(damaged)
         with pytest.raises(CorruptFileError, match=r"ep000000_t000_fl_c0\.png"):
             SketchyDataModule(data_root=str(tmp_path)).setup("fit")
 
 
-def test_views_are_the_published_crops() -> None:
+def test_views_equal_the_published_crops() -> None:
     rng = np.random.default_rng(0)
     left, right = rng.integers(0, 256, (2, 600, 960, 3)).astype(np.uint8)
-    cut = views(left, right)
-    assert sorted(cut) == sorted(VIEWS) == sorted(WRITTEN)
-    for camera, kept in (("fl", left[71:-81, 144:-144]), ("fr", right[91:-61, 144:-144])):
-        assert kept.shape == (448, 672, 3)
-        parts = {"full": kept[:, 112:560]}
+    crops = views(left, right)
+    assert sorted(crops) == sorted(VIEWS) == sorted(WRITTEN)
+    for camera, central in (("fl", left[71:-81, 144:-144]), ("fr", right[91:-61, 144:-144])):
+        assert central.shape == (448, 672, 3)
+        expected_crops = {"full": central[:, 112:560]}
         for row, top in enumerate((0, 96)):
             for column, side in enumerate((0, 160, 320)):
-                parts[f"c{3 * row + column}"] = kept[top : top + 352, side : side + 352]
-        for name, part in parts.items():
-            expected = np.asarray(Image.fromarray(part).resize((128, 128), Image.Resampling.BILINEAR))
-            np.testing.assert_array_equal(cut[f"{camera}_{name}"], expected)
-            assert cut[f"{camera}_{name}"].dtype == np.uint8
+                expected_crops[f"c{3 * row + column}"] = central[top : top + 352, side : side + 352]
+        for name, crop in expected_crops.items():
+            expected = np.asarray(Image.fromarray(crop).resize((128, 128), Image.Resampling.BILINEAR))
+            np.testing.assert_array_equal(crops[f"{camera}_{name}"], expected)
+            assert crops[f"{camera}_{name}"].dtype == np.uint8
 
 
-def test_views_of_other_frames() -> None:
+def test_frames_of_other_shapes_are_refused() -> None:
     frame = np.zeros((600, 960, 3), np.uint8)
     with pytest.raises(ValueError, match=r"`front_left` to be uint8 \(600, 960, 3\), but got uint8 \(600, 959, 3\)"):
         views(frame[:, 1:], frame)

@@ -21,7 +21,7 @@ def at_origin(cells: Cells) -> Cells:
 
 
 def fixed_tetrominoes() -> set[Cells]:
-    """Grow polyominoes cell by cell: the 19 fixed tetrominoes."""
+    """Enumerate the 19 fixed tetrominoes by adding cells one by one."""
     grown: set[Cells] = {frozenset({(0, 0)})}
     for _ in range(3):
         grown = {
@@ -34,13 +34,13 @@ def fixed_tetrominoes() -> set[Cells]:
     return grown
 
 
-def piece_at(mask: npt.NDArray[np.bool_]) -> Cells:
-    """Read the cells of a piece off its mask, which must be made of whole blocks of 5 pixels."""
+def piece_cells(mask: npt.NDArray[np.bool_]) -> Cells:
+    """Return the cells of a piece from its mask, which must consist of blocks of 5 x 5 pixels."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    tight = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    assert all(side % 5 == 0 for side in tight.shape)
-    cells = tight[::5, ::5]
-    np.testing.assert_array_equal(tight, cells.repeat(5, 0).repeat(5, 1))
+    bounding_box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert all(side % 5 == 0 for side in bounding_box.shape)
+    cells = bounding_box[::5, ::5]
+    np.testing.assert_array_equal(bounding_box, cells.repeat(5, 0).repeat(5, 1))
     return frozenset((int(row), int(column)) for row, column in np.argwhere(cells))
 
 
@@ -50,10 +50,10 @@ def test_orientations_are_the_fixed_tetrominoes() -> None:
     assert {frozenset(map(tuple, cells)) for cells in ORIENTATIONS.tolist()} == expected
 
 
-def test_scenes_hold_three_whole_pieces_of_every_kind() -> None:
+def test_scenes_have_three_unoccluded_pieces() -> None:
     _, masks = generate_tetrominoes(np.arange(200))
-    # each piece is whole, so none covers another
-    actual = {piece_at(mask == label) for mask in masks for label in (1, 2, 3)}
+    # each piece is complete, so none is occluded
+    actual = {piece_cells(mask == label) for mask in masks for label in (1, 2, 3)}
     assert actual == fixed_tetrominoes()
     assert set(np.unique(masks)) == {0, 1, 2, 3}
 
@@ -61,41 +61,41 @@ def test_scenes_hold_three_whole_pieces_of_every_kind() -> None:
 def test_pieces_have_one_of_six_colours_on_black() -> None:
     images, masks = generate_tetrominoes(np.arange(100))
     assert not images[masks == 0].any()
-    seen = set()
+    actual = set()
     for image, mask in zip(images, masks, strict=True):
         for label in (1, 2, 3):
             colours = np.unique(image[mask == label], axis=0)
             assert len(colours) == 1
-            seen.add(tuple(colours[0].tolist()))
-    assert seen == set(COLOURS.values())
+            actual.add(tuple(colours[0].tolist()))
+    assert actual == set(COLOURS.values())
 
 
-def test_pieces_reach_every_pixel() -> None:
+def test_pieces_cover_every_pixel() -> None:
     _, masks = generate_tetrominoes(np.arange(1000))
     assert (masks > 0).any(0).all()
 
 
-def test_a_scene_depends_on_its_number_and_seed_only() -> None:
+def test_scenes_depend_on_index_and_seed_only() -> None:
     images, masks = generate_tetrominoes(np.arange(64), seed=3)
-    again, masks_again = generate_tetrominoes([40, 7], seed=3)
-    np.testing.assert_array_equal(again, images[[40, 7]])
-    np.testing.assert_array_equal(masks_again, masks[[40, 7]])
+    subset, subset_masks = generate_tetrominoes([40, 7], seed=3)
+    np.testing.assert_array_equal(subset, images[[40, 7]])
+    np.testing.assert_array_equal(subset_masks, masks[[40, 7]])
     assert (generate_tetrominoes(np.arange(64), seed=4)[1] != masks).any((1, 2)).all()
 
 
-def test_scenes_are_the_same_on_every_machine() -> None:
+def test_checksums_of_scenes() -> None:
     images, masks = generate_tetrominoes(np.arange(16), seed=1)
     assert (zlib.crc32(images.tobytes()), zlib.crc32(masks.tobytes())) == (2578756141, 1346468080)
 
 
-def test_overlap_is_found() -> None:
-    apart = 5 * ORIENTATIONS[[0, 0, 0]] + np.array([[[0, 0]], [[5, 0]], [[10, 0]]])
-    touching = apart - np.array([[[0, 0]], [[1, 0]], [[0, 0]]])
-    assert _overlapping(np.stack([apart, touching])).tolist() == [False, True]
+def test_overlap_is_detected() -> None:
+    disjoint = 5 * ORIENTATIONS[[0, 0, 0]] + np.array([[[0, 0]], [[5, 0]], [[10, 0]]])
+    overlapping = disjoint - np.array([[[0, 0]], [[1, 0]], [[0, 0]]])
+    assert _overlapping(np.stack([disjoint, overlapping])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("rounds", [0, 1])
-def test_placing_always_succeeds(rounds: int) -> None:
+def test_sampled_pieces_do_not_overlap(rounds: int) -> None:
     cells = _sample_cells(np.arange(50), seed=0, rounds=rounds)
     assert not _overlapping(cells).any()
     assert np.min(cells) >= 0

@@ -24,17 +24,19 @@ def root(tmp_path: Path) -> Path:
     return write_voc(tmp_path) / "VOCdevkit" / "VOC2012"
 
 
-def data(root: Path, **settings: Any) -> VOCDataModule:
+def make_data(root: Path, **settings: Any) -> VOCDataModule:
     return VOCDataModule(data_root=str(root), resolution=20, num_workers=0, batch_size=4, **settings)
 
 
-def names(data: VOCDataModule) -> dict[str, list[str]]:
+def image_names(datamodule: VOCDataModule) -> dict[str, list[str]]:
     return {
-        name: list(split.source.names) for name, split in data.splits.items() if isinstance(split.source, VOCSource)
+        name: list(split.source.names)
+        for name, split in datamodule.splits.items()
+        if isinstance(split.source, VOCSource)
     }
 
 
-def test_images_and_label_maps(root: Path) -> None:
+def test_images_and_label_maps_equal_the_files(root: Path) -> None:
     source = VOCSource(root, VAL, fit="squash")
     for index, name in enumerate(VAL):
         with Image.open(root / "JPEGImages" / f"{name}.jpg") as image:
@@ -47,57 +49,57 @@ def test_images_and_label_maps(root: Path) -> None:
         assert maps["mask"].dtype == maps["classes"].dtype == np.uint8
 
 
-def test_the_central_square_is_cut_out(root: Path) -> None:
-    whole, square = VOCSource(root, VAL, fit="squash"), VOCSource(root, VAL)
-    np.testing.assert_array_equal(square.image(0), whole.image(0)[3:23])
-    np.testing.assert_array_equal(square.maps(1)["mask"], whole.maps(1)["mask"][:, 5:25])
+def test_images_are_cropped_to_the_central_square(root: Path) -> None:
+    squashed, cropped = VOCSource(root, VAL, fit="squash"), VOCSource(root, VAL)
+    np.testing.assert_array_equal(cropped.image(0), squashed.image(0)[3:23])
+    np.testing.assert_array_equal(cropped.maps(1)["mask"], squashed.maps(1)["mask"][:, 5:25])
 
 
 @pytest.mark.parametrize("folder", [".", "..", "../.."])
 def test_splits_are_disjoint_and_complete(root: Path, folder: str) -> None:
-    split_names = names(data(root / folder))
+    split_names = image_names(make_data(root / folder))
     assert split_names == {"train": TRAIN[:7] + EXTRA, "val": TRAIN[7:], "test": VAL}
-    assert all(len(split.indices) == len(split_names[name]) for name, split in data(root).splits.items())
+    assert all(len(split.indices) == len(split_names[name]) for name, split in make_data(root).splits.items())
 
 
-def test_rules_say_which_lists(root: Path) -> None:
-    rules = {name: split.rule for name, split in data(root).splits.items()}
+def test_split_rules_name_the_lists(root: Path) -> None:
+    rules = {name: split.rule for name, split in make_data(root).splits.items()}
     assert rules == {
         "train": "trainaug.txt without the last image of trainaug.txt with instances",
         "val": "the last image of trainaug.txt with instances",
         "test": "the whole of val.txt",
     }
     (root / LISTS / "trainaug.txt").unlink()
-    splits = data(root)
-    assert names(splits) == {"train": TRAIN[:7], "val": TRAIN[7:], "test": VAL}
+    splits = make_data(root)
+    assert image_names(splits) == {"train": TRAIN[:7], "val": TRAIN[7:], "test": VAL}
     assert splits.splits["val"].rule == "the last image of train.txt with instances"
 
 
-def test_test_images_never_train(root: Path) -> None:
+def test_training_split_excludes_test_images(root: Path) -> None:
     (root / LISTS / "trainaug.txt").write_text("\n".join([*TRAIN, *EXTRA, *VAL]))
-    split_names = names(data(root))
+    split_names = image_names(make_data(root))
     assert not set(split_names["test"]) & {*split_names["train"], *split_names["val"]}
 
 
-def test_lists_of_paths(root: Path) -> None:
+def test_lists_may_contain_paths(root: Path) -> None:
     lines = [f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png" for name in TRAIN]
     (root / LISTS / "trainaug.txt").write_text("\n".join(lines) + "\n\n")
-    assert names(data(root))["train"] == TRAIN[:7]
+    assert image_names(make_data(root))["train"] == TRAIN[:7]
 
 
-def test_without_some_lists(root: Path) -> None:
+def test_missing_lists_drop_splits(root: Path) -> None:
     (root / LISTS / "val.txt").unlink()
-    assert list(names(data(root))) == ["train", "val"]
+    assert list(image_names(make_data(root))) == ["train", "val"]
     for name in ("trainaug", "train"):
         (root / LISTS / f"{name}.txt").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"Expected trainaug\.txt, train\.txt or val\.txt in .*Segmentation"):
-        data(root).setup()
+        make_data(root).setup()
     (root / LISTS / "val.txt").write_text("\n".join(VAL))
-    assert list(names(data(root))) == ["test"]
+    assert list(image_names(make_data(root))) == ["test"]
 
 
-def test_images_without_instances_train_with_everything_ignored(root: Path) -> None:
-    source = data(root).splits["train"].source
+def test_label_maps_of_images_without_instances_are_ignored(root: Path) -> None:
+    source = make_data(root).splits["train"].source
     for index, name in enumerate(EXTRA, start=7):
         maps = source.maps(index)
         assert maps["mask"].shape == source.image(index).shape[:2]
@@ -108,7 +110,7 @@ def test_images_without_instances_train_with_everything_ignored(root: Path) -> N
 
 
 def test_batches_have_the_same_keys(root: Path) -> None:
-    batches = list(data(root).train_dataloader())
+    batches = list(make_data(root).train_dataloader())
     assert len(batches) == 2
     for batch in batches:
         assert set(batch) == {"image", "mask", "classes"}
@@ -117,66 +119,66 @@ def test_batches_have_the_same_keys(root: Path) -> None:
         assert all(value.dtype == torch.uint8 for value in batch.values())
 
 
-def test_filters_count_objects_after_the_crop(root: Path) -> None:
-    source = data(root).splits["train"].source
+def test_object_limits_count_objects_in_the_crop(root: Path) -> None:
+    source = make_data(root).splits["train"].source
     assert source.object_counts().tolist() == [1, 2, 1, 2, 1, 2, 1, 0, 0, 0, 0]
-    assert len(data(root, min_objects=2).train_set) == 3
-    assert len(data(root, min_objects=1, max_objects=1).train_set) == 4
+    assert len(make_data(root, min_objects=2).train_set) == 3
+    assert len(make_data(root, min_objects=1, max_objects=1).train_set) == 4
     instances, _ = labels_of(1)
     instances[:] = 0
     instances[3, 0] = 1
     Image.fromarray(instances).save(root / "SegmentationObject" / f"{TRAIN[1]}.png")
-    assert data(root).splits["train"].source.object_counts().tolist()[:3] == [1, 0, 1]
-    assert data(root, fit="squash").splits["train"].source.object_counts().tolist()[:3] == [1, 1, 1]
+    assert make_data(root).splits["train"].source.object_counts().tolist()[:3] == [1, 0, 1]
+    assert make_data(root, fit="squash").splits["train"].source.object_counts().tolist()[:3] == [1, 1, 1]
 
 
-def test_sources_are_small_to_send(root: Path) -> None:
+def test_sources_can_be_pickled(root: Path) -> None:
     source = VOCSource(root, VAL)
     copied = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copied.image(0), source.image(0))
 
 
-def test_missing_files(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_missing_files_are_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the folder VOC2012"):
-        data(tmp_path_factory.mktemp("empty")).setup()
+        make_data(tmp_path_factory.mktemp("empty")).setup()
     with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the place of voc"):
         VOCDataModule().setup()
     (root / "SegmentationObject" / f"{VAL[0]}.png").unlink()
     with pytest.raises(DatasetNotFoundError, match=rf"No such file: .*SegmentationObject.{VAL[0]}\.png"):
-        data(root).test_set[0]
+        make_data(root).test_set[0]
     (root / "SegmentationClass" / f"{VAL[1]}.png").unlink()
     with pytest.raises(DatasetNotFoundError, match=rf"No such file: .*SegmentationClass.{VAL[1]}\.png"):
-        data(root).test_set[1]
+        make_data(root).test_set[1]
     (root / "JPEGImages" / f"{VAL[2]}.jpg").unlink()
     with pytest.raises(DatasetNotFoundError, match=rf"No such file: .*{VAL[2]}\.jpg"):
-        data(root).test_set[2]
+        make_data(root).test_set[2]
 
 
-def test_lists_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_lists_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / LISTS / "val.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CorruptFileError, match=r"val\.txt: expected a list of images"):
-        data(root).setup()
+        make_data(root).setup()
 
-    def forbidden(*_: Any, **__: Any) -> None:
+    def raise_permission_error(*_: Any, **__: Any) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "read_text", forbidden)
+    monkeypatch.setattr(Path, "read_text", raise_permission_error)
     with pytest.raises(DatasetNotFoundError, match=r"Cannot read .*trainaug\.txt: permission denied"):
-        data(root).setup()
+        make_data(root).setup()
 
 
-def test_damaged_and_foreign_files(root: Path) -> None:
+def test_damaged_and_other_files_are_refused(root: Path) -> None:
     path = root / "SegmentationObject" / f"{VAL[0]}.png"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(CorruptFileError, match=rf"{VAL[0]}\.png: expected a whole image"):
-        data(root).test_set[0]
+        make_data(root).test_set[0]
     Image.new("RGB", (20, 26)).save(path)
     with pytest.raises(CorruptFileError, match=rf"{VAL[0]}\.png: expected labels of 0 to 255 in one channel"):
-        data(root).test_set[0]
+        make_data(root).test_set[0]
     Image.new("L", (20, 25)).save(path)
     with pytest.raises(CorruptFileError, match=rf"{VAL[0]}\.png: expected 26 x 20 pixels, as its image has"):
-        data(root).test_set[0]
+        make_data(root).test_set[0]
     (root / "JPEGImages" / f"{VAL[1]}.jpg").write_text("no image")
     with pytest.raises(CorruptFileError, match=rf"{VAL[1]}\.jpg: expected a whole image"):
-        data(root).test_set[1]
+        make_data(root).test_set[1]
