@@ -12,7 +12,7 @@ from object_discovery.feature_cache.cache import FeatureCache, find_cache
 from tests.feature_cache.tiny_cache import SHARD, make_encoder, write
 
 
-def test_any_hdf5_library_reads_it(tmp_path: Path) -> None:
+def test_shards_can_be_read_by_h5py(tmp_path: Path) -> None:
     cache = write(tmp_path)
     with h5py.File(cache.path(1)) as file:
         assert dict(file.attrs)["first"] == SHARD
@@ -21,16 +21,16 @@ def test_any_hdf5_library_reads_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cache.read([SHARD + 2], [0]).numpy(), expected)
 
 
-def test_it_is_pickled_without_what_it_has_open(tmp_path: Path) -> None:
+def test_pickling_drops_open_shards(tmp_path: Path) -> None:
     cache = write(tmp_path)
     actual = cache.read([3, 9, 3], [0, 0, 0])
-    again = pickle.loads(pickle.dumps(cache))
-    assert again._shards == {}
-    assert torch.equal(again.read([3, 9, 3], [0, 0, 0]), actual)
+    copy = pickle.loads(pickle.dumps(cache))
+    assert copy._shards == {}
+    assert torch.equal(copy.read([3, 9, 3], [0, 0, 0]), actual)
     assert torch.equal(actual[0], actual[2])
 
 
-def test_missing_shards_are_named(tmp_path: Path) -> None:
+def test_missing_shards_are_listed(tmp_path: Path) -> None:
     cache = write(tmp_path)
     assert cache.missing(np.arange(14)) == []
     assert cache.missing(np.arange(14), views=2) == [0, 1, 2, 3]
@@ -40,7 +40,7 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
         FeatureCache.open(cache.folder).read([9], [0])
 
 
-def test_a_changed_bit_is_noticed(tmp_path: Path) -> None:
+def test_flipped_bit_is_detected(tmp_path: Path) -> None:
     cache = write(tmp_path)
     shard = cache.shard(0)
     content = bytearray(shard.path.read_bytes())
@@ -62,14 +62,14 @@ def test_shards_of_another_cache_are_refused(tmp_path: Path) -> None:
         cache.shard(1)
 
 
-def test_the_folder_or_the_one_above_finds_it(tmp_path: Path) -> None:
+def test_find_cache_accepts_the_cache_folder_or_its_parent(tmp_path: Path) -> None:
     cache = write(tmp_path)
     for root in (cache.folder, tmp_path / "features"):
         assert find_cache(root, cache.key).folder == cache.folder
     assert find_cache(tmp_path / "features", {**cache.key, "weights": None}).folder == cache.folder
 
 
-def test_another_key_is_refused_with_what_differs(tmp_path: Path) -> None:
+def test_other_keys_are_refused_with_their_differences(tmp_path: Path) -> None:
     cache = write(tmp_path)
     other = {**cache.key, "block": 3, "weights": "f" * 64}
     expected = f"block 2 instead of 3, weights {cache.key['weights'][:12]}... instead of ffffffffffff..."
@@ -80,7 +80,7 @@ def test_another_key_is_refused_with_what_differs(tmp_path: Path) -> None:
         find_cache(tmp_path / "features", other)
 
 
-def test_several_weights_are_told_apart_by_the_folder(tmp_path: Path) -> None:
+def test_caches_of_several_weights_need_the_folder_of_one(tmp_path: Path) -> None:
     cache = write(tmp_path)
     FeatureCache.create(tmp_path / "features", {**cache.key, "weights": "0" * 64})
     with pytest.raises(UserError, match="features of several weights: name the folder of one"):
@@ -88,7 +88,7 @@ def test_several_weights_are_told_apart_by_the_folder(tmp_path: Path) -> None:
     assert find_cache(cache.folder, {**cache.key, "weights": None}).folder == cache.folder
 
 
-def test_folders_without_a_cache_and_damaged_keys(tmp_path: Path) -> None:
+def test_missing_caches_and_damaged_keys_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Expected a feature cache in .*, but found none: write one with"):
         find_cache(tmp_path, {})
     with pytest.raises(UserError, match=r"Expected a cache of features, but there is no .*key\.json"):

@@ -17,40 +17,40 @@ from tests.feature_cache.tiny_cache import make_data, make_encoder
 from tests.models.tiny import make_model, make_trainer
 
 
-def auto(root: Path, **settings: Any) -> tuple[FeatureDataModule, ObjectDiscoveryModel[Any]]:
-    """Attach the cache of a new model."""
+def make_auto_cache(root: Path, **settings: Any) -> tuple[FeatureDataModule, ObjectDiscoveryModel[Any]]:
+    """Return the data with the feature cache of a new model, and the model."""
     model = make_model("dinosaur")
     data = with_features(make_data(root, feature_cache="auto", **settings), model)
     assert isinstance(data, FeatureDataModule)
     return data, model
 
 
-def refuse(self: FrozenEncoder, images: torch.Tensor) -> torch.Tensor:
+def fail(self: FrozenEncoder, images: torch.Tensor) -> torch.Tensor:
     raise AssertionError("the encoder was run")
 
 
 def test_training_and_validation_never_run_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, model = auto(tmp_path, random_flip=True)
+    data, model = make_auto_cache(tmp_path, random_flip=True)
     assert (tmp_path / "coco.features").is_dir()
-    monkeypatch.setattr(FrozenEncoder, "forward", refuse)
+    monkeypatch.setattr(FrozenEncoder, "forward", fail)
     make_trainer(3).fit(model, datamodule=data)
-    again, other = auto(tmp_path, random_flip=True)
-    assert not any(one.encoder.is_loaded for one in (model, other))  # type: ignore[operator, union-attr]
-    assert again.caches["train"].folder == data.caches["train"].folder
-    assert "features: " in again.describe()
+    reused, second_model = make_auto_cache(tmp_path, random_flip=True)
+    assert not any(network.encoder.is_loaded for network in (model, second_model))  # type: ignore[operator, union-attr]
+    assert reused.caches["train"].folder == data.caches["train"].folder
+    assert "features: " in reused.describe()
 
 
-def test_the_loss_is_that_without_a_cache_to_half_precision(tmp_path: Path) -> None:
-    data, model = auto(tmp_path)
+def test_loss_equals_that_without_a_cache_in_half_precision(tmp_path: Path) -> None:
+    data, model = make_auto_cache(tmp_path)
     batch = model.on_after_batch_transfer(next(iter(FeatureDataModule(data.data, data.caches).train_dataloader())))
     with_cache = model.losses(batch)["loss"]
-    without = model.losses({key: value for key, value in batch.items() if key != "features"})["loss"]
-    torch.testing.assert_close(with_cache, without, rtol=2**-9, atol=0)
-    assert with_cache.item() != without.item()
+    without_cache = model.losses({key: value for key, value in batch.items() if key != "features"})["loss"]
+    torch.testing.assert_close(with_cache, without_cache, rtol=2**-9, atol=0)
+    assert with_cache.item() != without_cache.item()
 
 
-def test_images_come_only_where_the_model_needs_them(tmp_path: Path) -> None:
-    data, _ = auto(tmp_path)
+def test_images_are_loaded_only_if_needed(tmp_path: Path) -> None:
+    data, _ = make_auto_cache(tmp_path)
     assert next(iter(data.train_dataloader()))["image"].shape == (4, 3, 0, 0)
     validation = next(iter(data.val_dataloader()))
     assert validation["image"].shape[2:] == validation["mask"].shape[1:] == (16, 16)
@@ -58,39 +58,39 @@ def test_images_come_only_where_the_model_needs_them(tmp_path: Path) -> None:
     assert next(iter(full.train_dataloader()))["image"].shape == (4, 3, 16, 16)
 
 
-def test_weights_of_a_hub_need_not_be_loaded(tmp_path: Path) -> None:
+def test_cache_of_hub_weights_is_found_without_loading_them(tmp_path: Path) -> None:
     encoder = make_encoder()
     caches = make_caches(make_data(tmp_path, feature_cache="auto"), encoder, ["train"], progress=False)
-    fresh = make_encoder()
-    fresh.weights = "hub"
-    actual = find_caches(make_data(tmp_path, feature_cache="auto"), fresh, ["train"])
+    unloaded = make_encoder()
+    unloaded.weights = "hub"
+    actual = find_caches(make_data(tmp_path, feature_cache="auto"), unloaded, ["train"])
     assert actual["train"].folder == caches["train"].folder
-    assert not fresh.is_loaded
-    assert features_key(make_data(tmp_path), "train", fresh)["weights"] is None
+    assert not unloaded.is_loaded
+    assert features_key(make_data(tmp_path), "train", unloaded)["weights"] is None
 
 
-def test_weights_that_are_expected_must_be_those_of_the_cache(tmp_path: Path) -> None:
+def test_cache_of_other_weights_than_expected_is_refused(tmp_path: Path) -> None:
     named = {"feature_cache": str(tmp_path / "named")}
     make_caches(make_data(tmp_path, **named), make_encoder(), ["train"], progress=False)
-    trained = make_encoder()
-    trained.weights = "hub"
-    trained.expect(make_encoder(seed=1).key()["weights"])  # as a checkpoint says
+    encoder = make_encoder()
+    encoder.weights = "hub"
+    encoder.expect(make_encoder(seed=1).key()["weights"])  # as stored in a checkpoint
     with pytest.raises(UserError, match="of another kind: weights"):
-        find_caches(make_data(tmp_path, **named), trained, ["train"])
-    assert not trained.is_loaded
+        find_caches(make_data(tmp_path, **named), encoder, ["train"])
+    assert not encoder.is_loaded
 
 
-def test_a_run_does_not_go_on_from_features_of_other_weights(tmp_path: Path) -> None:
-    _, model = auto(tmp_path)
+def test_checkpoints_of_other_encoder_weights_are_refused(tmp_path: Path) -> None:
+    _, model = make_auto_cache(tmp_path)
     with pytest.raises(UserError, match=r"trained on features of .* with other weights than"):
         model.on_load_checkpoint({"encoder": {"weights": make_encoder(seed=1).key()["weights"]}})
 
 
-def test_a_named_folder_must_hold_what_is_needed(tmp_path: Path) -> None:
+def test_incomplete_and_other_caches_of_a_given_folder_are_refused(tmp_path: Path) -> None:
     named = {"feature_cache": str(tmp_path / "named")}
     make_caches(make_data(tmp_path, **named), make_encoder(), ["train"], shard_size=4, progress=False)
-    with_all = find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
-    assert with_all["train"].folder.parent == tmp_path / "named"
+    caches = find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
+    assert caches["train"].folder.parent == tmp_path / "named"
     for data, encoder, views, message in (
         (make_data(tmp_path, fit="squash", **named), make_encoder(), 1, "of another kind: fit crop instead of squash"),
         (make_data(tmp_path, **named), make_encoder(block=3), 1, "of another kind: block 2 instead of 3"),
@@ -104,14 +104,14 @@ def test_a_named_folder_must_hold_what_is_needed(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             find_caches(data, encoder, ["train"], views)
-    with_all["train"].path(0).unlink()
+    caches["train"].path(0).unlink()
     with pytest.raises(UserError, match=r"lacks 1 shard of the train split: run `object-discovery cache-feat"):
         find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
     with pytest.raises(UserError, match=r"Expected a feature cache in .*elsewhere, but found none"):
         find_caches(make_data(tmp_path, feature_cache=str(tmp_path / "elsewhere")), make_encoder(), ["train"])
 
 
-def test_auto_uses_what_is_whole_and_none_uses_nothing(tmp_path: Path) -> None:
+def test_auto_uses_complete_caches_only_and_none_uses_no_cache(tmp_path: Path) -> None:
     data = make_data(tmp_path, feature_cache="auto")
     assert find_caches(data, make_encoder(), ["train"]) == {}
     cache = make_caches(data, make_encoder(), ["train"], progress=False)["train"]
@@ -121,15 +121,15 @@ def test_auto_uses_what_is_whole_and_none_uses_nothing(tmp_path: Path) -> None:
     assert find_caches(data, make_encoder(), ["train"]) == {}
 
 
-def test_changed_images_of_the_same_size_are_noticed(tmp_path: Path) -> None:
+def test_changed_images_of_the_same_file_size_are_detected(tmp_path: Path) -> None:
     named = {"feature_cache": str(tmp_path / "named")}
     data = make_data(tmp_path, **named)
     make_caches(data, make_encoder(), ["train"], progress=False)
     path = data.train_set.source.image_files()[0]  # type: ignore[attr-defined]
     size = path.stat().st_size
     with Image.open(path) as image:
-        flat = Image.new("RGB", image.size, (250, 20, 20))
-    flat.save(path, quality=95)
+        uniform = Image.new("RGB", image.size, (250, 20, 20))
+    uniform.save(path, quality=95)
     with open(path, "ab") as file:
         file.write(b"\0" * (size - path.stat().st_size))
     assert path.stat().st_size == size
@@ -137,7 +137,7 @@ def test_changed_images_of_the_same_size_are_noticed(tmp_path: Path) -> None:
         find_caches(make_data(tmp_path, **named), make_encoder(), ["train"])
 
 
-def test_what_cannot_be_cached_is_refused(tmp_path: Path) -> None:
+def test_settings_that_cannot_be_cached_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="`feature_cache` to be none, as sa has no frozen encoder"):
         with_features(make_data(tmp_path, feature_cache="auto"), tiny_model())
     with pytest.raises(UserError, match="`random_crop` to be None with `feature_cache`: random crops cannot be"):
@@ -148,7 +148,9 @@ def test_what_cannot_be_cached_is_refused(tmp_path: Path) -> None:
     assert with_features(data, nn.Identity()) is data
 
 
-def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folders_are_refused_or_replaced_by_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match="`feature_cache` to be a folder that can be written to"):
         make_caches(make_data(tmp_path, feature_cache="/dev/null/x"), make_encoder(), ["train"], progress=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
@@ -160,19 +162,19 @@ def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_caches(data, make_encoder(), ["train"]).keys() == {"train"}
 
 
-def test_drawn_scenes_are_cached_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_scenes_are_cached_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from object_discovery import TetrominoesDataModule
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     settings: dict[str, Any] = {"resolution": 16, "train_size": 5, "num_workers": 0, "feature_cache": "auto"}
-    made = make_caches(TetrominoesDataModule(**settings), make_encoder(), ["train"], shard_size=4, progress=False)
-    assert tmp_path in made["train"].folder.parents
+    caches = make_caches(TetrominoesDataModule(**settings), make_encoder(), ["train"], shard_size=4, progress=False)
+    assert tmp_path in caches["train"].folder.parents
     data = TetrominoesDataModule(**settings)
     assert find_caches(data, make_encoder(), ["train"]).keys() == {"train"}
     assert find_caches(TetrominoesDataModule(**settings, data_seed=1), make_encoder(), ["train"]) == {}
 
 
-def test_features_are_computed_where_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(os.environ, "LOCAL_RANK", "1")
     assert choose_device("auto") == torch.device("cuda", 1)

@@ -7,13 +7,13 @@ from object_discovery.feature_cache import CachedFeatureDataset, scene_numbers
 from tests.feature_cache.tiny_cache import make_data, make_encoder, write
 
 
-def scenes(root: Path, views: int = 2, images: bool = True) -> CachedFeatureDataset:
+def make_dataset(root: Path, views: int = 2, images: bool = True) -> CachedFeatureDataset:
     data = make_data(root)
     return CachedFeatureDataset(data.train_set, write(root, views=views), scene_numbers(data.train_set), views, images)
 
 
-def test_features_belong_to_the_image_mirrored_or_not(tmp_path: Path) -> None:
-    cached, encoder = scenes(tmp_path), make_encoder()
+def test_features_match_plain_and_mirrored_images(tmp_path: Path) -> None:
+    cached, encoder = make_dataset(tmp_path), make_encoder()
     size = len(cached)
     batch = cached[[2, 2 + size, 5 + size, 0]]
     stored = make_data(tmp_path).train_set[[2, 2, 5, 0]]
@@ -26,9 +26,9 @@ def test_features_belong_to_the_image_mirrored_or_not(tmp_path: Path) -> None:
     assert not torch.equal(batch["features"][0], batch["features"][1])
 
 
-def test_without_images_nothing_but_features_is_read(tmp_path: Path) -> None:
-    cached = scenes(tmp_path, images=False)
-    expected = scenes(tmp_path)[[1, 3]]["features"]
+def test_dataset_without_images_reads_features_only(tmp_path: Path) -> None:
+    cached = make_dataset(tmp_path, images=False)
+    expected = make_dataset(tmp_path)[[1, 3]]["features"]
     for path in (tmp_path / "coco" / "train2017").iterdir():
         path.unlink()
     batch = cached[[1, 3]]
@@ -37,8 +37,8 @@ def test_without_images_nothing_but_features_is_read(tmp_path: Path) -> None:
     assert cached[1].keys() == {"image", "features"}
 
 
-def test_training_takes_views_at_random_and_goes_on_as_it_would_have(tmp_path: Path) -> None:
-    cached = scenes(tmp_path, images=False)
+def test_training_views_are_random_and_an_epoch_can_be_resumed(tmp_path: Path) -> None:
+    cached = make_dataset(tmp_path, images=False)
 
     def epoch(number: int, skipped: int = 0) -> list[torch.Tensor]:
         loader = make_loader(cached, train=True, batch_size=2, num_workers=0)
@@ -49,14 +49,17 @@ def test_training_takes_views_at_random_and_goes_on_as_it_would_have(tmp_path: P
     first = epoch(0)
     assert all(torch.equal(a, b) for a, b in zip(first[2:], epoch(0, 2), strict=True))
     plain = cached[list(range(len(cached)))]["features"]
-    seen = [[bool((plain == one).flatten(1).all(1).any()) for batch in epoch(e) for one in batch] for e in range(8)]
-    share = sum(map(sum, seen)) / sum(map(len, seen))
-    assert 0.25 < share < 0.75
-    assert len({tuple(one) for one in seen}) > 1
+    is_plain = [
+        [bool((plain == features).flatten(1).all(1).any()) for batch in epoch(e) for features in batch]
+        for e in range(8)
+    ]
+    fraction = sum(map(sum, is_plain)) / sum(map(len, is_plain))
+    assert 0.25 < fraction < 0.75
+    assert len({tuple(features) for features in is_plain}) > 1
 
 
-def test_evaluation_takes_each_scene_once_as_it_is(tmp_path: Path) -> None:
-    cached = scenes(tmp_path, images=False)
+def test_evaluation_uses_plain_views_in_order(tmp_path: Path) -> None:
+    cached = make_dataset(tmp_path, images=False)
     loader = make_loader(cached, train=False, batch_size=4, num_workers=0)
     actual = torch.cat([batch["features"] for batch in loader])
     assert torch.equal(actual, cached[list(range(len(cached)))]["features"])

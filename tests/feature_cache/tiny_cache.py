@@ -1,4 +1,4 @@
-"""Photographs, an encoder and a cache small enough for a test."""
+"""Small photographs, encoder and feature cache for tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARD = 4
 
 
 class SlowEncoder(FrozenEncoder):
-    """Takes its time, so that a process can be killed while it works, and notes what it did."""
+    """Encoder that sleeps before each batch, so that a process can be killed, and logs its batches."""
 
     seconds = 0.0
     log: Path | None = None
@@ -42,7 +42,7 @@ def make_encoder(**settings: Any) -> SlowEncoder:
 
 
 def make_data(root: Path, **settings: Any) -> COCODataModule:
-    """Write the photographs, if they are not there, and open them."""
+    """Write the photographs unless they exist, and return their data module."""
     if not (root / "coco").exists():
         write_coco(root / "coco")
     fixed = {"resolution": SIZE, "num_workers": 0, "batch_size": 4, "random_flip": False}
@@ -59,9 +59,9 @@ def write(root: Path, folder: str = "features", views: int = 1, encoder: FrozenE
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Read all files of a folder, hidden ones too.
+    """Read all files of a folder, including hidden ones.
 
-    A shard counts with all its attributes and arrays, not byte by byte: HDF5 before 2.0 stores when it was written.
+    Shards are compared by attributes and arrays, not by bytes: HDF5 before 2.0 stores the time of writing.
     """
     return {
         path.name: _shard_content(path) if path.match("[!.]*.h5") else path.read_bytes() for path in folder.glob("*")
