@@ -1,4 +1,4 @@
-"""Archives for the tests, good and bad."""
+"""Writers of zip and tar archives, valid and malicious."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web server on this machine that can be as bad as those of the world."""
+"""Local HTTP server with configurable failures."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 
 
 class Server:
-    """What the server has and how it behaves; tests change it as they like."""
+    """Files and behaviour of the server; tests set its attributes."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.ranges = True
-        """Whether parts are sent at all."""
+        """Whether range requests are supported."""
         self.if_range = True
-        """Whether it looks at the condition of a range."""
+        """Whether the If-Range header is respected."""
         self.headers: dict[str, str] = {}
-        """Further headers of every answer; an empty one takes the usual header away."""
+        """Additional headers of every response; an empty value removes a default header."""
         self.cuts: list[int] = []
-        """After how many bytes the next answers break off."""
+        """Numbers of bytes after which the next responses are cut."""
         self.statuses: list[int] = []
-        """What the next requests are answered with instead of the file."""
+        """Status codes of the next responses, sent instead of the file."""
         self.chunk, self.pause = 1 << 16, 0.0
-        self.asked: list[tuple[str, str | None]] = []
-        """Path and range of every request."""
+        self.requests: list[tuple[str, str | None]] = []
+        """Path and Range header of every request."""
         self.conditions: list[str | None] = []
-        """What every request makes its range depend on."""
+        """If-Range header of every request."""
         self.base = ""
 
 
@@ -43,14 +43,16 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             pass
 
         def do_GET(self) -> None:
-            name, wanted = self.path.rsplit("/", 1)[1], self.headers.get("Range")
-            server.asked.append((self.path, wanted))
+            name, byte_range = self.path.rsplit("/", 1)[1], self.headers.get("Range")
+            server.requests.append((self.path, byte_range))
             body = server.files.get(name)
             if server.statuses or body is None:
                 self.send_error(server.statuses.pop(0) if server.statuses else 404)
                 return
             headers = {"ETag": f'"{hashlib.md5(body).hexdigest()}"', **server.headers}
-            start = int(wanted[6:-1]) if wanted and server.ranges and re.fullmatch(r"bytes=\d+-", wanted) else 0
+            start = (
+                int(byte_range[6:-1]) if byte_range and server.ranges and re.fullmatch(r"bytes=\d+-", byte_range) else 0
+            )
             condition = self.headers.get("If-Range")
             server.conditions.append(condition)
             if server.if_range and condition not in (None, headers.get("ETag"), headers.get("Last-Modified")):
@@ -70,8 +72,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def _send(self, body: bytes) -> None:
             end = server.cuts.pop(0) if server.cuts else len(body)
             try:
-                for place in range(0, min(end, len(body)), server.chunk):
-                    self.wfile.write(body[place : min(end, place + server.chunk)])
+                for position in range(0, min(end, len(body)), server.chunk):
+                    self.wfile.write(body[position : min(end, position + server.chunk)])
                     time.sleep(server.pause)
             except ConnectionError:  # the client was killed
                 pass
@@ -82,7 +84,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def serve() -> Iterator[Server]:
-    """Run a server as long as it is needed."""
+    """Run a server in a thread until the context ends."""
     server = Server()
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
     httpd.daemon_threads = True

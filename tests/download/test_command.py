@@ -32,7 +32,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def put_clevrtex(server: Server) -> None:
+def serve_clevrtex(server: Server) -> None:
     for number, members in enumerate(PARTS, 1):
         server.files[f"clevrtex_full_part{number}.tar.gz"] = make_tar(members)
 
@@ -50,9 +50,9 @@ def test_tfrecords_can_be_converted_by_the_printed_command(server: Server, tmp_p
     assert command_main(arguments) == 0
     assert len(SceneFile(root / "tetrominoes_train.h5")) == 3
     assert names(root) == ["tetrominoes_train.h5", "tetrominoes_train.tfrecords"]
-    server.asked.clear()
+    server.requests.clear()
     assert download("tetrominoes", root, url=server.base)[0] == "tetrominoes_train.tfrecords: already there"
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_archives_are_unpacked_and_removed(server: Server, tmp_path: Path) -> None:
@@ -61,29 +61,29 @@ def test_archives_are_unpacked_and_removed(server: Server, tmp_path: Path) -> No
         assert download("clevr", tmp_path, url=server.base, verify=False) == [expected]
         assert names(tmp_path) == ["CLEVR_v1.0", "CLEVR_v1.0.zip.done"]
         assert tree(tmp_path / "CLEVR_v1.0") == {name.partition("/")[2]: value for name, value in CLEVR.items()}
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_archives_can_be_kept(server: Server, tmp_path: Path) -> None:
+def test_keep_leaves_the_archive(server: Server, tmp_path: Path) -> None:
     server.files["CLEVR_v1.0.zip"] = make_zip(CLEVR)
-    for keep in (True, False):  # what was to be kept is not removed later
+    for keep in (True, False):  # a kept archive is not removed later
         download("clevr", tmp_path, url=server.base, verify=False, keep=keep)
         assert names(tmp_path) == ["CLEVR_v1.0", "CLEVR_v1.0.zip", "CLEVR_v1.0.zip.done"]
 
 
-def test_an_archive_that_is_there_is_unpacked(server: Server, tmp_path: Path) -> None:
+def test_existing_archive_is_unpacked(server: Server, tmp_path: Path) -> None:
     (tmp_path / "CLEVR_v1.0.zip").write_bytes(make_zip(CLEVR))
     download("clevr", tmp_path, url=server.base)
     assert names(tmp_path) == ["CLEVR_v1.0", "CLEVR_v1.0.zip.done"]
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_what_a_kill_at_the_last_moment_left_is_removed(server: Server, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(server: Server, tmp_path: Path) -> None:
     (tmp_path / "tetrominoes_train.tfrecords").write_bytes(b"whole")
     (tmp_path / "tetrominoes_train.tfrecords.part.json").write_text("{}")
     download("tetrominoes", tmp_path, url=server.base)
     assert names(tmp_path) == ["tetrominoes_train.tfrecords"]
-    assert server.asked == []
+    assert server.requests == []
     (tmp_path / "tetrominoes_train.tfrecords").unlink()
     server.files["CLEVR_v1.0.zip"] = make_zip(CLEVR)
     download("clevr", tmp_path, url=server.base, verify=False)
@@ -93,7 +93,7 @@ def test_what_a_kill_at_the_last_moment_left_is_removed(server: Server, tmp_path
 
 
 @pytest.mark.parametrize("note", [None, "", "[]", '{"unpacked": ["CLEVR_v1.0", "gone"]}'])
-def test_a_wrong_note_does_not_count(server: Server, tmp_path: Path, note: str | None) -> None:
+def test_invalid_done_file_is_ignored(server: Server, tmp_path: Path, note: str | None) -> None:
     server.files["CLEVR_v1.0.zip"] = make_zip(CLEVR)
     download("clevr", tmp_path, url=server.base, verify=False)
     path = tmp_path / "CLEVR_v1.0.zip.done"
@@ -103,8 +103,8 @@ def test_a_wrong_note_does_not_count(server: Server, tmp_path: Path, note: str |
     assert json.loads(path.read_text()) == {"keep": False, "unpacked": ["CLEVR_v1.0"]}
 
 
-def test_several_archives_become_one_folder(server: Server, tmp_path: Path) -> None:
-    put_clevrtex(server)
+def test_several_archives_are_unpacked_into_one_folder(server: Server, tmp_path: Path) -> None:
+    serve_clevrtex(server)
     complete = server.files.pop("clevrtex_full_part4.tar.gz")
     with pytest.raises(
         DatasetNotFoundError, match=r"part4\.tar\.gz is not there .*; see https://www\.robots\.ox\.ac\.uk"
@@ -113,16 +113,16 @@ def test_several_archives_become_one_folder(server: Server, tmp_path: Path) -> N
     notes = [f"clevrtex_full_part{number}.tar.gz.done" for number in range(1, 6)]
     assert names(tmp_path) == ["clevrtex_full", *notes[:3]]
     server.files["clevrtex_full_part4.tar.gz"] = complete
-    server.asked.clear()
+    server.requests.clear()
     download("clevrtex", tmp_path, url=server.base)
-    assert [path for path, _ in server.asked] == ["/clevrtex_full_part4.tar.gz", "/clevrtex_full_part5.tar.gz"]
+    assert [path for path, _ in server.requests] == ["/clevrtex_full_part4.tar.gz", "/clevrtex_full_part5.tar.gz"]
     assert names(tmp_path) == ["clevrtex_full", *notes]
     assert tree(tmp_path / "clevrtex_full") == {
         name.partition("/")[2]: content for members in PARTS for name, content in members.items()
     }
 
 
-def test_sketchy_has_a_folder_of_its_own(server: Server, tmp_path: Path) -> None:
+def test_sketchy_is_unpacked_into_records(server: Server, tmp_path: Path) -> None:
     for shard in range(2):
         server.files[f"lift_green__demos-0000{shard}-of-00002.tar.bz2"] = make_tar({f"episode{shard}": b"x"}, "bz2")
     download("sketchy", tmp_path, "lift_green__demos", url=server.base)
@@ -131,7 +131,7 @@ def test_sketchy_has_a_folder_of_its_own(server: Server, tmp_path: Path) -> None
 
 @pytest.fixture
 def small_voc(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serve a VOC of three images, an SBD of three, and say that this is right."""
+    """Serve VOC and SBD of three images each, and expect four images in trainaug."""
     segmentation = "VOCdevkit/VOC2012/ImageSets/Segmentation"
     voc = {f"{segmentation}/train.txt": b"a\nb\n", f"{segmentation}/val.txt": b"v\n"}
     sbd = {f"benchmark_RELEASE/dataset/{split}.txt": text for split, text in (("train", b"b\nd\nv\n"), ("val", b"c\n"))}
@@ -140,7 +140,7 @@ def small_voc(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_voc")
-def test_trainaug_is_both_without_the_validation_images(server: Server, tmp_path: Path) -> None:
+def test_trainaug_is_voc_and_sbd_without_the_validation_images(server: Server, tmp_path: Path) -> None:
     lines = download("voc", tmp_path, url=server.base, verify=False)
     path = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "trainaug.txt"
     assert lines[-1] == f"{path}: 4 images"
@@ -167,18 +167,18 @@ def test_a_trainaug_of_another_size_is_refused(server: Server, tmp_path: Path, m
         download("voc", tmp_path, url=server.base, verify=False)
 
 
-def test_the_published_hosts_are_asked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
+def test_default_url_is_the_published_one(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
 
-    def fake(*arguments: Any) -> None:
-        asked.append(arguments[:4])
+    def fake_fetch(*arguments: Any) -> None:
+        calls.append(arguments[:4])
         arguments[1].write_bytes(b"x")
 
-    monkeypatch.setattr(command, "fetch", fake)
+    monkeypatch.setattr(command, "fetch", fake_fetch)
     download("shapes3d", tmp_path)
     file = SOURCES["shapes3d"].files[0]
     url = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
-    assert asked == [(url, tmp_path / "3dshapes.h5", 267_573_662, file.checksum)]
+    assert calls == [(url, tmp_path / "3dshapes.h5", 267_573_662, file.checksum)]
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -194,12 +194,12 @@ def test_checksums_are_verified(server: Server, tmp_path: Path, monkeypatch: pyt
     assert names(tmp_path) == []
 
 
-def refuse_to_unpack(server: Server) -> None:
+def serve_unsafe_archive(server: Server) -> None:
     server.files["CLEVR_v1.0.zip"] = make_zip({"../evil": b"x"})
 
 
 def run(*arguments: str) -> int:
-    """Run the script in this process."""
+    """Run the script in this process; return its exit status."""
     status: int = runpy.run_path(str(SCRIPT))["main"](list(arguments))
     return status
 
@@ -213,11 +213,11 @@ def run(*arguments: str) -> int:
         (["clevr", "ROOT", "--url", "ftp://x"], "Expected argument `url` to begin with http:// or https://, but", None),
         (["clevr", "/dev/null/x"], "Cannot make the folder /dev/null/x: Not a directory", None),
         (["tetrominoes", "ROOT"], "http://127.0.0.1:", None),
-        (["clevr", "ROOT", "--no-verify"], "refused, as its member '../evil' leads out", refuse_to_unpack),
-        (["clevr", "ROOT"], "expected 19021600724 bytes, but the server has", refuse_to_unpack),
+        (["clevr", "ROOT", "--no-verify"], "refused, as its member '../evil' leads out", serve_unsafe_archive),
+        (["clevr", "ROOT"], "expected 19021600724 bytes, but the server has", serve_unsafe_archive),
     ],
 )
-def test_failures_are_one_line(
+def test_failures_are_reported_in_one_line(
     server: Server,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -227,8 +227,8 @@ def test_failures_are_one_line(
 ) -> None:
     if prepare:
         prepare(server)
-    given = [str(tmp_path / "root") if argument == "ROOT" else argument for argument in arguments]
-    assert run(*given, *([] if "--url" in given else ["--url", server.base])) == 2
+    argv = [str(tmp_path / "root") if argument == "ROOT" else argument for argument in arguments]
+    assert run(*argv, *([] if "--url" in argv else ["--url", server.base])) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -238,7 +238,7 @@ def test_failures_are_one_line(
 
 
 @pytest.mark.parametrize("arguments", [[], ["clevr"], ["clevr", "a", "b"], ["clevr", "a", "--nonsense"]])
-def test_wrong_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_reported_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
@@ -253,7 +253,7 @@ def test_the_script_lists_and_downloads(server: Server, tmp_path: Path, capsys: 
     assert capsys.readouterr().out.startswith("tetrominoes_train.tfrecords: downloaded\nconvert: object-discovery ")
 
 
-def test_an_interruption_leaves_a_part(
+def test_interrupted_download_can_be_continued(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files["tetrominoes_train.tfrecords"] = bytes(300_000)
@@ -271,22 +271,22 @@ def test_an_interruption_leaves_a_part(
     assert capsys.readouterr().err == "interrupted; run the same command again to continue\n"
     assert names(tmp_path) == [f"tetrominoes_train.tfrecords.part{end}" for end in ("", ".json")]
     assert run("tetrominoes", str(tmp_path), "--url", server.base) == 0
-    assert [wanted for _, wanted in server.asked] == [None, f"bytes={len(written[0])}-"]
+    assert [byte_range for _, byte_range in server.requests] == [None, f"bytes={len(written[0])}-"]
 
 
-def test_a_note_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+def test_unwritable_done_file_is_refused(server: Server, tmp_path: Path) -> None:
     server.files["CLEVR_v1.0.zip"] = make_zip(CLEVR)
     (tmp_path / "CLEVR_v1.0.zip.done").mkdir()
     with pytest.raises(UserError, match=r"^Cannot write .*CLEVR_v1\.0\.zip\.done: Is a directory; run again to go on$"):
         download("clevr", tmp_path, url=server.base, verify=False)
 
 
-def test_a_bar_shows_every_stage(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[tuple[str, float | None]] = []
+def test_progress_bar_shows_every_stage(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[tuple[str, float | None]] = []
 
     class RecordingProgress(Progress):
         def add_task(self, description: str, *arguments: Any, **options: Any) -> Any:
-            shown.append((description, options["total"]))
+            tasks.append((description, options["total"]))
             return super().add_task(description, *arguments, **options)
 
     monkeypatch.setattr(command, "progress_bar", lambda *columns, enabled: RecordingProgress(*columns, disable=True))
@@ -294,4 +294,4 @@ def test_a_bar_shows_every_stage(server: Server, tmp_path: Path, monkeypatch: py
     server.files["CLEVR_v1.0.zip"] = content
     server.headers = {"x-goog-hash": ""}
     download("clevr", tmp_path, url=server.base, verify=False)
-    assert shown == [("fetching CLEVR_v1.0.zip", len(content)), ("unpacking CLEVR_v1.0.zip", 5)]
+    assert tasks == [("fetching CLEVR_v1.0.zip", len(content)), ("unpacking CLEVR_v1.0.zip", 5)]

@@ -1,4 +1,4 @@
-"""The scripts in processes of their own: started by bash, and killed."""
+"""Download scripts as subprocesses, started by bash and killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def env() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "no_proxy": "127.0.0.1"}
 
 
-def clevrtex(sizes: list[int]) -> list[Members]:
+def make_clevrtex(sizes: list[int]) -> list[Members]:
     noise = random.Random(0)
     return [
         {f"clevrtex_full/{part}/{scene}.png": noise.randbytes(size // 20) for scene in range(20)}
@@ -44,7 +44,7 @@ def test_shell_scripts_are_valid_and_executable(script: str) -> None:
 
 
 def test_shell_scripts_download_their_dataset(server: Server, tmp_path: Path, env: dict[str, str]) -> None:
-    parts = clevrtex([1000] * 5)
+    parts = make_clevrtex([1000] * 5)
     server.files = {f"clevrtex_full_part{number}.tar.gz": make_tar(part) for number, part in enumerate(parts, 1)}
     server.files["CLEVR_v1.0.zip"] = make_zip({"CLEVR_v1.0/README.txt": b"read me"})
     for script in SHELL_SCRIPTS:
@@ -69,17 +69,17 @@ def assert_no_partial_file_looks_complete(root: Path, server: Server, parts: lis
             assert content == (server.files[name] if name in server.files else expected[name])
 
 
-def test_a_killed_download_continues(server: Server, tmp_path: Path, env: dict[str, str]) -> None:
-    parts = clevrtex([800_000] * 5)
+def test_killed_download_is_continued(server: Server, tmp_path: Path, env: dict[str, str]) -> None:
+    parts = make_clevrtex([800_000] * 5)
     server.files = {f"clevrtex_full_part{number}.tar.gz": make_tar(part) for number, part in enumerate(parts, 1)}
     server.chunk, server.pause = 20_000, 0.005
     root, delays = tmp_path / "root", random.Random(0)
     command = [sys.executable, str(SCRIPTS / "download.py"), "clevrtex", str(root), "--url", server.base]
     kills = 0
-    while kills < 5 or not any(byte_range for _, byte_range in server.asked):  # until a partial file was continued
-        num_requests = len(server.asked)
+    while kills < 5 or not any(byte_range for _, byte_range in server.requests):  # until a partial file was continued
+        num_requests = len(server.requests)
         with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            while len(server.asked) == num_requests and process.poll() is None:
+            while len(server.requests) == num_requests and process.poll() is None:
                 time.sleep(0.001)
             time.sleep(delays.uniform(0, 0.3))  # killed while it downloads or unpacks
             process.send_signal(signal.SIGKILL)

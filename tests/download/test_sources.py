@@ -25,7 +25,7 @@ def test_addresses_and_checksums_are_well_formed() -> None:
     assert len({file.name for file in ALL_FILES}) == len(ALL_FILES)
 
 
-def test_every_choice_has_its_files() -> None:
+def test_every_option_has_files() -> None:
     for source in SOURCES.values():
         assert (source.option is None) == (source.pieces == ())
         assert source.default in ("all", *source.pieces)
@@ -44,7 +44,7 @@ def test_multi_object_datasets_agree_with_the_converter(name: str) -> None:
     assert variants == (set(source.pieces) if source.option == "variant" else set())
 
 
-def test_choices() -> None:
+def test_selected_files() -> None:
     assert names(SOURCES["clevrtex"]) == [f"clevrtex_full_part{number}.tar.gz" for number in range(1, 6)]
     assert names(SOURCES["clevrtex"], variant="camo") == ["clevrtex_camo.tar.gz"]
     assert len(names(SOURCES["clevrtex"], variant="all")) == 10
@@ -69,17 +69,17 @@ def test_choices() -> None:
         ("clevrtex", {"split": "train"}, "Expected no argument `split` for clevrtex"),
     ],
 )
-def test_choices_that_do_not_exist(name: str, choice: dict[str, str], message: str) -> None:
+def test_unknown_options_are_refused(name: str, choice: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         SOURCES[name].select(**choice)
 
 
-def test_unknown_datasets() -> None:
+def test_unknown_datasets_are_refused() -> None:
     with pytest.raises(DatasetNotFoundError, match=r"`name` to be one of clevr, .*voc, but got 'mnist'"):
         find_source("mnist")
 
 
-def test_the_list_has_everything() -> None:
+def test_list_has_all_datasets_and_files() -> None:
     text = describe()
     for source in SOURCES.values():
         assert re.search(rf"^{source.name}\b", text, re.MULTILINE)

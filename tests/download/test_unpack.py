@@ -21,11 +21,11 @@ MEMBERS = {"set/a.txt": b"first", "set/deep/er/b.bin": bytes(200_000), "set/empt
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Lie deep enough that whatever climbs out is seen."""
+    """Folder deep enough that files outside of it are detected."""
     return tmp_path / "outer" / "root"
 
 
-def place(target: Path, content: bytes) -> Path:
+def write_archive(target: Path, content: bytes) -> Path:
     target.mkdir(parents=True)
     archive = target / "a.archive"
     archive.write_bytes(content)
@@ -41,24 +41,24 @@ def assert_nothing_unpacked(target: Path, archive: Path) -> None:
 @pytest.mark.parametrize("kind", ["zip", "tar", "gz", "bz2", "xz"])
 @pytest.mark.parametrize("filtered", [True, False])
 @pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")
-def test_archives(target: Path, kind: str, filtered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not filtered and hasattr(tarfile, "data_filter"):  # as on early patch releases of Python 3.10
+def test_archives_are_unpacked(target: Path, kind: str, filtered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not filtered and hasattr(tarfile, "data_filter"):  # missing in early patch releases of Python 3.10
         monkeypatch.delattr(tarfile, "data_filter")
-    archive = place(target, make_zip(MEMBERS) if kind == "zip" else make_tar(MEMBERS, kind.replace("tar", "")))
-    seen: list[tuple[str, int, int]] = []
-    assert unpack(archive, target, lambda *told: seen.append(told)) == ["set"]
+    archive = write_archive(target, make_zip(MEMBERS) if kind == "zip" else make_tar(MEMBERS, kind.replace("tar", "")))
+    progress: list[tuple[str, int, int]] = []
+    assert unpack(archive, target, lambda *values: progress.append(values)) == ["set"]
     archive.unlink()
     assert tree(target) == MEMBERS
     assert [path.name for path in target.iterdir()] == ["set"]
-    assert all(stage == "unpacking" and 0 <= done <= size for stage, done, size in seen)
-    assert len(seen) == len(MEMBERS)
+    assert all(stage == "unpacking" and 0 <= done <= size for stage, done, size in progress)
+    assert len(progress) == len(MEMBERS)
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "..", "..\\x", "C:\\x", "C:x", "\\x", "a/.."])
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_names_that_lead_out(target: Path, name: str, kind: str) -> None:
+def test_names_outside_the_folder_are_refused(target: Path, name: str, kind: str) -> None:
     members = {"fine": b"1", name: b"2"}
-    archive = place(target, make_zip(members) if kind == "zip" else make_tar(members))
+    archive = write_archive(target, make_zip(members) if kind == "zip" else make_tar(members))
     with pytest.raises(CorruptFileError, match=r"a\.archive: refused, as its member .* leads out of the folder"):
         unpack(archive, target)
     assert_nothing_unpacked(target, archive)
@@ -66,9 +66,9 @@ def test_names_that_lead_out(target: Path, name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("link", ["../../x", "/etc", "sub/../../x", "..", "C:\\x"])
 @pytest.mark.parametrize("type_", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_links_that_lead_out(target: Path, link: str, type_: bytes) -> None:
+def test_links_outside_the_folder_are_refused(target: Path, link: str, type_: bytes) -> None:
     extra = [{"name": "door", "type": type_, "linkname": link}]
-    archive = place(target, make_tar({"door/x": b"2"}, extra=extra))
+    archive = write_archive(target, make_tar({"door/x": b"2"}, extra=extra))
     with pytest.raises(CorruptFileError, match=r"refused, as its link to .* leads out of the folder"):
         unpack(archive, target)
     assert_nothing_unpacked(target, archive)
@@ -76,7 +76,7 @@ def test_links_that_lead_out(target: Path, link: str, type_: bytes) -> None:
 
 @pytest.mark.parametrize("filtered", [True, False])
 @pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")
-def test_links_that_stay_inside(target: Path, filtered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_inside_the_folder_are_unpacked(target: Path, filtered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not filtered and hasattr(tarfile, "data_filter"):
         monkeypatch.delattr(tarfile, "data_filter")
     extra: list[dict[str, Any]] = [
@@ -84,7 +84,7 @@ def test_links_that_stay_inside(target: Path, filtered: bool, monkeypatch: pytes
         {"name": "set/soft", "type": tarfile.SYMTYPE, "linkname": "a.txt"},
         {"name": "set/hard", "type": tarfile.LNKTYPE, "linkname": "set/a.txt"},
     ]
-    archive = place(target, make_tar({"set/a.txt": b"first"}, extra=extra))
+    archive = write_archive(target, make_tar({"set/a.txt": b"first"}, extra=extra))
     unpack(archive, target)
     archive.unlink()
     assert tree(target) == {f"set/{name}": b"first" for name in ("a.txt", "soft", "hard")}
@@ -92,24 +92,24 @@ def test_links_that_stay_inside(target: Path, filtered: bool, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("type_", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_devices_in_a_tar(target: Path, type_: bytes) -> None:
-    archive = place(target, make_tar({"fine": b"1"}, extra=[{"name": "device", "type": type_}]))
+def test_devices_in_a_tar_are_refused(target: Path, type_: bytes) -> None:
+    archive = write_archive(target, make_tar({"fine": b"1"}, extra=[{"name": "device", "type": type_}]))
     with pytest.raises(CorruptFileError, match="refused, as its member 'device' is no file"):
         unpack(archive, target)
     assert_nothing_unpacked(target, archive)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_links_and_devices_in_a_zip(target: Path, kind: int) -> None:
+def test_links_and_devices_in_a_zip_are_refused(target: Path, kind: int) -> None:
     members = {"fine": b"1", "odd": b"/etc/passwd"}
-    archive = place(target, make_zip(members, {"odd": kind | 0o777}))
+    archive = write_archive(target, make_zip(members, {"odd": kind | 0o777}))
     with pytest.raises(CorruptFileError, match="refused, as its member 'odd' is no file"):
         unpack(archive, target)
     assert_nothing_unpacked(target, archive)
 
 
-def damage(content: bytes, place: int) -> bytes:
-    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+def damage(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
 
 
 NOISE = {"noise": os.urandom(5000)}
@@ -132,8 +132,8 @@ NOISE = {"noise": os.urandom(5000)}
     ],
     ids=range(11),
 )
-def test_damaged_archives(target: Path, content: bytes) -> None:
-    archive = place(target, content)
+def test_damaged_archives_are_refused(target: Path, content: bytes) -> None:
+    archive = write_archive(target, content)
     with pytest.raises(
         CorruptFileError, match=r"a\.archive: cannot be unpacked \(.+\); remove it and run again$"
     ) as caught:
@@ -142,17 +142,17 @@ def test_damaged_archives(target: Path, content: bytes) -> None:
     assert_nothing_unpacked(target, archive)
 
 
-def test_archives_with_a_password(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encrypted_archives_are_refused(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytearray(make_zip({"a": b"1"}))
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + flags] |= 1
-    archive = place(target, bytes(content))
+    archive = write_archive(target, bytes(content))
     with pytest.raises(CorruptFileError, match="password required"):
         unpack(archive, target)
     assert_nothing_unpacked(target, archive)
 
 
-def test_archives_are_merged(target: Path) -> None:
+def test_archives_are_unpacked_into_the_same_folder(target: Path) -> None:
     for number in range(3):
         archive = target / f"part{number}.tar.gz"
         target.mkdir(parents=True, exist_ok=True)
@@ -165,27 +165,27 @@ def test_archives_are_merged(target: Path) -> None:
     assert tree(target) == expected
 
 
-def test_a_folder_that_is_a_link_is_followed(target: Path, tmp_path: Path) -> None:
-    archive = place(target, make_tar(MEMBERS))
+def test_symbolic_link_of_the_target_folder_is_followed(target: Path, tmp_path: Path) -> None:
+    archive = write_archive(target, make_tar(MEMBERS))
     (tmp_path / "big_disk").mkdir()
     (target / "set").symlink_to(tmp_path / "big_disk")
     unpack(archive, target)
     assert tree(tmp_path / "big_disk") == {name.removeprefix("set/"): content for name, content in MEMBERS.items()}
 
 
-def test_what_a_killed_run_left_is_removed(target: Path) -> None:
-    archive = place(target, make_zip(MEMBERS))
-    left = target / ".a.archive.unpacking"
-    left.mkdir()
-    (left / "half").write_text("half")
+def test_leftovers_of_a_killed_run_are_removed(target: Path) -> None:
+    archive = write_archive(target, make_zip(MEMBERS))
+    leftover = target / ".a.archive.unpacking"
+    leftover.mkdir()
+    (leftover / "half").write_text("half")
     unpack(archive, target / "sub")
     assert tree(target / "sub") == MEMBERS
     assert sorted(path.name for path in target.iterdir()) == ["a.archive", "sub"]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_full_disk_is_seen_before(target: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = place(target, make_zip(MEMBERS) if kind == "zip" else make_tar(MEMBERS, ""))
+def test_full_disk_is_refused_before_unpacking(target: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = write_archive(target, make_zip(MEMBERS) if kind == "zip" else make_tar(MEMBERS, ""))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 150_000))
     with pytest.raises(UserError, match="Expected 1 MiB of free disk space"):
         unpack(archive, target)
@@ -193,20 +193,20 @@ def test_a_full_disk_is_seen_before(target: Path, kind: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_disk_that_fills_up(target: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = place(target, make_zip(MEMBERS) if kind == "zip" else make_tar(MEMBERS))
+def test_disk_full_during_unpacking_leaves_no_files(target: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = write_archive(target, make_zip(MEMBERS) if kind == "zip" else make_tar(MEMBERS))
 
-    def extract(*_: Any, **__: Any) -> None:
+    def raise_disk_full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(zipfile.ZipFile if kind == "zip" else tarfile.TarFile, "extract", extract)
+    monkeypatch.setattr(zipfile.ZipFile if kind == "zip" else tarfile.TarFile, "extract", raise_disk_full)
     with pytest.raises(UserError, match=r"^Cannot unpack .*a\.archive: No space left on device; run again to go on$"):
         unpack(archive, target)
     assert_nothing_unpacked(target, archive)
 
 
-def test_an_interruption_leaves_nothing(target: Path) -> None:
-    archive = place(target, make_zip(MEMBERS))
+def test_interruption_leaves_no_files(target: Path) -> None:
+    archive = write_archive(target, make_zip(MEMBERS))
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
