@@ -37,7 +37,7 @@ def write_images(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_the_main_object_is_the_largest_segment_but_the_background() -> None:
+def test_main_object_is_the_largest_segment_except_the_background() -> None:
     labels = torch.tensor([[[2, 2, 2, 2], [2, 0, 1, 2], [2, 1, 1, 2], [2, 2, 2, 2]], [[0, 0, 1, 0]] * 4])
     masks = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
     assert main_objects(Discovery(torch.zeros(2, 3, 4), masks)).tolist() == [1, 1]
@@ -46,8 +46,8 @@ def test_the_main_object_is_the_largest_segment_but_the_background() -> None:
 def test_edited_slots_are_removed_exchanged_and_added() -> None:
     slots = torch.arange(9.0).view(3, 3, 1)
     edited = edited_slots(slots, torch.tensor([0, 2, 1]))
-    flat = {name: value.flatten(1).tolist() for name, value in edited.items()}
-    assert flat == {
+    edited_lists = {name: value.flatten(1).tolist() for name, value in edited.items()}
+    assert edited_lists == {
         "removed": [[1, 2], [3, 4], [6, 8]],
         "exchanged": [[5, 1, 2], [3, 4, 7], [6, 0, 8]],
         "added": [[0, 1, 2, 5], [3, 4, 5, 7], [6, 7, 8, 0]],
@@ -55,7 +55,7 @@ def test_edited_slots_are_removed_exchanged_and_added() -> None:
     assert slots.flatten().tolist() == list(range(9))
 
 
-def test_the_grid_has_a_column_for_each_scene() -> None:
+def test_grid_has_a_column_for_each_composition() -> None:
     model, images = make_slate(), make_images(2)
     grid = composition_grid(model, images)
     scale, columns = 128 // SIZE, 2 + 3 + 1 + 3

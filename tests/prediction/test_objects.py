@@ -53,14 +53,14 @@ def test_images_of_several_sizes_are_one_batch() -> None:
         assert {slot.label for slot in prediction.slots} == {0, 1}
 
 
-def test_the_slot_at_the_border_is_the_background() -> None:
+def test_background_is_the_slot_at_the_border() -> None:
     for slot, background in enumerate(("red", "lime", "blue")):
         (prediction,) = predict(MODEL, [render_boxes(16, 16, {}, background=background)])
         assert [(item.slot, item.label, item.background) for item in prediction.slots] == [(slot, 0, True)]
         assert not prediction.labels.any()
 
 
-def test_a_crop_is_the_central_square_and_the_rest_has_label_255() -> None:
+def test_pixels_outside_the_central_crop_have_label_255() -> None:
     image = render_boxes(64, 32, {"red": (20, 8, 28, 16), "lime": (0, 0, 16, 32)})
     (prediction,) = predict(MODEL, [image], fit="crop")
     assert prediction.crop == (16, 0, 48, 32)
@@ -82,7 +82,7 @@ def test_each_pixel_is_assigned_to_the_slot_with_the_largest_resized_mask() -> N
     assert len(slot_of_label) == len(np.unique(slot_map))
 
 
-def test_images_are_made_square_as_in_training_by_default() -> None:
+def test_default_fit_is_that_of_training() -> None:
     model, image = ByColour(resolution=16, num_slots=3), render_boxes(64, 32, {})
     assert predict(model, [image])[0].crop == (16, 0, 48, 32)  # unknown
     model.run_info = {"fit": "squash"}

@@ -39,7 +39,7 @@ def test_masks_and_label_map_match_the_json(tmp_path: Path) -> None:
     assert names == {"picture.png", "overlay.png", "labels.png", "mask_0.png", "mask_1.png", "objects.json"}
 
 
-def test_the_label_map_has_the_colours_of_the_grid(tmp_path: Path) -> None:
+def test_label_map_has_the_colours_of_the_grid(tmp_path: Path) -> None:
     write_prediction(make_prediction(64, 32, "blue", fit="crop"), tmp_path, {})
     colours = np.asarray(Image.open(tmp_path / "labels.png").convert("RGB"))
     assert colours[0, 0].tolist() == [255, 255, 255]  # outside the crop
@@ -47,22 +47,22 @@ def test_the_label_map_has_the_colours_of_the_grid(tmp_path: Path) -> None:
     assert colours[8, 36].tolist() == palette(4)[3].tolist()  # slot 2
 
 
-def test_the_overlay_has_the_size_of_the_photograph_and_the_colours_of_the_label_map(tmp_path: Path) -> None:
+def test_overlay_has_the_size_of_the_photograph_and_the_colours_of_the_label_map(tmp_path: Path) -> None:
     image = Image.new("RGB", (600, 300), "red")
     ImageDraw.Draw(image).rectangle((200, 60, 499, 239), fill="lime")
     write_prediction(predict(ByColour(resolution=16), [image], fit="squash")[0], tmp_path, {})
     name = json.loads((tmp_path / "objects.json").read_text())["overlay"]
-    drawn = np.asarray(Image.open(tmp_path / name))
-    assert drawn.shape == (300, 600, 3)
+    overlay = np.asarray(Image.open(tmp_path / name))
+    assert overlay.shape == (300, 600, 3)
     blended = (1 - MASK_ALPHA) * np.array([0, 255, 0]) + MASK_ALPHA * palette(3)[2]
-    assert np.abs(drawn[150, 350] - blended).max() <= 1
-    assert drawn[-1, -1].tolist() == [255, 0, 0]  # the background is as it was
+    assert np.abs(overlay[150, 350] - blended).max() <= 1
+    assert overlay[-1, -1].tolist() == [255, 0, 0]  # the background is unchanged
 
 
 def test_masks_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
     (tmp_path / "mask_9.png").touch()
     write_prediction(make_prediction(), tmp_path, {})
-    assert (tmp_path / "mask_9.png").exists()  # there was no result, so it was not a mask of an earlier run
+    assert (tmp_path / "mask_9.png").exists()  # without a result in the folder it is not a mask of an earlier run
     write_prediction(make_prediction(colour="red"), tmp_path, {})
     assert {path.name for path in tmp_path.glob("mask_*")} == {"mask_0.png"}
 
@@ -74,6 +74,6 @@ def test_grids_keep_the_aspect_ratio_and_have_at_most_256_pixels_per_image() -> 
     assert prediction_grid(make_prediction(32, 32)).shape[2] == 4 + 6 * (128 + 4)
 
 
-def test_the_overview_has_a_row_for_each_image() -> None:
+def test_overview_has_a_row_for_each_image() -> None:
     one, three = (overview([make_prediction()] * rows).shape for rows in (1, 3))
     assert (three[1] - one[1], three[2]) == (2 * (128 + 4), one[2])

@@ -57,7 +57,7 @@ def test_rows_of_another_shape_are_refused() -> None:
         predicted_objects(true_rows()[None])
 
 
-def test_the_table_has_every_property() -> None:
+def test_table_has_every_property() -> None:
     console = Console(width=100, record=True)
     with console.capture() as captured:
         console.print(objects_table(predicted_objects(true_rows())))
@@ -68,7 +68,7 @@ def test_the_table_has_every_property() -> None:
     ]
 
 
-def test_the_plan_has_the_camera_at_the_bottom() -> None:
+def test_floor_plan_has_the_camera_at_the_bottom() -> None:
     near, far, left, right = (  # the camera is at about (7, -7) and points at the origin
         floor_plan(predicted_objects(torch.from_numpy(encode_objects([[x, y, 0.7]], [[0, 0, 0, 1]]))), 200)
         for x, y in ((2.0, -2.0), (-2.0, 2.0), (-2.0, -2.0), (2.0, 2.0))
@@ -85,7 +85,7 @@ def test_the_plan_has_the_camera_at_the_bottom() -> None:
     assert centre(left)[1] < 80 < 120 < centre(right)[1]
 
 
-def test_predict_lists_the_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_lists_the_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = SetPrediction(resolution=16, num_slots=3, slot_size=16, mlp_size=16, head_size=16)
     last = model.head[-1]
