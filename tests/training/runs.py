@@ -1,4 +1,4 @@
-"""Small training runs, and what they write."""
+"""Small training runs and readers of their output."""
 
 from __future__ import annotations
 

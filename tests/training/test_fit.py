@@ -1,4 +1,4 @@
-"""What a run prints and writes."""
+"""Output of a training run: files and printed lines."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ from tests.training.runs import IGNORE_WARNINGS, VALIDATION_SCORES, fit, load_ch
 pytestmark = IGNORE_WARNINGS
 
 
-def test_a_run_writes_settings_metrics_checkpoints_and_pictures(tmp_path: Path) -> None:
+def test_run_writes_settings_metrics_checkpoints_and_pictures(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run = parse(tiny_flags(out, clip_norm=None))
     scores = train(run)
@@ -44,9 +44,7 @@ def test_a_run_writes_settings_metrics_checkpoints_and_pictures(tmp_path: Path) 
     assert not object_discovery.load(out / "checkpoints" / "last.ckpt").training
 
 
-def test_a_run_prints_steps_and_tables_where_there_is_no_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_without_a_terminal_prints_steps_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = fit(tmp_path, log_interval=2)
     lines = capsys.readouterr().out
     assert "6 scenes of 16 x 16 pixels" in lines
@@ -62,7 +60,7 @@ def test_a_run_prints_steps_and_tables_where_there_is_no_terminal(
     assert lines.endswith(f"checkpoint: {paths[0]}\npicture: {paths[1]}\n")
 
 
-def test_a_run_on_a_terminal_has_a_progress_bar_and_one_table(
+def test_run_on_a_terminal_has_a_progress_bar_and_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -113,7 +111,7 @@ def test_checkpoints_hold_dataset_fit_and_validation_scores(max_steps: int, tmp_
     assert load_checkpoint(tmp_path, "best")["run"]["validation"].keys() == run["validation"].keys()
 
 
-def test_training_fit_is_how_images_are_made_square(tmp_path: Path) -> None:
+def test_training_fit_is_crop_or_squash(tmp_path: Path) -> None:
     assert training_fit(TetrominoesDataModule(resolution=16)) == "crop"
     assert training_fit(TetrominoesDataModule(resolution=16, fit="squash")) == "squash"
     write_ravens(tmp_path)
@@ -130,7 +128,7 @@ def test_the_seed_determines_the_losses(tmp_path: Path) -> None:
     assert losses[0][0] != losses[2][0]
 
 
-def test_two_runs_of_one_process_have_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_of_one_process_have_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         argv = tiny_flags("", max_steps=1, num_pictures=0)

@@ -1,4 +1,4 @@
-"""Continued runs."""
+"""Resumed runs."""
 
 import shutil
 from pathlib import Path
@@ -23,14 +23,14 @@ pytestmark = IGNORE_WARNINGS
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train 17 steps without a break."""
+    """Train 17 steps without interruption."""
     out = tmp_path_factory.mktemp("uninterrupted")
     fit(out, max_steps=17)
     return out
 
 
 @pytest.mark.parametrize("stop", [5, 6, 7, 15])  # end of an epoch, after a validation, neither, both
-def test_a_continued_run_equals_an_uninterrupted_one(stop: int, uninterrupted: Path, tmp_path: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(stop: int, uninterrupted: Path, tmp_path: Path) -> None:
     fit(tmp_path, max_steps=stop)
     first_rows = (tmp_path / "metrics.csv").read_text().splitlines()
     final_validation = read_metrics(tmp_path, *VALIDATION_COLUMNS)[-1:] if stop % 3 else []
@@ -48,7 +48,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(stop: int, uninterrupted: P
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["max_steps"] == 17
 
 
-def test_metrics_of_steps_that_are_repeated_are_dropped(uninterrupted: Path, tmp_path: Path) -> None:
+def test_metrics_of_repeated_steps_are_dropped(uninterrupted: Path, tmp_path: Path) -> None:
     fit(tmp_path, max_steps=7)
     earlier = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
     fit(tmp_path, max_steps=11, resume="auto")
@@ -73,19 +73,19 @@ def test_resuming_a_finished_run_validates_it(
     assert load_checkpoint(out)["global_step"] == 17
 
 
-def test_a_checkpoint_of_a_continued_run_has_the_scores_of_the_earlier_validation(tmp_path: Path) -> None:
+def test_checkpoint_of_a_resumed_run_has_the_scores_of_the_last_validation(tmp_path: Path) -> None:
     fit(tmp_path, max_steps=3)
     scores = load_checkpoint(tmp_path)["run"]["validation"]
-    fit(tmp_path, max_steps=4, val_interval=10**6, resume="auto", max_time="00:00:00:00")  # no step is left
+    fit(tmp_path, max_steps=4, val_interval=10**6, resume="auto", max_time="00:00:00:00")  # time limit: no further step
     assert load_checkpoint(tmp_path)["run"]["validation"].keys() == scores.keys()
 
 
-def test_resume_auto_starts_afresh_where_there_is_no_run(tmp_path: Path) -> None:
+def test_resume_auto_starts_a_new_run_without_a_checkpoint(tmp_path: Path) -> None:
     fit(tmp_path / "run", max_steps=1, resume="auto")
     assert load_checkpoint(tmp_path / "run")["global_step"] == 1
 
 
-def test_a_run_is_continued_with_its_own_settings(tmp_path: Path) -> None:
+def test_resumed_run_has_the_settings_of_the_run(tmp_path: Path) -> None:
     fit(tmp_path / "run", max_steps=3, lr=5e-4)
     run = parse(["--resume", "auto", "--out", str(tmp_path / "run"), "--max_steps", "9"])
     assert (run.model.lr, run.trainer.max_steps, run.trainer.resume) == (5e-4, 9, "auto")

@@ -1,4 +1,4 @@
-"""The folder of a run."""
+"""Output folder of a run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def choose(*argv: str) -> str:
     return str(choose_folder(parse(argv)))
 
 
-def test_the_default_folder_is_numbered_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_folder_is_numbered_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert choose() == choose("--resume", "auto") == "runs/sa_tetrominoes"
     for number in ("", "_2"):
@@ -23,7 +23,7 @@ def test_the_default_folder_is_numbered_where_it_exists(tmp_path: Path, monkeypa
     assert choose("--dataset", "multi_dsprites") == "runs/sa_multi_dsprites"
 
 
-def test_a_given_folder_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_folder_is_not_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs/mine").mkdir(parents=True)
     assert choose("--out", "runs/mine") == "runs/mine"

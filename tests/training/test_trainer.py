@@ -27,7 +27,7 @@ pytestmark = IGNORE_WARNINGS
         ("mps", False, False, True, "32-true"),
     ],
 )
-def test_auto_precision_is_bf16_where_the_hardware_has_it(
+def test_auto_precision_is_bf16_if_supported_by_the_hardware(
     accelerator: str,
     cuda: bool,
     gpu_has_bf16: bool,
@@ -73,7 +73,7 @@ def test_tensorboard_has_one_event_file(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").exists()
 
 
-def test_wandb_gets_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_logged_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_DISABLE_GIT": "true"}.items():
         monkeypatch.setenv(name, value)
     fit(tmp_path, logger="wandb", wandb_offline=True, max_steps=3)
@@ -85,7 +85,7 @@ def test_wandb_gets_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (tmp_path / "metrics.csv").exists()
 
 
-def test_wandb_without_a_key_is_one_line(
+def test_missing_wandb_key_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import wandb
