@@ -1,4 +1,4 @@
-"""Models small enough to be made for a test."""
+"""Small models and checkpoints for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from object_discovery.params import ModelParams
 
 
 def tiny_model(**settings: Any) -> SlotAttentionModel:
-    """Slot Attention on 16 x 16 pixels, with the same weights each time."""
+    """Return Slot Attention for 16 x 16 pixels with fixed weights."""
     torch.manual_seed(0)
     shape = {"encoder_channels": [8, 8], "encoder_strides": [2, 1], "decoder_channels": [8, 8]}
     return SlotAttentionModel(
@@ -24,7 +24,7 @@ def tiny_model(**settings: Any) -> SlotAttentionModel:
 
 
 def save_tiny(path: Path, **changes: Any) -> Path:
-    """Write its checkpoint, with some entries changed; those that are None are left out."""
+    """Save a checkpoint of `tiny_model` with some entries changed; None removes an entry."""
     model = tiny_model()
     checkpoint: dict[str, Any] = {
         "state_dict": model.state_dict(),
@@ -38,11 +38,11 @@ def save_tiny(path: Path, **changes: Any) -> Path:
 
 
 class ByColour(ObjectDiscoveryModel[ModelParams]):
-    """Finds red in slot 0, green in slot 1 and blue in slot 2, so that a test knows what is to be found."""
+    """Model with known masks: red in slot 0, green in slot 1 and blue in slot 2."""
 
     model_type: ClassVar[str] = "by_colour"
     params_class: ClassVar[type[ModelParams]] = ModelParams
 
     def forward(self, images: Tensor, **options: Any) -> Discovery:
-        """Give each pixel to its strongest colour."""
+        """Assign each pixel to the slot of its strongest colour channel."""
         return Discovery(images.new_zeros(len(images), 3, 4), (images * 50).softmax(1), images)

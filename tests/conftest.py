@@ -1,3 +1,3 @@
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread for each of the processes that share the tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread for each pytest-xdist worker

@@ -106,7 +106,7 @@ def test_mistakes_are_reported_in_one_line(capsys: pytest.CaptureFixture[str], t
     assert "is no folder" in error_of(capsys, "data", "--out", str(tmp_path / "file" / "a.json"))
 
 
-def test_user_errors_of_a_benchmark_are_one_line(
+def test_user_errors_of_a_benchmark_are_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(params: DataBenchmarkParams) -> BenchmarkReport:

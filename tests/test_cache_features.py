@@ -30,7 +30,7 @@ def fails(capsys: pytest.CaptureFixture[str], command: Any, arguments: list[str]
     return message
 
 
-def test_from_the_script_to_the_scores(
+def test_cached_features_are_used_in_training_and_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_coco(tmp_path / "coco")
@@ -40,11 +40,11 @@ def test_from_the_script_to_the_scores(
     assert [line.split(":")[0] for line in printed] == ["train", "val", "test"]
     run = ["--max_steps=2", "--val_interval=2", f"--out={tmp_path / 'run'}", "--precision=32-true"]
 
-    def refuse(self: FrozenEncoder, images: Any) -> None:
+    def fail(self: FrozenEncoder, images: Any) -> None:
         raise AssertionError("the encoder was run")
 
     with monkeypatch.context() as patch:
-        patch.setattr(FrozenEncoder, "forward", refuse)
+        patch.setattr(FrozenEncoder, "forward", fail)
         train.main([*flags(tmp_path), *run])
     out = capsys.readouterr().out
     assert "features: " in out
@@ -52,22 +52,22 @@ def test_from_the_script_to_the_scores(
     checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
     results = []
     for cache in ("none", str(tmp_path / "features")):
-        written = tmp_path / "scores.json"
-        given = ["--checkpoint", checkpoint, "--protocol", "dinosaur-320", "--feature_cache", cache]
-        evaluate.main([*given, "--baselines", "true", "--num_workers", "0", "--out", str(written)])
-        results.append(written.read_text())
+        scores_file = tmp_path / "scores.json"
+        arguments = ["--checkpoint", checkpoint, "--protocol", "dinosaur-320", "--feature_cache", cache]
+        evaluate.main([*arguments, "--baselines", "true", "--num_workers", "0", "--out", str(scores_file)])
+        results.append(scores_file.read_text())
     capsys.readouterr()
     import json
 
     plain, cached = (json.loads(text) for text in results)
-    assert plain["dataset"]["feature_cache"] == "none"  # and not that of the run
+    assert plain["dataset"]["feature_cache"] == "none"  # not the setting of the run
     assert cached["scores"]["loss"] == pytest.approx(plain["scores"]["loss"], rel=1e-3)
     assert cached["scores"]["attention_mbo_i"] == pytest.approx(plain["scores"]["attention_mbo_i"], abs=0.05)
-    other = fails(capsys, evaluate.main, [*given, "--protocol", "covloss-coco"])
-    assert "are of another kind: fit crop instead of squash" in other
+    message = fails(capsys, evaluate.main, [*arguments, "--protocol", "covloss-coco"])
+    assert "are of another kind: fit crop instead of squash" in message
 
 
-def test_auto_writes_what_training_needs(tmp_path: Path) -> None:
+def test_auto_caches_the_training_features(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco")
     run = ["--max_steps=1", "--num_pictures=0", f"--out={tmp_path / 'run'}", "--precision=32-true"]
     train.main([*flags(tmp_path, feature_cache="auto"), *run])
@@ -75,7 +75,7 @@ def test_auto_writes_what_training_needs(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["00000.h5", "00000.mirrored.h5", "key.json"]
 
 
-def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_coco(tmp_path / "coco")
     assert "`splits` to be some of train,val,test, but got 'all'" in fails(
         capsys, main, [*flags(tmp_path), "--splits", "all"]

@@ -40,7 +40,7 @@ def fake_trainer(**settings: Any) -> Any:
 # Throughput
 
 
-def test_throughput_counts_all_processes_and_leaves_out_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_counts_all_processes_and_excludes_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     now, logged = [100.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     trainer = fake_trainer(world_size=2, log_every_n_steps=2)
@@ -109,7 +109,7 @@ def test_grids_show_the_first_images_of_the_first_batch(masks: bool, tmp_path: P
     assert np.abs(pixels - expected).max() <= 1
 
 
-def test_there_is_no_grid_of_later_batches_and_of_the_sanity_check(tmp_path: Path) -> None:
+def test_later_batches_and_the_sanity_check_have_no_grid(tmp_path: Path) -> None:
     assert write_grid(tmp_path / "images", {"image": make_images()}, batch_idx=1).last is None
     assert write_grid(tmp_path / "images", {"image": make_images()}, sanity_checking=True).last is None
     assert not (tmp_path / "images").exists()
@@ -223,7 +223,7 @@ def test_a_signal_stops_the_run_after_the_step_without_a_validation(number: sign
     assert (trainer.global_step, stop.received, last.validated) == (5, number, 3)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 5
-    assert saved["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"] == 0  # ten steps make an epoch
+    assert saved["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"] == 0  # an epoch has ten steps
     assert [signal.getsignal(handled) for handled in GracefulStop.signals] == before
 
 

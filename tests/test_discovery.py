@@ -3,21 +3,21 @@ import torch
 from object_discovery import Discovery
 
 
-def test_labels_are_the_largest_mask_and_the_lowest_slot_of_equals() -> None:
+def test_labels_are_the_argmax_of_the_masks_and_ties_go_to_the_lowest_slot() -> None:
     masks = torch.tensor([[[[0.2, 0.5, 0.1]], [[0.7, 0.5, 0.1]], [[0.1, 0.0, 0.8]]]])
     labels = Discovery(torch.zeros(1, 3, 4), masks).labels
     assert labels.tolist() == [[[1, 0, 2]]]
     assert labels.dtype == torch.int64
 
 
-def test_what_a_model_does_not_have_is_none() -> None:
+def test_missing_outputs_are_none() -> None:
     actual = Discovery(slots=torch.zeros(1, 3, 4), masks=torch.zeros(1, 3, 2, 2))
     assert (actual.image, actual.slot_images, actual.attention) == (None, None, None)
     slots, masks, *rest = actual
     assert (slots.shape, masks.shape, len(rest)) == ((1, 3, 4), (1, 3, 2, 2), 3)
 
 
-def test_a_function_is_applied_to_each_tensor() -> None:
+def test_apply_maps_each_tensor() -> None:
     discovery = Discovery(slots=torch.rand(3, 2, 4), masks=torch.rand(3, 2, 5, 5), attention=torch.rand(3, 2, 1, 1))
     first = discovery.apply(lambda value: value[:1])
     assert torch.equal(first.slots, discovery.slots[:1])

@@ -1,4 +1,4 @@
-"""Runs whose loss or weights are no longer finite."""
+"""Runs with a non-finite loss or non-finite weights."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,18 +45,18 @@ def test_losses_are_checked_at_intervals(loss: float, tmp_path: Path) -> None:
 def test_losses_and_weights_are_checked_before_the_last_step_is_saved(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="diverged"):
         end_step(StopOnDivergence(tmp_path / "last.ckpt"), fake_trainer(**settings), float("nan"))
-    broken = nn.Linear(1, 1)
-    nn.init.constant_(broken.bias, float("nan"))  # the gradient was not finite, the loss was
+    diverged_module = nn.Linear(1, 1)
+    nn.init.constant_(diverged_module.bias, float("nan"))  # after a non-finite gradient of a finite loss
     with pytest.raises(UserError, match="diverged"):
-        end_step(StopOnDivergence(tmp_path / "last.ckpt"), fake_trainer(**settings), 1.0, broken)
+        end_step(StopOnDivergence(tmp_path / "last.ckpt"), fake_trainer(**settings), 1.0, diverged_module)
 
 
 def test_validation_outside_training_is_not_checked(tmp_path: Path) -> None:
-    callback, broken = StopOnDivergence(tmp_path / "last.ckpt"), nn.Linear(1, 1)
-    nn.init.constant_(broken.weight, float("inf"))
-    callback.on_validation_start(fake_trainer(state=SimpleNamespace(fn="validate")), broken)  # type: ignore[arg-type]
+    callback, diverged_module = StopOnDivergence(tmp_path / "last.ckpt"), nn.Linear(1, 1)
+    nn.init.constant_(diverged_module.weight, float("inf"))
+    callback.on_validation_start(fake_trainer(state=SimpleNamespace(fn="validate")), diverged_module)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="diverged"):
-        callback.on_validation_start(fake_trainer(), broken)  # type: ignore[arg-type]
+        callback.on_validation_start(fake_trainer(), diverged_module)  # type: ignore[arg-type]
 
 
 def test_divergence_in_one_process_stops_all(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_divergence_in_one_process_stops_all(tmp_path: Path) -> None:
         )
 
 
-def test_the_last_good_checkpoint_is_not_overwritten(
+def test_last_finite_checkpoint_is_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cls = MODELS["gnm"]

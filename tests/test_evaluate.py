@@ -169,9 +169,11 @@ def test_scenes_are_loaded_once_and_in_order() -> None:
     assert torch.equal(loaded, torch.stack([data.train_set[index]["mask"] for index in range(7)]))
 
 
-def test_errors_are_one_line_and_no_file_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_reported_in_one_line_and_no_file_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = save_tiny(tmp_path / "a.ckpt")
-    foreign = save_tiny(tmp_path / "foreign.ckpt", model_type="of_the_future")
+    unknown = save_tiny(tmp_path / "foreign.ckpt", model_type="of_the_future")
     (tmp_path / "notes.txt").write_text("no checkpoint")
     before = sorted(tmp_path.rglob("*"))
     out = ["--out", tmp_path / "new" / "scores.json"]
@@ -180,7 +182,7 @@ def test_errors_are_one_line_and_no_file_is_written(tmp_path: Path, capsys: pyte
         ("checkpoint", []),
         ("There is no checkpoint", ["--checkpoint", tmp_path / "nowhere.ckpt"]),
         ("not a checkpoint that can be read", ["--checkpoint", tmp_path / "notes.txt"]),
-        ("'of_the_future', which this version does not know", ["--checkpoint", foreign, "--dataset", "tetrominoes"]),
+        ("'of_the_future', which this version does not know", ["--checkpoint", unknown, "--dataset", "tetrominoes"]),
         ("Expected argument `dataset`, as no params.yaml", ["--checkpoint", checkpoint]),
         ("`dataset` to be one of", ["--checkpoint", checkpoint, "--dataset", "tetrominos"]),
         ("nowhere does not exist", [*valid, "--data_root", tmp_path / "nowhere"]),

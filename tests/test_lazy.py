@@ -12,7 +12,7 @@ def test_every_public_name_can_be_imported() -> None:
     assert set(object_discovery.__all__) <= set(dir(object_discovery))
 
 
-def test_other_names_are_refused() -> None:
+def test_unknown_names_raise_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="module 'object_discovery' has no attribute 'SLOT'"):
         _ = object_discovery.SLOT
 

@@ -52,7 +52,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def test_images_of_folders_and_files_of_any_size(
+def test_folders_and_files_of_any_image_size(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_image(tmp_path / "in" / "a.png")
@@ -73,15 +73,15 @@ def test_images_of_folders_and_files_of_any_size(
     assert "notes.txt" in printed.err
 
 
-def test_images_of_one_name_have_different_folders(checkpoint: Path, tmp_path: Path) -> None:
+def test_images_of_the_same_name_have_different_folders(checkpoint: Path, tmp_path: Path) -> None:
     paths = [write_image(tmp_path / folder / "a.png", seed=seed) for seed, folder in enumerate("xyz")]
-    users_folder = tmp_path / "out" / "a"
-    users_folder.mkdir(parents=True)
-    (users_folder / "picture.png").write_text("not a result")
-    for _ in range(2):  # the second time the folders are used again
+    other_folder = tmp_path / "out" / "a"
+    other_folder.mkdir(parents=True)
+    (other_folder / "picture.png").write_text("not a result")
+    for _ in range(2):  # the second run uses the same folders again
         run(paths[0], paths[1], "--checkpoint", checkpoint, "--out", tmp_path / "out")
     run(paths[2], "--checkpoint", checkpoint, "--out", tmp_path / "out")
-    assert (users_folder / "picture.png").read_text() == "not a result"
+    assert (other_folder / "picture.png").read_text() == "not a result"
     for path, name in zip(paths, ("a_2", "a_3", "a_4"), strict=True):
         assert read_result(tmp_path / "out" / name)["image"] == str(path)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "a_2", "a_3", "a_4", "overview.png"}
@@ -106,7 +106,7 @@ def test_results_have_the_slots_and_iterations_of_the_model(checkpoint: Path, tm
 
 
 def add_run_info(monkeypatch: pytest.MonkeyPatch, **info: Any) -> None:
-    """Let models be loaded with facts about their training run."""
+    """Make loaded models have this information about their training run."""
 
     def load_with_info(*arguments: Any) -> ObjectDiscoveryModel[Any]:
         model = load_for_inference(*arguments)
@@ -117,7 +117,7 @@ def add_run_info(monkeypatch: pytest.MonkeyPatch, **info: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained", "flag", "crop"),
+    ("trained_fit", "flag", "crop"),
     [
         (None, None, [0, 5, 20, 25]),
         (None, "squash", [0, 0, 20, 30]),
@@ -126,16 +126,16 @@ def add_run_info(monkeypatch: pytest.MonkeyPatch, **info: Any) -> None:
         ("crop", None, [0, 5, 20, 25]),
     ],
 )
-def test_images_are_made_square_as_in_training_unless_fit_is_given(
-    trained: str | None,
+def test_default_fit_is_that_of_training(
+    trained_fit: str | None,
     flag: str | None,
     crop: list[int],
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if trained:
-        add_run_info(monkeypatch, fit=trained)
+    if trained_fit:
+        add_run_info(monkeypatch, fit=trained_fit)
     options = ["--fit", flag] if flag else []
     run(write_image(tmp_path / "a.png"), "--checkpoint", checkpoint, "--out", tmp_path, *options)
     assert read_result(tmp_path / "a")["crop"] == crop
@@ -176,7 +176,7 @@ def test_the_shipped_checkpoint_and_scenes_are_the_defaults(tmp_path: Path) -> N
     assert read_result(tmp_path / "tetrominoes_0")["checkpoint"] == str(CHECKPOINT)
 
 
-def test_help_does_not_call_images_required(capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_are_optional_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out
@@ -200,9 +200,7 @@ def test_damaged_images_are_skipped_and_the_status_is_2(
         assert {path.name for path in out.iterdir()} == {"good", "overview.png"}
 
 
-def test_it_is_an_error_if_no_image_can_be_read(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_readable_image_is_an_error(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = [write_damaged_image(tmp_path / f"{name}.png") for name in "ab"]
     options = ["--checkpoint", checkpoint, "--out", tmp_path / "out"]
     (line,) = fails(capsys, damaged[0], *options)

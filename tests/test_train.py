@@ -1,4 +1,4 @@
-"""The command `train`: settings, mistakes, signals and processes."""
+"""The command `train`: settings, error messages, signals and processes."""
 
 import os
 import re
@@ -101,7 +101,7 @@ def fails(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
 
 @pytest.fixture
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write files of the wrong kind."""
+    """Write files that are invalid as data sets or checkpoints."""
     folder = tmp_path_factory.mktemp("files")
     images, labels = make_scenes([1, 2, 3, 2, 3, 1])
     write_published(folder / "tetrominoes.h5", images, labels, entities=4)
@@ -113,7 +113,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "expected"),
+    ("invalid_flags", "expected"),
     [
         (["--num_slts", "4"], "num_slts"),
         (["--resolution", "0"], "`resolution` to be at least 1, but got 0"),
@@ -147,7 +147,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_are_reported_in_one_line_and_nothing_is_written(
-    wrong: list[str],
+    invalid_flags: list[str],
     expected: str,
     files: Path,
     tmp_path: Path,
@@ -156,7 +156,7 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(files.iterdir())
-    arguments = [argument.replace("FILES", str(files)) for argument in wrong]
+    arguments = [argument.replace("FILES", str(files)) for argument in invalid_flags]
     assert re.search(expected, fails(capsys, [*tiny_flags("run"), *arguments]))
     assert list(tmp_path.iterdir()) == []
     assert sorted(files.iterdir()) == before
@@ -192,12 +192,12 @@ def test_a_run_stopped_by_a_signal_can_be_continued(number: signal.Signals, stat
             printed = process.stdout.readline()
             assert printed or process.poll() is None
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=10)
     finally:
         process.kill()
     assert process.returncode == status
     step = load_checkpoint(out)["global_step"]
-    assert f"stopped at step {step}; saved {out / 'checkpoints' / 'last.ckpt'}; --resume auto --out {out}" in rest
+    assert f"stopped at step {step}; saved {out / 'checkpoints' / 'last.ckpt'}; --resume auto --out {out}" in output
     assert errors == ""
     fit(out, max_steps=step + 2, resume="auto")
     assert [int(row_step) for row_step, _ in read_metrics(out, "step", "train/loss")][-2:] == [step, step + 1]

@@ -1,4 +1,4 @@
-"""The command and its subcommands."""
+"""The command `object-discovery` and its subcommands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_help_lists_the_subcommands(argv: list[str], capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(("name", "hint"), [("runn", "'runn': did you mean run?"), ("xyz", "'xyz'")])
-def test_an_unknown_subcommand_is_one_line_with_a_similar_name(
+def test_unknown_subcommand_is_reported_in_one_line_with_a_similar_name(
     name: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as error:
@@ -80,10 +80,12 @@ def test_every_subcommand_exists(target: str) -> None:
     assert callable(getattr(import_module(module), function))
 
 
-@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["convert", kind] for kind in KINDS] + [BENCHMARK])
-def test_every_subcommand_has_a_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words, "--help"]) == 0
-    assert capsys.readouterr().out.startswith(f"usage: object-discovery {' '.join(words)} ")
+@pytest.mark.parametrize(
+    "subcommand_argv", [[name] for name in COMMANDS] + [["convert", kind] for kind in KINDS] + [BENCHMARK]
+)
+def test_every_subcommand_has_a_help(subcommand_argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*subcommand_argv, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: object-discovery {' '.join(subcommand_argv)} ")
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

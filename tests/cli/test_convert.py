@@ -1,4 +1,4 @@
-"""`object-discovery convert`; `tests/data/conversion` tests what it does."""
+"""Command line of `object-discovery convert`; see `tests/data/conversion` for the conversions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`object-discovery describe`; `tests/data/inspect` tests what it prints."""
+"""Command line of `object-discovery describe`; see `tests/data/inspect` for its output."""
 
 from pathlib import Path
 

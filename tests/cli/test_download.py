@@ -1,4 +1,4 @@
-"""`object-discovery download`; `tests/download` tests what it does."""
+"""Command line of `object-discovery download`; see `tests/download` for the downloads."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])  # the pipe breaks when the command ends, and while it prints
-def test_a_closed_pipe_ends_a_command_quietly(lines: int) -> None:
+def test_closed_pipe_ends_a_command_without_traceback(lines: int) -> None:
     program = f"""
 from object_discovery.cli.flags import one_line_errors
 with one_line_errors():
@@ -156,7 +156,7 @@ with one_line_errors():
     assert process.returncode == 141
 
 
-def test_a_block_without_errors_is_left_alone() -> None:
+def test_block_without_errors_runs_normally() -> None:
     with one_line_errors():
         assert parse().rate == 1e-3
 
@@ -250,7 +250,7 @@ def test_mistakes_in_a_configuration_are_reported_in_one_line(
     assert expected in error_line(capsys)
 
 
-# Flags that decide on others
+# Flags that select the other flags
 
 
 @pytest.mark.parametrize(

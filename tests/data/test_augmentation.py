@@ -158,19 +158,19 @@ def _seed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_only_training_batches_are_augmented_and_a_resumed_run_continues_identically(tmp_path: Path) -> None:
     plain = fit(tmp_path / "plain", 4)
-    whole = fit(tmp_path / "whole", 4, random_flip=True, random_crop=0.5)
+    uninterrupted = fit(tmp_path / "whole", 4, random_flip=True, random_crop=0.5)
     first = fit(tmp_path / "first", 2, random_flip=True, random_crop=0.5)
     second = fit(tmp_path / "second", 4, tmp_path / "first" / "step=2.ckpt", random_flip=True, random_crop=0.5)
-    for one, other in zip(plain["val"], whole["val"], strict=True):
-        assert torch.equal(one["image"], other["image"])
-    for one, other in zip(plain["train"], whole["train"], strict=True):
-        assert not torch.equal(one["image"], other["image"])
-        assert not torch.equal(one["mask"], other["mask"])
+    for batch, other_batch in zip(plain["val"], uninterrupted["val"], strict=True):
+        assert torch.equal(batch["image"], other_batch["image"])
+    for batch, other_batch in zip(plain["train"], uninterrupted["train"], strict=True):
+        assert not torch.equal(batch["image"], other_batch["image"])
+        assert not torch.equal(batch["mask"], other_batch["mask"])
     resumed = first["train"] + second["train"]
-    assert len(resumed) == len(whole["train"]) == 4
-    for one, other in zip(whole["train"], resumed, strict=True):
-        assert torch.equal(one["image"], other["image"])
-        assert torch.equal(one["mask"], other["mask"])
+    assert len(resumed) == len(uninterrupted["train"]) == 4
+    for batch, other_batch in zip(uninterrupted["train"], resumed, strict=True):
+        assert torch.equal(batch["image"], other_batch["image"])
+        assert torch.equal(batch["mask"], other_batch["mask"])
 
 
 @pytest.mark.usefixtures("_seed")

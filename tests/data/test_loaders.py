@@ -132,9 +132,9 @@ def test_distributed_processes_resume_their_shares(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     for rank in (0, 1):
         monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
-        whole, rest = train_loader(32), train_loader(32)
-        rest.load_state_dict({"batches": 1})
-        assert hashes(iter(rest)) == hashes(iter(whole))[4:]
+        complete, resumed = train_loader(32), train_loader(32)
+        resumed.load_state_dict({"batches": 1})
+        assert hashes(iter(resumed)) == hashes(iter(complete))[4:]
 
 
 def test_loading_does_not_use_the_global_generator() -> None:

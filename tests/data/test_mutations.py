@@ -80,11 +80,11 @@ def rewrite(data: bytes, rng: Random) -> bytes:
     """Add valid fields with unusual names and values."""
     name = NAMES[rng.integers(len(NAMES))]
     unusual = (b"", b".", b"..", b"a/b", b"/", b"\0", b"x\0", b"\xff\xfe", b"x y", "é".encode(), b"image", b"n" * 70000)
-    floats, whole = field(2, field(1, bytes(4 * int(rng.integers(3))))), field(1, field(1, rng.bytes(3)))
+    floats, byte_values = field(2, field(1, bytes(4 * int(rng.integers(3))))), field(1, field(1, rng.bytes(3)))
     added = (
         field(1, field(1, field(1, unusual[rng.integers(len(unusual))]) + field(2, floats))),
-        field(1, field(1, field(1, name) + field(2, whole))),
-        field(1, field(2, field(1, name) + field(2, whole))),
+        field(1, field(1, field(1, name) + field(2, byte_values))),
+        field(1, field(2, field(1, name) + field(2, byte_values))),
         field(1, field(1, field(1, name))),
         field(1, varint(8) + varint(int(rng.integers(1 << 40)))),
         field(1, field(1, field(1, name) + varint(2 << 3 | 5) + rng.bytes(4))),

@@ -112,9 +112,9 @@ def test_report_has_the_scores_of_model_and_baselines(tmp_path: Path, capsys: py
     assert all(name in printed for name in ("sa", *BASELINES))
     assert result["baselines"]["one"]["active_slots"] == 1
     run("--baseline", "grid", "--num_slots", "3", "--resolution", "16", *arguments)
-    alone = json.loads(out.read_text())
-    assert alone["scores"] == pytest.approx(result["baselines"]["grid"])  # the model has three slots
-    assert (alone["checkpoint"], alone["settings"]["num_slots"]) == (None, 3)
+    baseline_result = json.loads(out.read_text())
+    assert baseline_result["scores"] == pytest.approx(result["baselines"]["grid"])  # the model has three slots
+    assert (baseline_result["checkpoint"], baseline_result["settings"]["num_slots"]) == (None, 3)
     run("--baseline", "one", "--checkpoint", checkpoint, *arguments)
     assert json.loads(out.read_text())["scores"] == pytest.approx(result["baselines"]["one"])
 

@@ -15,9 +15,9 @@ from tests.layers.slot_attention_reference import MODES, make_core, make_inputs,
 @pytest.mark.parametrize("aggregation", ["mean", "sum"])
 def test_forward_matches_reference_implementation(iterations: int, heads: int, aggregation: Aggregation) -> None:
     core = make_core(num_heads=heads, aggregation=aggregation)
-    inputs, start = make_inputs(core)
-    slots, attention = core(inputs, start, num_iterations=iterations)
-    expected_slots, expected_attention = reference_forward(core, inputs, start, iterations, aggregation)
+    inputs, initial_slots = make_inputs(core)
+    slots, attention = core(inputs, initial_slots, num_iterations=iterations)
+    expected_slots, expected_attention = reference_forward(core, inputs, initial_slots, iterations, aggregation)
     torch.testing.assert_close(slots, expected_slots, rtol=1e-6, atol=1e-6)  # the softmax is in float32
     torch.testing.assert_close(attention.double(), expected_attention, rtol=1e-6, atol=1e-6)
 
@@ -61,15 +61,15 @@ def test_batch_aggregation_normalises_over_images_and_slots() -> None:
 @pytest.mark.parametrize("heads", [1, 2])
 def test_equivariant_to_slot_order_and_invariant_to_input_order(aggregation: Aggregation, heads: int) -> None:
     core = make_core(aggregation=aggregation, num_heads=heads).float()
-    inputs, start = (tensor.float() for tensor in make_inputs(core, slots=4))
-    slots, attention = core(inputs, start)
+    inputs, initial_slots = (tensor.float() for tensor in make_inputs(core, slots=4))
+    slots, attention = core(inputs, initial_slots)
     order = torch.tensor([2, 0, 3, 1])
-    permuted_slots, permuted_attention = core(inputs, start[:, order])
+    permuted_slots, permuted_attention = core(inputs, initial_slots[:, order])
     torch.testing.assert_close(permuted_slots, slots[:, order])
     torch.testing.assert_close(permuted_attention, attention[:, order])
     assert not torch.allclose(slots, slots[:, order])
     shuffle = torch.randperm(inputs.shape[1])
-    shuffled_slots, shuffled_attention = core(inputs[:, shuffle], start)
+    shuffled_slots, shuffled_attention = core(inputs[:, shuffle], initial_slots)
     torch.testing.assert_close(shuffled_slots, slots)
     torch.testing.assert_close(shuffled_attention, attention[:, :, shuffle])
 
@@ -78,8 +78,8 @@ def test_equivariant_to_slot_order_and_invariant_to_input_order(aggregation: Agg
 @pytest.mark.parametrize("mode", MODES)
 def test_attention_sums_to_one_over_slots(heads: int, mode: Gradient) -> None:
     core = make_core(num_heads=heads, gradient=mode)
-    inputs, start = make_inputs(core)
-    attention = core(20 * inputs, start)[1]
+    inputs, initial_slots = make_inputs(core)
+    attention = core(20 * inputs, initial_slots)[1]
     torch.testing.assert_close(attention.sum(1), torch.ones(2, 7))
     assert attention.dtype == torch.float32
     assert attention.min() >= 0
@@ -87,22 +87,24 @@ def test_attention_sums_to_one_over_slots(heads: int, mode: Gradient) -> None:
 
 def test_number_of_slots_and_iterations_are_arguments_of_forward() -> None:
     core = make_core()
-    inputs, start = make_inputs(core)
+    inputs, initial_slots = make_inputs(core)
     for slots in (1, 2, 9):
         result, attention = core(inputs, num_slots=slots)
         assert result.shape == (2, slots, 8)
         assert attention.shape == (2, slots, 7)
-    once = core(inputs, start, num_iterations=1)[0]
-    torch.testing.assert_close(core(inputs, once, num_iterations=2)[0], core(inputs, start, num_iterations=3)[0])
-    torch.testing.assert_close(core(inputs, start)[0], core(inputs, start, num_iterations=3)[0])
-    assert not torch.allclose(core(inputs, start)[0], once)
+    after_one_iteration = core(inputs, initial_slots, num_iterations=1)[0]
+    torch.testing.assert_close(
+        core(inputs, after_one_iteration, num_iterations=2)[0], core(inputs, initial_slots, num_iterations=3)[0]
+    )
+    torch.testing.assert_close(core(inputs, initial_slots)[0], core(inputs, initial_slots, num_iterations=3)[0])
+    assert not torch.allclose(core(inputs, initial_slots)[0], after_one_iteration)
 
 
 def test_given_slots_replace_initial_slots() -> None:
     core = make_core(slot_init="learned")
-    inputs, start = make_inputs(core, slots=6)  # more than there are queries
+    inputs, initial_slots = make_inputs(core, slots=6)  # more than there are queries
     torch.testing.assert_close(
-        core(inputs, start)[0], reference_forward(core, inputs, start, 3)[0], rtol=1e-6, atol=1e-6
+        core(inputs, initial_slots)[0], reference_forward(core, inputs, initial_slots, 3)[0], rtol=1e-6, atol=1e-6
     )
     queries = core.queries.expand(2, -1, -1)
     torch.testing.assert_close(core(inputs)[0], core(inputs, queries)[0])
@@ -234,13 +236,13 @@ def test_same_seed_gives_same_slots() -> None:
 @pytest.mark.parametrize("slot_init", ["gaussian", "learned"])
 def test_state_dict_and_deepcopy_reproduce_outputs(slot_init: SlotInit) -> None:
     core = make_core(slot_init=slot_init, aggregation="batch").float()
-    inputs, start = (tensor.float() for tensor in make_inputs(core))
-    core(inputs, start)  # updates the running statistics
+    inputs, initial_slots = (tensor.float() for tensor in make_inputs(core))
+    core(inputs, initial_slots)  # updates the running statistics
     loaded = SlotAttention(3, 8, 5, mlp_size=11, slot_init=slot_init, aggregation="batch")
     loaded.load_state_dict(core.state_dict())
-    expected = core.eval()(inputs, start)[0]
+    expected = core.eval()(inputs, initial_slots)[0]
     for copied in (loaded, copy.deepcopy(core)):
-        assert torch.equal(copied.eval()(inputs, start)[0], expected)
+        assert torch.equal(copied.eval()(inputs, initial_slots)[0], expected)
         assert not {id(parameter) for parameter in copied.parameters()} & {
             id(parameter) for parameter in core.parameters()
         }
@@ -280,8 +282,8 @@ def test_clusters_update_initial_slots_before_first_iteration() -> None:
     weights = clusters + core.epsilon
     weights = weights / weights.sum(2, keepdim=True)
     updates = torch.einsum("bkn,bhnd->bhkd", weights, values)
-    start = core.update(core.initial_slots(2), updates)
-    expected, _ = core(inputs, start)
+    initial_slots = core.update(core.initial_slots(2), updates)
+    expected, _ = core(inputs, initial_slots)
     torch.testing.assert_close(core(inputs, clusters=clusters)[0], expected)
 
 

@@ -34,12 +34,12 @@ def assert_same_gradients(
 
 def test_full_gradient_matches_reference_implementation() -> None:
     core = make_core(slot_init="learned", num_heads=2)
-    inputs, start = make_inputs(core)
+    inputs, initial_slots = make_inputs(core)
     inputs.requires_grad_()
-    start = core.queries.expand(2, -1, -1)
+    initial_slots = core.queries.expand(2, -1, -1)
     weights = torch.randn(2, 3, 8).double()
     actual = gradients(core, inputs, (core(inputs)[0] * weights).sum())
-    expected = gradients(core, inputs, (reference_forward(core, inputs, start, 3)[0] * weights).sum())
+    expected = gradients(core, inputs, (reference_forward(core, inputs, initial_slots, 3)[0] * weights).sum())
     assert_same_gradients(actual, expected)
 
 
@@ -195,10 +195,10 @@ def bytes_saved_for_backward(call: Callable[[], object]) -> int:
 @pytest.mark.parametrize("mode", ["implicit", "bilevel"])
 def test_memory_of_implicit_and_bilevel_is_independent_of_iterations(mode: Gradient) -> None:
     core, full = make_core(gradient=mode), make_core(gradient="full")
-    inputs, start = make_inputs(core)
-    few, many = (bytes_saved_for_backward(lambda t=t: core(inputs, start, num_iterations=t)) for t in (3, 30))  # type: ignore[misc]
+    inputs, initial_slots = make_inputs(core)
+    few, many = (bytes_saved_for_backward(lambda t=t: core(inputs, initial_slots, num_iterations=t)) for t in (3, 30))  # type: ignore[misc]
     assert 0 < few == many
-    few, many = (bytes_saved_for_backward(lambda t=t: full(inputs, start, num_iterations=t)) for t in (3, 30))  # type: ignore[misc]
+    few, many = (bytes_saved_for_backward(lambda t=t: full(inputs, initial_slots, num_iterations=t)) for t in (3, 30))  # type: ignore[misc]
     assert many > 5 * few
 
 
@@ -222,19 +222,21 @@ def test_tolerance_stops_iterations_in_evaluation_mode_only(
     core = copy.deepcopy(fixed_point.core)
     core.gradient, core.neumann_terms = "full", 1
     recorded = record_steps(core, monkeypatch)
-    start, inputs = fixed_point.slots + 0.5, fixed_point.inputs.detach()
+    initial_slots, inputs = fixed_point.slots + 0.5, fixed_point.inputs.detach()
 
     def count(tolerance: float) -> int:
         recorded.clear()
         core.tolerance = tolerance
         with torch.no_grad():
-            core(inputs, start, num_iterations=100)
+            core(inputs, initial_slots, num_iterations=100)
         return len(recorded)
 
     core.eval()
     stopped = count(1e-3)
     assert 2 < stopped < 100
-    changes = [float((after - before).abs().max()) for before, after in zip([start, *recorded], recorded, strict=False)]
+    changes = [
+        float((after - before).abs().max()) for before, after in zip([initial_slots, *recorded], recorded, strict=False)
+    ]
     assert changes[-1] <= 1e-3
     assert min(changes[:-1]) > 1e-3
     assert stopped < count(1e-6)

@@ -163,8 +163,8 @@ def test_invariant_to_the_order_of_images_and_rows() -> None:
     assert 0.05 < expected[2] < expected[0] < 0.95
     for _ in range(5):
         images = torch.randperm(60)
-        again = average_precision(pred[images][:, torch.randperm(10)], target[images][:, torch.randperm(10)])
-        torch.testing.assert_close(again, expected, rtol=0, atol=1e-12)
+        permuted = average_precision(pred[images][:, torch.randperm(10)], target[images][:, torch.randperm(10)])
+        torch.testing.assert_close(permuted, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")

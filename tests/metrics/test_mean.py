@@ -36,9 +36,9 @@ def scores_of_rank(rank: int) -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_with_ragged_batches_agree_with_one(tmp_path: Path) -> None:
-    whole = SegmentationScores(4)
-    whole.update(*random_labels())
-    expected = whole.compute()
+    single_process = SegmentationScores(4)
+    single_process.update(*random_labels())
+    expected = single_process.compute()
     assert expected["n_skipped"] == 1
     for results in run_in_two_processes(scores_of_rank, tmp_path):
         for scores in results:

@@ -1,4 +1,4 @@
-"""The segmentation scores together, and their values for typical errors on scenes of discs."""
+"""All segmentation scores and their values for typical errors on scenes of discs."""
 
 import numpy as np
 import pytest
@@ -107,11 +107,11 @@ def test_equals_the_means_of_the_functions() -> None:
 
 def test_result_is_independent_of_the_batches() -> None:
     pred, target = random_labels()
-    whole, ragged = SegmentationScores(5), SegmentationScores(5)
-    whole.update(pred, target)
+    full, ragged = SegmentationScores(5), SegmentationScores(5)
+    full.update(pred, target)
     for part in (slice(0, 4), slice(4, 5), slice(5, 11)):
         ragged.update(pred[part], target[part])
-    for name, value in whole.compute().items():
+    for name, value in full.compute().items():
         assert ragged.compute()[name].item() == pytest.approx(value.item(), abs=1e-12)
 
 

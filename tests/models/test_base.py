@@ -48,7 +48,7 @@ def test_missing_checkpoints_are_refused(tmp_path: Path) -> None:
         object_discovery.load(tmp_path)
 
 
-def test_a_run_folder_is_loaded_by_its_best_checkpoint_or_its_last(checkpoint: Path, tmp_path: Path) -> None:
+def test_run_folder_loads_its_best_or_last_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     for name, num_iterations in (("last", 2), ("best", 3)):
@@ -135,7 +135,7 @@ def test_configs_of_other_models_are_refused() -> None:
         OtherModel.from_config("sa_clevr6")
 
 
-def test_configs_may_be_files_and_may_leave_out_the_model(tmp_path: Path) -> None:
+def test_config_files_without_a_model_type(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("num_slots: 5\nbatch_size: 3\n")
     assert SlotAttentionModel.from_config(path).params.num_slots == 5

@@ -251,11 +251,11 @@ def test_lightning_trainer_accepts_any_batch_format(model_type: str, form: str, 
 def test_an_empty_batch_has_empty_results(model_type: str) -> None:
     model = make_model(model_type).eval()
     full, empty = model(make_images()), model(make_images()[:0])
-    for one, none in zip(full, empty, strict=True):
-        assert (one is None) == (none is None)
-        if one is not None:
-            assert none.shape == (0, *one.shape[1:])
-            assert none.dtype == one.dtype
+    for full_value, empty_value in zip(full, empty, strict=True):
+        assert (full_value is None) == (empty_value is None)
+        if full_value is not None:
+            assert empty_value.shape == (0, *full_value.shape[1:])
+            assert empty_value.dtype == full_value.dtype
     assert model.predict_step({"image": make_images()[:0]}, 0).masks.shape == (0, SLOTS, SIZE, SIZE)
     model.validation_step({"image": make_images()[:0]}, 0)
     assert model.training_step({"image": make_images()[:0]}, 0) is None

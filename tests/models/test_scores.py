@@ -18,8 +18,8 @@ def test_scores_are_means_over_images_not_over_batches() -> None:
     labels, masks = torch.randint(0, 3, (5, 4, 4)), torch.randint(0, 3, (5, 4, 4))
     images, reconstructions = torch.rand(5, 3, 4, 4), torch.rand(5, 3, 4, 4)
     scores = SplitScores()
-    for part in (slice(0, 4), slice(4, 5)):
-        scores.update(make_discovery(labels[part], reconstructions[part]), images[part], masks[part])
+    for batch in (slice(0, 4), slice(4, 5)):
+        scores.update(make_discovery(labels[batch], reconstructions[batch]), images[batch], masks[batch])
     values = scores.compute()
     assert values["mse"].item() == pytest.approx((reconstructions - images).square().mean().item(), rel=1e-5)
     assert values["mask_entropy"].item() == pytest.approx(0, abs=1e-6)
@@ -53,7 +53,7 @@ def test_reset_clears_all_scores() -> None:
     assert scores.compute() == {}
 
 
-def test_the_number_of_slots_may_change() -> None:
+def test_number_of_slots_may_differ_between_batches() -> None:
     scores = SplitScores()
     for slots in (3, 6):
         labels = torch.arange(16).view(1, 4, 4) % slots

@@ -42,7 +42,7 @@ def test_ignored_pixels_do_not_count() -> None:
     assert counted.tolist() == [[0, 2, 1]]
 
 
-def test_no_label_is_left_over_for_slots_of_images_with_254_objects() -> None:
+def test_unmatched_slots_of_images_with_254_objects_have_no_free_label() -> None:
     masks = torch.arange(255).view(1, 15, 17)
     labels = torch.zeros_like(masks)
     labels[0, 0, :2] = torch.tensor([1, 2])

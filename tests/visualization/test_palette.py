@@ -8,7 +8,7 @@ import torch
 from object_discovery.visualization.palette import colour_labels, palette
 
 
-def test_colours_are_distinct_and_shorter_palettes_begin_longer_ones() -> None:
+def test_colours_are_distinct_and_shorter_palettes_are_prefixes_of_longer_ones() -> None:
     colours = palette(256)
     assert colours.shape == (256, 3)
     assert colours.dtype == np.uint8

@@ -145,9 +145,9 @@ def test_checkpoints_store_the_key_of_the_encoder_weights(tmp_path: Path) -> Non
     assert isinstance(loaded, DINOSAUR)
     assert not loaded.encoder.is_loaded
     assert loaded.encoder.key() == key
-    other = DINOSAUR.load_from_checkpoint(path, encoder_seed=1)
+    mismatched = DINOSAUR.load_from_checkpoint(path, encoder_seed=1)
     with pytest.raises(UserError, match="features of test_efficientnet with other weights than 'none'"):
-        other(make_images())
+        mismatched(make_images())
 
 
 def test_encoder_weights_may_be_beside_the_checkpoint(tmp_path: Path) -> None:
@@ -212,20 +212,20 @@ def test_published_numbers_of_parameters_and_learning_rate() -> None:
 
 def test_slots_depend_on_the_order_of_features_only_with_positions() -> None:
     features, order = torch.randn(2, GRID**2, 24), torch.randperm(GRID**2)
-    for scale, same in ((0.0, True), (5.0, False)):
+    for scale, is_equal in ((0.0, True), (5.0, False)):
         model = make(position_scale=scale).eval()
         slots, permuted_slots = model._attend_slots(features)[0], model._attend_slots(features[:, order])[0]
-        assert torch.allclose(slots, permuted_slots, atol=1e-4) == same
+        assert torch.allclose(slots, permuted_slots, atol=1e-4) == is_equal
     assert model.position is not None
     model.losses({"features": features})["loss"].backward()  # type: ignore[no-untyped-call]
     assert model.position.projection.weight.grad is not None
     assert model.position.projection.weight.grad.abs().max() > 0
 
 
-def test_slot_attention_may_begin_as_soft_kmeans() -> None:
+def test_kmeans_weight_initialisation() -> None:
     core = make(weight_init="kmeans").slot_attention
     biases = [value for name, value in core.mlp.named_parameters() if name.endswith("bias")]
     assert biases
-    assert not any(value.any() for value in biases)  # drawn as in Keras
+    assert not any(value.any() for value in biases)  # initialised as in Keras
     assert torch.equal(core.to_query.weight, torch.eye(*core.to_query.weight.shape))
     torch.testing.assert_close(core.to_key.weight, 2 * core.to_value.weight)

@@ -92,8 +92,8 @@ def test_discoveries_have_the_size_of_the_images() -> None:
     assert discovery.masks.shape == (2, SLOTS, SIZE, SIZE)
     torch.testing.assert_close((discovery.slot_images * discovery.masks[:, :, None]).sum(1), discovery.image)
     torch.testing.assert_close(discovery.masks.sum(1), torch.ones(2, SIZE, SIZE))
-    for tensor, other in zip(discovery, model.score_batch({"image": images})[0], strict=True):
-        torch.testing.assert_close(tensor, other)
+    for tensor, scored in zip(discovery, model.score_batch({"image": images})[0], strict=True):
+        torch.testing.assert_close(tensor, scored)
     slot_discovery = make(mask_source="slots")(images)
     assert slot_discovery.image is None
     torch.testing.assert_close(

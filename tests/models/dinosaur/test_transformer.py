@@ -32,14 +32,14 @@ def torch_blocks(decoder: PatchTransformerDecoder) -> nn.TransformerDecoder:
     oracle = nn.TransformerDecoder(layer, len(decoder.blocks)).double()
     blocks: list[Any] = [*decoder.blocks]
     for theirs, ours in zip(oracle.layers, blocks, strict=True):
-        for attention, own in (
+        for attention, block_attention in (
             (theirs.self_attn, ours.self_attention),
             (theirs.multihead_attn, ours.cross_attention),
         ):
             for kind in ("weight", "bias"):
-                parts = [getattr(own.to_query, kind), getattr(own.to_key_value, kind)]
+                parts = [getattr(block_attention.to_query, kind), getattr(block_attention.to_key_value, kind)]
                 getattr(attention, f"in_proj_{kind}").data.copy_(torch.cat(parts))
-                getattr(attention.out_proj, kind).data.copy_(getattr(own.to_output, kind))
+                getattr(attention.out_proj, kind).data.copy_(getattr(block_attention.to_output, kind))
         for to, source in (
             (theirs.linear1, ours.mlp[0]),
             (theirs.linear2, ours.mlp[2]),

@@ -38,12 +38,12 @@ def test_given_steps_are_kept_and_resampled_steps_differ() -> None:
     struct_draw = make_struct_draw()
     first = struct_draw.sample(2)
     assert torch.equal(first.posterior.mean, first.prior.mean)
-    again = struct_draw.sample(2, first.samples)
-    torch.testing.assert_close(again.features, first.features)
-    other = struct_draw.sample(2, first.samples, resample_steps=(1,))
-    is_kept = (other.samples == first.samples).flatten(2).all(2)
+    copy = struct_draw.sample(2, first.samples)
+    torch.testing.assert_close(copy.features, first.features)
+    resampled = struct_draw.sample(2, first.samples, resample_steps=(1,))
+    is_kept = (resampled.samples == first.samples).flatten(2).all(2)
     assert is_kept.tolist() == [[True, False, True]] * 2
-    assert not torch.allclose(other.features, first.features)
+    assert not torch.allclose(resampled.features, first.features)
 
 
 def test_features_accumulate_over_steps() -> None:

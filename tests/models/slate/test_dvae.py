@@ -35,9 +35,9 @@ def test_tokens_are_encoded_from_the_patch_at_their_position() -> None:
     for module in dvae.modules():
         if isinstance(module, ConvBlock):
             module.norm = torch.nn.Identity()  # type: ignore[assignment]
-    whole = dvae.encode(images)[0]
-    patches = [dvae.encode(images[..., y : y + 4, x : x + 4])[0, 0] for y in (0, 4) for x in (0, 4, 8)]
-    torch.testing.assert_close(whole, torch.stack(patches))
+    image_logits = dvae.encode(images)[0]
+    patch_logits = [dvae.encode(images[..., y : y + 4, x : x + 4])[0, 0] for y in (0, 4) for x in (0, 4, 8)]
+    torch.testing.assert_close(image_logits, torch.stack(patch_logits))
 
 
 def test_decoding_tokens_equals_decoding_their_one_hots() -> None:

@@ -134,10 +134,10 @@ def test_validation_scores_the_argmax_tokens() -> None:
     assert actual.image is not None
     torch.testing.assert_close(scores["loss"] - expected, ((actual.image - images) ** 2).sum((1, 2, 3)))
     discovery = model(images)
-    for one, other in zip(actual, discovery, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None and other is not None:
-            assert torch.equal(one, other)
+    for value, expected_value in zip(actual, discovery, strict=True):
+        assert (value is None) == (expected_value is None)
+        if value is not None and expected_value is not None:
+            assert torch.equal(value, expected_value)
 
 
 def test_losses_are_sums_over_pixels_and_tokens() -> None:

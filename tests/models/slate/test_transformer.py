@@ -93,7 +93,7 @@ def test_incremental_decoding_equals_one_forward_pass() -> None:
     assert {cache.length for cache in caches} == {TOKENS}
 
 
-def test_attention_to_slots_is_that_of_the_last_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_equals_that_of_the_last_block(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, (tokens, slots) = make().eval(), inputs()
     actual = decoder.attention(tokens, slots)
     assert actual.shape == (2, 3, TOKENS)
