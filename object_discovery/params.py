@@ -48,6 +48,12 @@ class SlotAttentionParams(SlotParams):
     """Residual encoder convolutions, initialised as the identity. Not published."""
     feature_size: int | None = 64
     """Dimension of the encoder features. None: the channels of the last convolution, as published."""
+    reconstruction_loss: Literal["mse", "mixture"] = "mse"
+    """Loss: the squared error of the composited image, as published, or the negative log-likelihood of the pixels under
+    the mixture of the slots (as IODINE and MONet), whose standard deviation follows the residual."""
+    mask_source: Literal["decoder", "posterior", "attention"] = "posterior"
+    """Masks: the weights by which the decoder composites the slots (published), the posterior of the slots given the
+    pixels, or the attention of Slot Attention."""
     decoder_channels: list[int] | None = None
     """Channels of the transposed convolutions of the decoder. None: by resolution."""
     decoder_strides: list[int] | None = None
@@ -125,7 +131,7 @@ class SLATEParams(SlotParams):
     """Dropout of embeddings and of the sublayers of the decoder."""
     attention_dropout: float = 0.0
     """Dropout of the attention weights of the decoder (published: 0.1, which is slower)."""
-    mask_source: Literal["slots", "decoder"] = "slots"
+    mask_source: Literal["attention", "decoder"] = "attention"
     """Masks: the attention of Slot Attention, or the cross-attention of the last decoder block."""
 
     def __post_init__(self) -> None:
@@ -202,6 +208,8 @@ class GNMParams(ModelParams):
     """Optimiser (published: RMSprop)."""
     sigma: float = 0.1
     """Standard deviation of the Gaussian likelihood of the pixels."""
+    mask_source: Literal["decoder", "posterior"] = "posterior"
+    """Masks: the visible alpha of the objects (published), or the posterior of the objects given the pixels."""
     grid: int = 4
     """Number of rows and of columns of the grid; each cell has at most one object."""
     hidden_size: int = 64
@@ -331,12 +339,15 @@ class DINOSAURParams(SlotParams):
     """Attention heads of the transformer decoder."""
     patch_order: Literal["raster", "permuted"] = "raster"
     """Order of the patches in training the transformer: raster, or one of nine permutations at random (SPOT)."""
-    mask_source: Literal["slots", "decoder"] = "decoder"
-    """Masks: the attention of Slot Attention, or those of the decoder."""
+    mask_source: Literal["decoder", "posterior", "attention"] = "decoder"
+    """Masks: those of the decoder, the attention of Slot Attention, or with the broadcast decoder the posterior of the
+    slots given the pixels."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
+        has_posterior = self.mask_source != "posterior" or self.decoder == "broadcast"
+        check_argument(has_posterior, "mask_source", "decoder or attention without decoder=broadcast", self.mask_source)
         check_at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
         check_at_least(self, 1, "reconstruction_size")
         check_at_least(self, 0, "encoder_seed", "position_scale")

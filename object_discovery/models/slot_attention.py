@@ -17,6 +17,7 @@ from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.slot_centric import slot_centres
 from object_discovery.layers.weight_init import init_weights
+from object_discovery.models.masks import choose_masks
 from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SlotAttentionParams
 
@@ -105,9 +106,11 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`, on images whose shape has been checked."""
         discovery = self._discover(images, options)
-        if self.params.image_range == "unit" or discovery.image is None or discovery.slot_images is None:
-            return discovery
-        return discovery._replace(image=(discovery.image + 1) / 2, slot_images=(discovery.slot_images + 1) / 2)
+        if self.params.image_range == "signed":
+            assert discovery.image is not None
+            assert discovery.slot_images is not None
+            discovery = discovery._replace(image=(discovery.image + 1) / 2, slot_images=(discovery.slot_images + 1) / 2)
+        return choose_masks(discovery, images, self.params.mask_source)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the reconstruction, in the pixel range of the network."""
