@@ -15,6 +15,7 @@ from torch import Tensor
 
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.decoder import BroadcastDecoder
+from object_discovery.layers.mixture import MixtureLoss
 from object_discovery.layers.slot_centric import slot_centres
 from object_discovery.layers.weight_init import init_weights
 from object_discovery.models.masks import choose_masks
@@ -79,6 +80,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         self.encoder = build_encoder(p, *encoder_shape(p.resolution))
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
+        self.mixture_loss = MixtureLoss() if p.reconstruction_loss == "mixture" else None
         if p.weight_init == "torch":
             self.slot_attention.reset_slots(standard_normal=True)
         init_weights(p.weight_init, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
@@ -113,14 +115,18 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         return choose_masks(discovery, images, self.params.mask_source)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the mean squared error of the reconstruction, in the pixel range of the network."""
+        """Compute the reconstruction loss, in the pixel range of the network, see `reconstruction_loss`."""
         images = batch["image"]
         self.check_images(images)
         discovery = self._discover(images)
         assert discovery.image is not None
-        return self.regularize(
-            {"loss": F.mse_loss(discovery.image, self._to_network_range(images).float())}, discovery.slots
-        )
+        target = self._to_network_range(images).float()
+        mse = F.mse_loss(discovery.image, target)
+        if self.mixture_loss is None:
+            return self.regularize({"loss": mse}, discovery.slots)
+        assert discovery.slot_images is not None
+        loss = self.mixture_loss(discovery.masks, discovery.slot_images, target)
+        return self.regularize({"loss": loss, "mse": mse.detach(), "sigma": self.mixture_loss.sigma}, discovery.slots)
 
     def _discover(self, images: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> Discovery:
         """Do the work of `discover`, with images in the pixel range of the network."""
