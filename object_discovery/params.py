@@ -131,7 +131,7 @@ class SLATEParams(SlotParams):
     """Dropout of embeddings and of the sublayers of the decoder."""
     attention_dropout: float = 0.0
     """Dropout of the attention weights of the decoder (published: 0.1, which is slower)."""
-    mask_source: Literal["attention", "decoder"] = "attention"
+    mask_source: Literal["decoder", "posterior", "attention"] = "attention"
     """Masks: the attention of Slot Attention, or the cross-attention of the last decoder block."""
 
     def __post_init__(self) -> None:
@@ -144,6 +144,7 @@ class SLATEParams(SlotParams):
             check_argument(getattr(self, name) > 0, name, "positive", getattr(self, name))
         for name in ("dropout", "attention_dropout"):
             check_argument(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        check_argument(self.mask_source != "posterior", "mask_source", "attention or decoder", self.mask_source)
         fits = self.model_size % self.decoder_heads == 0
         check_argument(fits, "decoder_heads", f"a divisor of {self.model_size}", self.decoder_heads)
 
@@ -208,7 +209,7 @@ class GNMParams(ModelParams):
     """Optimiser (published: RMSprop)."""
     sigma: float = 0.1
     """Standard deviation of the Gaussian likelihood of the pixels."""
-    mask_source: Literal["decoder", "posterior"] = "posterior"
+    mask_source: Literal["decoder", "posterior", "attention"] = "posterior"
     """Masks: the visible alpha of the objects (published), or the posterior of the objects given the pixels."""
     grid: int = 4
     """Number of rows and of columns of the grid; each cell has at most one object."""
@@ -269,6 +270,7 @@ class GNMParams(ModelParams):
         super().__post_init__()
         check_at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
         check_at_least(self, 0, "forced_alpha_steps", "background_steps")
+        check_argument(self.mask_source != "attention", "mask_source", "decoder or posterior", self.mask_source)
         for name in ("sigma", "presence_bound", "scale_std"):
             check_argument(getattr(self, name) > 0, name, "positive", getattr(self, name))
         size = self.glimpse_size

@@ -160,14 +160,14 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         loss = (prediction.float() - target.float()).square().flatten(1).mean(1)
         if self.params.mask_source == "attention" or masks is None:
             masks, slot_images = attention, None
-        discovery = self._discovery(batch["image"], slots, attention, masks, slot_images)
+        discovery = self._discovery(batch.get("image"), slots, attention, masks, slot_images)
         return discovery, {"loss": loss, **self.slot_scores(slots)}
 
     def discover_batch(self, batch: Batch) -> Discovery:
         """Find the objects of a batch, by its `features` where it has some."""
         if "features" not in batch:
             return super().discover_batch(batch)
-        return self._discover(batch["image"], self.features(batch), self.default_options)
+        return self._discover(batch.get("image"), self.features(batch), self.default_options)
 
     def features(self, batch: Batch) -> Tensor:
         """Return the features of a batch, `(B, N, F)`: its cached ones, or those of its images.
@@ -186,7 +186,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
             )
         return self._normalised(features.to(self.dtype))
 
-    def _discover(self, images: Tensor, features: Tensor, options: SlotOptions) -> Discovery:
+    def _discover(self, images: Tensor | None, features: Tensor, options: SlotOptions) -> Discovery:
         """Find the objects of images by their features `(B, N, F)`."""
         slots, attention = self._attend_slots(features, options)
         if self.params.mask_source == "attention":
@@ -215,13 +215,15 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         )
 
     def _discovery(
-        self, images: Tensor, slots: Tensor, attention: Tensor, masks: Tensor, slot_images: Tensor | None = None
+        self, images: Tensor | None, slots: Tensor, attention: Tensor, masks: Tensor, slot_images: Tensor | None = None
     ) -> Discovery:
         """Resize masks `(B, K, N)`, or masks and slot images of a decoder of pixels, to the size of the images."""
         height, size = self.encoder.grid[0], self.params.resolution
         attention = rearrange(attention.float(), "b k (h w) -> b k h w", h=height)
         if slot_images is not None:
             image, slot_images, masks = upsample(slot_images, masks, size)
+            if images is None:
+                raise ValueError("Expected a batch with `image`, as the decoder is one of pixels, but it has none")
             discovery = Discovery(slots, masks, image, slot_images, attention)
             return choose_masks(discovery, images, self.params.mask_source)
         masks = rearrange(masks.float(), "b k (h w) -> b k h w", h=height)
