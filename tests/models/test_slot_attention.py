@@ -52,6 +52,8 @@ CORE = {
     "image_range": "signed",
     "weight_init": "keras",
     "norm_eps": 1e-3,
+    "reconstruction_loss": "mse",
+    "mask_source": "decoder",
 }
 FULL_SIZE = {
     "encoder_channels": [32] * 4,
