@@ -156,7 +156,7 @@ def test_other_and_missing_folders_are_refused(tmp_path: Path) -> None:
         load(tmp_path).setup("fit")
     with pytest.raises(
         DatasetNotFoundError,
-        match=r"`data_root` to be the place of clevr, but got None.*download clevr",
+        match=r"`data_root` to be the file or folder of clevr, but got None.*download clevr",
     ):
         CLEVRDataModule().setup("fit")
 
