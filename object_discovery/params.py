@@ -1,4 +1,4 @@
-"""Every hyperparameter of the library, in one tree of dataclasses.
+"""The hyperparameters of the models, in one tree of dataclasses.
 
 :class:`DataParams`, :class:`TrainerParams`, :class:`ModelParams` and :class:`SlotParams` are shared, see `base_params`.
 Each model adds a class that is derived from one of the latter two. The command line takes the fields of the data, the

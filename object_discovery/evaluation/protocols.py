@@ -49,7 +49,7 @@ PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol("default", "all scenes of the test split"),
-        Protocol("slot-attention", "the first 320 test scenes, at the model's resolution", num_scenes=320),
+        Protocol("slot-attention", "at most 320 test scenes, at the model's resolution", num_scenes=320),
         Protocol("clevrtex", "all test scenes, scored as by the ClevrTex benchmark", clevrtex=True),
         Protocol(
             "dinosaur-320",
