@@ -128,7 +128,8 @@ class TrainerParams:
     wandb_offline: bool = False
     """Log to Weights & Biases offline; `wandb sync` uploads the run later."""
     resume: str | None = None
-    """Checkpoint to resume from, or `auto`: the last one in `out`. None: start a new run."""
+    """Checkpoint to resume from, a run folder for its last one, or `auto`: that of `out`, or a new run if it has none.
+    None: start a new run."""
     out: str = "runs/{model_type}_{dataset}"
     """Run folder; `{model_type}`, `{dataset}` and `{seed}` are filled in."""
 

@@ -1,4 +1,4 @@
-"""Every hyperparameter of the library, in one tree of dataclasses.
+"""The hyperparameters of the models, in one tree of dataclasses.
 
 :class:`DataParams`, :class:`TrainerParams`, :class:`ModelParams` and :class:`SlotParams` are shared, see `base_params`.
 Each model adds a class that is derived from one of the latter two. The command line takes the fields of the data, the
@@ -51,6 +51,12 @@ class SlotAttentionParams(SlotParams):
     reconstruction_loss: Literal["mse", "mixture"] = "mse"
     """Loss: the squared error of the composited image, as published, or the negative log-likelihood of the pixels under
     the mixture of the slots (as IODINE and MONet), whose standard deviation follows the residual."""
+    entropy_weight: float = 0.01
+    """Weight of the entropy of the decoder masks over the slots (published: 0), so that no pixel is shared."""
+    entropy_start: int = 500
+    """First step of the linear warm-up of the entropy weight."""
+    entropy_warmup: int = 500
+    """Steps of this warm-up."""
     mask_source: Literal["decoder", "posterior", "attention"] = "posterior"
     """Masks: the weights by which the decoder composites the slots (published), the posterior of the slots given the
     pixels, or the attention of Slot Attention."""
@@ -80,6 +86,7 @@ class SlotAttentionParams(SlotParams):
         """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
+        check_at_least(self, 0, "entropy_weight", "entropy_start", "entropy_warmup")
         check_at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
         check_at_least(self, 0, "position_frequencies")
         check_layers(self, "encoder")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jsonargparse
 from jsonargparse import set_parsing_settings
@@ -20,6 +22,7 @@ T = TypeVar("T")
 
 RESUMABLE = "interrupted; run the same command again to continue"
 """Message after Ctrl-C of commands that continue where they stopped."""
+_WRONG_TYPE = re.compile(r'key "(?P<name>\w+)".*value: (?P<value>.*)', re.DOTALL)
 _SIGPIPE = 13  # not defined by `signal` on Windows
 
 
@@ -37,9 +40,15 @@ class FlagParser(jsonargparse.ArgumentParser):
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
         usage = " ".join(filter(None, [prog, arguments, "[--FLAG VALUE ...]"])).replace("%", "%%")
         super().__init__(prog=prog, usage=usage, description=description, allow_abbrev=False, **kwargs)
+        self.expected_values: dict[str, str] = {}
+        """What the value of a flag has to be, by the name of the flag; for messages."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message in one line and exit."""
+        """Print the message in one line and exit; a value of a wrong type is reported in our own words."""
+        match = _WRONG_TYPE.search(message)
+        if match and match["name"] in self.expected_values:
+            name = match["name"]
+            message = f"Expected argument `{name}` to be {self.expected_values[name]}, but got {match['value']}"
         fail(message)
 
 
@@ -99,6 +108,7 @@ def add_flags(parser: FlagParser, *classes: type[Any], defaults: Mapping[str, An
     names: set[str] = set()
     for cls in classes:
         fields = {field.name for field in dataclasses.fields(cls)}
+        parser.expected_values.update({name: _describe_type(hint) for name, hint in get_type_hints(cls).items()})
         for owner, group_names in _fields_by_owner(cls).items():
             new = group_names - names
             if new:
@@ -165,6 +175,19 @@ def peek_flag(argv: Sequence[str], name: str) -> str | None:
         elif argument.startswith(f"--{name}="):
             value = argument.split("=", 1)[1]
     return value
+
+
+def _describe_type(hint: Any) -> str:
+    """Describe the values of a type hint, as `an integer` or `one of a, b or null`."""
+    options, arguments = get_origin(hint), get_args(hint)
+    if options is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if options in (Union, UnionType):
+        return " or ".join(map(_describe_type, arguments))
+    if options is list:
+        return "a list such as [32, 64]"
+    names = {int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
+    return names.get(hint, "a text")
 
 
 def _flag_value(value: Any) -> str:

@@ -190,7 +190,7 @@ class SceneDataModule(LightningDataModule):
             DatasetNotFoundError: If the dataset cannot be generated; the default.
         """
         raise DatasetNotFoundError(
-            f"Expected argument `data_root` to be the place of {cls.name}, but got None: "
+            f"Expected argument `data_root` to be the file or folder of {cls.name}, but got None: "
             f"this dataset cannot be generated; {cls.how_to_get}"
         )
 

@@ -53,7 +53,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("default", "all scenes of the test split"),
         Protocol(
             "slot-attention",
-            "the first 320 test scenes, at the model's resolution; decoder masks",
+            "at most 320 test scenes, at the model's resolution; decoder masks",
             num_scenes=320,
             decoder_masks=True,
         ),

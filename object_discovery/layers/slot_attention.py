@@ -34,7 +34,7 @@ Aggregation = Literal["mean", "sum", "batch"]
 class SlotAttention(nn.Module):
     """Slot Attention layer (Locatello et al. 2020).
 
-    Shapes: B images, N inputs, K slots, D slot size.
+    Shapes: B images, N inputs, K slots, D slot size. The numbers in brackets are the references of the module.
 
     Args:
         num_slots: Default K.

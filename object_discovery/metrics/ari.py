@@ -23,7 +23,7 @@ def adjusted_rand_index(
         pred: Predicted labels, `(B, ...)`, integers from 0 to `num_slots` - 1.
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
         ignore_background: Score the pixels of true objects only (FG-ARI); all predicted labels count there.
-        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (waits for the GPU).
 
     Returns:
         Score of each image, `(B,)`, float64: 1 is perfect, 0 is the expectation of random labels, NaN if the image has
@@ -76,7 +76,7 @@ class ARI(ImageMean):
     """Adjusted Rand index over all pixels that are not ignored, averaged over images.
 
     Args:
-        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (waits for the GPU).
         unscorable: Images without a pixel to score: `skip` excludes them and counts them in `n_skipped`; `one` scores
             them 1, as the code of DINOSAUR does (on COCO this adds about 0.6 points of FG-ARI).
         kwargs: Arguments of `torchmetrics.Metric`.

@@ -39,7 +39,7 @@ def contingency_table(pred: Tensor, target: Tensor, *, num_slots: int | None = N
     Args:
         pred: Predicted labels, `(B, ...)`, integers from 0 to P - 1.
         target: True labels, `(B, ...)`, integers from 0 to 255, in any order and with gaps; 255 is ignored.
-        num_slots: Number of predicted labels, P. None: the maximum of `pred` plus one (synchronises with the device).
+        num_slots: Number of predicted labels, P. None: the maximum of `pred` plus one (waits for the GPU).
 
     Returns:
         Pixel counts, `(B, P, 255)`, int64; column t counts the pixels of true label t.

@@ -26,7 +26,7 @@ def mean_best_overlap(
         pred: Predicted labels, `(B, ...)`, integers from 0 to `num_slots` - 1.
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
         ignore_background: Exclude the background mask from the mean; its pixels still count in the unions.
-        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (waits for the GPU).
 
     Returns:
         Score of each image, `(B,)`, float64 in [0, 1]; NaN if it has no true mask.
@@ -65,7 +65,7 @@ def mean_iou(
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
         variant: `foreground` matches and averages true objects only; `all` includes the background as a true mask;
             `clevrtex` is the score of that benchmark, see `clevrtex_miou`.
-        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (waits for the GPU).
 
     Returns:
         Score of each image, `(B,)`, float64 in [0, 1]; NaN if it has no true mask.
@@ -99,7 +99,7 @@ def corloc(pred: Tensor, target: Tensor, *, threshold: float = 0.5, num_slots: i
         pred: Predicted labels, `(B, ...)`, integers from 0 to `num_slots` - 1.
         target: True labels, `(B, ...)`, 0 to 255; 0 is the background, 255 is ignored.
         threshold: IoU that must be exceeded, in [0, 1).
-        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of `pred` plus one (waits for the GPU).
 
     Returns:
         1 or 0 for each image, `(B,)`, float64; NaN if it has no true object.
@@ -130,8 +130,10 @@ def _check_variant(variant: str) -> None:
 class MeanBestOverlap(ImageMean):
     """Mean best overlap (mBO), averaged over images; images without a true mask are skipped.
 
+    mBO-i with label maps of instances, mBO-c with those of classes.
+
     Args:
-        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (waits for the GPU).
         ignore_background: Exclude the background mask from the mean.
         kwargs: Arguments of `torchmetrics.Metric`.
     """
@@ -149,7 +151,7 @@ class MeanIoU(ImageMean):
     """Mean IoU after Hungarian matching, averaged over images; images without a true mask are skipped.
 
     Args:
-        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (waits for the GPU).
         variant: `foreground`, `all` or `clevrtex`; see `mean_iou`.
         kwargs: Arguments of `torchmetrics.Metric`.
 
@@ -171,7 +173,7 @@ class CorLoc(ImageMean):
     """Correct localisation (CorLoc), the share of images with a localised object; images without objects are skipped.
 
     Args:
-        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (waits for the GPU).
         threshold: IoU that must be exceeded, in [0, 1).
         kwargs: Arguments of `torchmetrics.Metric`.
     """

@@ -22,7 +22,7 @@ class SegmentationScores(ImageMean):
     object are excluded from FG-ARI, mBO and mIoU.
 
     Args:
-        num_slots: Number of predicted labels. None: the maximum of each batch plus one (synchronises with the device).
+        num_slots: Number of predicted labels. None: the maximum of each batch plus one (waits for the GPU).
         unscorable: `skip`, or `one` to score images without a pixel to score 1 in `fg_ari` and `ari`; see `ARI`.
         prefix: Prefix of the names of the scores; with one, `n_skipped` is left out.
         kwargs: Arguments of `torchmetrics.Metric`.

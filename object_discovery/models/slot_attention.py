@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -21,6 +22,7 @@ from object_discovery.layers.weight_init import init_weights
 from object_discovery.models.masks import choose_masks
 from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SlotAttentionParams
+from object_discovery.schedules import linear_anneal
 
 
 def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
@@ -121,12 +123,22 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         discovery = self._discover(images)
         assert discovery.image is not None
         target = self._to_network_range(images).float()
-        mse = F.mse_loss(discovery.image, target)
-        if self.mixture_loss is None:
-            return self.regularize({"loss": mse}, discovery.slots)
-        assert discovery.slot_images is not None
-        loss = self.mixture_loss(discovery.masks, discovery.slot_images, target)
-        return self.regularize({"loss": loss, "mse": mse.detach(), "sigma": self.mixture_loss.sigma}, discovery.slots)
+        losses = {"loss": F.mse_loss(discovery.image, target)}
+        if self.mixture_loss is not None:
+            assert discovery.slot_images is not None
+            loss = self.mixture_loss(discovery.masks, discovery.slot_images, target)
+            losses = {"loss": loss, "mse": losses["loss"].detach(), "sigma": self.mixture_loss.sigma}
+        if self.params.entropy_weight and self.training:
+            entropy = torch.special.entr(discovery.masks).sum(1).mean()
+            losses = {**losses, "loss": losses["loss"] + self._entropy_weight() * entropy, "mask_entropy": entropy}
+        return self.regularize(losses, discovery.slots)
+
+    def _entropy_weight(self) -> float:
+        """Compute the weight of the entropy of the masks at this step."""
+        p = self.params
+        return linear_anneal(
+            self.slot_steps, 0.0, p.entropy_weight, p.entropy_start, p.entropy_start + p.entropy_warmup
+        )
 
     def _discover(self, images: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> Discovery:
         """Do the work of `discover`, with images in the pixel range of the network."""

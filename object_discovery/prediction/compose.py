@@ -127,7 +127,7 @@ def edited_slots(slots: Tensor, objects: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def composition_grid(model: Any, images: Tensor) -> Tensor:
-    """Build a picture with a row for each image: the image, its reconstruction, its slots, and composed scenes.
+    """Build a picture with a row for each image: the image, that decoded from its slots, the slots, composed scenes.
 
     The main object of the image is removed, exchanged for that of the next row, and joined by it. The first row follows
     the last.
@@ -151,7 +151,7 @@ def composition_grid(model: Any, images: Tensor) -> Tensor:
     objects = main_objects(discovery)
     masks = discovery.masks[:, :, None]
     segments = images[:, None] * masks + 1 - masks  # on white
-    columns = {"image": images, "through slots": model.compose(discovery.slots)}
+    columns = {"image": images, "from slots": model.compose(discovery.slots)}
     columns.update({f"slot {slot}": segments[:, slot] for slot in range(num_slots)})
     columns["object"] = segments[torch.arange(len(images), device=images.device), objects]
     columns.update({name: model.compose(slots) for name, slots in edited_slots(discovery.slots, objects).items()})

@@ -28,7 +28,10 @@ def find_images(paths: Sequence[str | Path], warn: Callable[[str], None]) -> tup
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"Expected an image or a folder, but {path} does not exist")
-        for file in _files(path):
+        files = _files(path)
+        if not files and len(paths) > 1:
+            warn(f"{path} has no files")
+        for file in files:
             try:
                 with Image.open(file):
                     images[file] = None

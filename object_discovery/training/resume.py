@@ -33,7 +33,9 @@ def find_resume(run: Run, out: Path, model: ObjectDiscoveryModel[Any]) -> Path |
     """
     if run.trainer.resume is None:
         return None
-    path = out / "checkpoints" / "last.ckpt" if run.trainer.resume == "auto" else Path(run.trainer.resume)
+    path = out if run.trainer.resume == "auto" else Path(run.trainer.resume)
+    if run.trainer.resume == "auto" or path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
     if run.trainer.resume == "auto" and not path.exists():
         return None
     checkpoint = read_checkpoint(path)

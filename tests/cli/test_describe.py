@@ -21,4 +21,4 @@ def test_the_status_is_2_if_a_file_could_not_be_read(tmp_path: Path, capsys: pyt
     write_folder(tmp_path)
     (tmp_path / "images" / "01.jpg").write_bytes(b"damaged")
     assert main(["describe", str(tmp_path), "--num", "100"]) == 2
-    assert "01.jpg" in capsys.readouterr().out
+    assert "01.jpg" in capsys.readouterr().err

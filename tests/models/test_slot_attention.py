@@ -53,6 +53,7 @@ CORE = {
     "weight_init": "keras",
     "norm_eps": 1e-3,
     "reconstruction_loss": "mse",
+    "entropy_weight": 0,
     "mask_source": "decoder",
 }
 FULL_SIZE = {

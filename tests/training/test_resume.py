@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from object_discovery.errors import CheckpointError
 from object_discovery.train import parse
 from tests.training.runs import (
     IGNORE_WARNINGS,
@@ -83,6 +84,15 @@ def test_checkpoint_of_a_resumed_run_has_the_scores_of_the_last_validation(tmp_p
 def test_resume_auto_starts_a_new_run_without_a_checkpoint(tmp_path: Path) -> None:
     fit(tmp_path / "run", max_steps=1, resume="auto")
     assert load_checkpoint(tmp_path / "run")["global_step"] == 1
+
+
+def test_a_run_folder_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> None:
+    fit(tmp_path / "first", max_steps=2)
+    fit(tmp_path / "second", max_steps=3, resume=tmp_path / "first")
+    assert load_checkpoint(tmp_path / "second")["global_step"] == 3
+    (tmp_path / "third").mkdir()
+    with pytest.raises(CheckpointError, match=r"third.checkpoints.last\.ckpt"):
+        fit(tmp_path / "fourth", max_steps=3, resume=tmp_path / "third")
 
 
 def test_resumed_run_has_the_settings_of_the_run(tmp_path: Path) -> None:

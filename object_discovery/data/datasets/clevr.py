@@ -175,7 +175,7 @@ class CLEVRDataModule(SceneDataModule):
 
     name = "clevr"
     recommended = RECOMMENDED["clevr"]
-    how_to_get = "download them by `object-discovery download clevr FOLDER`"
+    how_to_get = "download it by `object-discovery download clevr FOLDER`"
 
     def _find_splits(self, root: str) -> dict[str, Split]:
         given = Path(root).expanduser()

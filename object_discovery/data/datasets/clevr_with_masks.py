@@ -75,7 +75,7 @@ class CLEVRWithMasksDataModule(SceneDataModule):
     unless `eval_max_objects` says otherwise (0: all scenes, up to 10 objects).
 
     Where the file describes them, as converted ones do, scenes have `objects` `(10, 19)` float32 for set prediction,
-    see `clevr_objects`: those of the whole frame, whatever the crop.
+    see `encode_objects`: those of the whole frame, whatever the crop.
 
     Reference:
         Kabra et al., Multi-Object Datasets, 2019, github.com/deepmind/multi_object_datasets; Locatello et al.,

@@ -211,7 +211,7 @@ class ClevrTexDataModule(SceneDataModule):
     recommended = RECOMMENDED["clevrtex"]
     variants: ClassVar[tuple[str, ...]] = VARIANTS
     antialias: ClassVar[bool] = True
-    how_to_get = "download them by `object-discovery download clevrtex FOLDER`"
+    how_to_get = "download it by `object-discovery download clevrtex FOLDER`"
 
     def _find_splits(self, root: str) -> dict[str, Split]:
         source = self._find(Path(root).expanduser())

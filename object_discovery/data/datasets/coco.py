@@ -285,7 +285,7 @@ class COCODataModule(SceneDataModule):
 
     *Shape.* `fit`: by default the central square, which is to resize the short side and to crop the centre; `squash`
     keeps the whole image. Images are resized bilinearly with antialiasing, label maps to the nearest pixel. Objects
-    are counted after the crop, once, if a filter asks for it.
+    are counted after the crop, if there is a filter; the counts are cached.
 
     Reference:
         Lin et al., Microsoft COCO: Common Objects in Context, arXiv:1405.0312; the crop and mirroring are those of

@@ -147,14 +147,15 @@ class FolderDataModule(SceneDataModule):
 
 
 def _check_labels(source: FolderSource) -> None:
-    """Refuse black and white masks, in which every object would be ignored; a few tell."""
+    """Refuse black and white masks, in which every object would be ignored; a sample is checked."""
     values: set[int] = set()
-    for index in np.linspace(0, len(source) - 1, min(_SAMPLE, len(source)), dtype=int).tolist():
-        with suppress(CorruptFileError):  # said when it is used
+    sample = np.linspace(0, len(source) - 1, min(_SAMPLE, len(source)), dtype=int).tolist()
+    for index in sample:
+        with suppress(CorruptFileError):  # reported when it is used
             values.update(np.unique(source.maps(index)["mask"]).tolist())
     if values == {0, IGNORED}:
         raise UserError(
-            f"Expected label maps in {source.masks} to number the objects from 1, but {_SAMPLE} of them hold 0 and "
+            f"Expected label maps in {source.masks} to number the objects from 1, but {len(sample)} of them hold 0 and "
             f"{IGNORED} only, which is background and ignored: write 1 in place of {IGNORED}"
         )
 

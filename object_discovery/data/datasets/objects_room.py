@@ -24,8 +24,9 @@ class ObjectsRoomDataModule(SceneDataModule):
 
     *Variants.* `train`, the default, splits the training file: the first 90 % of the scenes train, the next 5 %
     validate, the last 5 % test (of the published million 50,000 each). `six_objects`, `empty_room` and
-    `identical_color` train and validate alike, and test on the whole of that file, which has about 1,000 scenes with up
-    to 6 objects, with none, or with up to 6 of one colour. In an empty room there is nothing to score FG-ARI on.
+    `identical_color` train and validate on the same scenes, and test on the whole of that file, about 1,000
+    scenes with up to 6 objects, with none, or with up to 6 of one colour. In an empty room
+    there is nothing to score FG-ARI on.
 
     `data_root` is the folder with the files, or one file: the training file, or a test file, which then has a test
     split only. The scenes cannot be generated.

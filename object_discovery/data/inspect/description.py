@@ -105,6 +105,8 @@ def describe(
     records = find_records(root)
     if records:
         return _describe_records(records, dataset, num, sample)
+    if root.is_dir() and not any(root.iterdir()):
+        raise DatasetNotFoundError(f"Expected {root} to hold a dataset, but it is empty")
     name = dataset or recognise(root)
     if name is None or name not in DATASETS:
         names = ", ".join(sorted(DATASETS))
@@ -228,8 +230,9 @@ def show(description: Description, console: Console | None = None) -> None:
 
     Args:
         description: The summary.
-        console: Rich console. None: standard output.
+        console: Rich console. None: standard output, and standard error for the warnings.
     """
+    warnings = console or Console(highlight=False, stderr=True)
     console = console or Console(highlight=False)
     facts = Table(box=box.SIMPLE, show_header=False)
     maps = ", ".join(description.maps) or "none: only the reconstruction can be scored"
@@ -251,9 +254,9 @@ def show(description: Description, console: Console | None = None) -> None:
     for table in (facts, splits, _histogram(description)):
         console.print(table)
     for message in description.broken[:_MAX_WARNINGS]:
-        console.print(f"warning: {message}", soft_wrap=True, markup=False)
+        warnings.print(f"warning: {message}", soft_wrap=True, markup=False)
     if len(description.broken) > _MAX_WARNINGS:
-        console.print(f"warning: {len(description.broken) - _MAX_WARNINGS} more files cannot be read")
+        warnings.print(f"warning: {len(description.broken) - _MAX_WARNINGS} more files cannot be read")
 
 
 def _size_text(description: Description) -> str:

@@ -14,7 +14,7 @@ class ConceptLibrary:
 
     Args:
         slots: Slots of any number of images, `(B, K, D)`; inactive slots (zero vectors) are dropped.
-        num_concepts: Number of clusters, C, at most M.
+        num_concepts: Number of clusters, C, at most the number M of active slots.
 
     Attributes:
         slots: The M active slots, `(M, D)`.

@@ -30,7 +30,7 @@ from object_discovery.schedules import Plateau, cosine_anneal
 class SLATE(SlotModel[SLATEParams]):
     """SLATE: discrete VAE, Slot Attention on token embeddings, autoregressive transformer decoder.
 
-    Shapes: B images of H x W pixels, h x w grid of N tokens, codebook size V, K slots, D slot size.
+    Shapes: B images of H x W pixels, K slots, D slot size.
 
     `val/mse` and `Discovery.image` are the reconstruction of the discrete VAE, which does not pass through the slots;
     `reconstruct` decodes the slots. With batch normalisation in the discrete VAE, call `eval()` before `forward`.

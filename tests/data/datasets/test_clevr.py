@@ -146,7 +146,7 @@ def test_other_and_missing_folders_are_refused(tmp_path: Path) -> None:
         DatasetNotFoundError, match=r"`data_root` to be the folder CLEVR_v1.0 .* has no folder `images`"
     ):
         load(tmp_path).setup("fit")
-    with pytest.raises(DatasetNotFoundError, match=r"has no folder `images`; download them by"):
+    with pytest.raises(DatasetNotFoundError, match=r"has no folder `images`; download it by"):
         load(tmp_path / "missing").setup("fit")
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "images" / "train" / "photograph.png").write_bytes(b"")
@@ -156,7 +156,7 @@ def test_other_and_missing_folders_are_refused(tmp_path: Path) -> None:
         load(tmp_path).setup("fit")
     with pytest.raises(
         DatasetNotFoundError,
-        match=r"`data_root` to be the place of clevr, but got None.*download clevr",
+        match=r"`data_root` to be the file or folder of clevr, but got None.*download clevr",
     ):
         CLEVRDataModule().setup("fit")
 

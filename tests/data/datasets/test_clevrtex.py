@@ -121,7 +121,7 @@ def test_default_variant_is_full(root: Path) -> None:
     assert len(load(root, variant="camo").train_set) == 1
     with pytest.raises(UserError, match="hold the variant camo, but it holds full: give `--variant full`"):
         load(root / "clevrtex_full", variant="camo").setup("fit")
-    with pytest.raises(DatasetNotFoundError, match=r"has no scenes as 0/CLEVRTEX_pbg_000000.png; download them by"):
+    with pytest.raises(DatasetNotFoundError, match=r"has no scenes as 0/CLEVRTEX_pbg_000000.png; download it by"):
         load(root, variant="pbg").setup("fit")
 
 
@@ -131,7 +131,9 @@ def test_other_and_missing_folders_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(tmp_path / "photograph.png")
     with pytest.raises(DatasetNotFoundError, match=r"`data_root` to be a folder clevrtex_full or the one .* no scenes"):
         load(tmp_path).setup("fit")
-    with pytest.raises(DatasetNotFoundError, match=r"the place of clevrtex, but got None: .*download clevrtex"):
+    with pytest.raises(
+        DatasetNotFoundError, match=r"the file or folder of clevrtex, but got None: .*download clevrtex"
+    ):
         ClevrTexDataModule().setup("fit")
 
 

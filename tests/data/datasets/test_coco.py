@@ -242,7 +242,7 @@ def test_changed_annotations_are_read_again(root: Path) -> None:
 def test_missing_files_are_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be a folder with `train2017`"):
         make_data(tmp_path_factory.mktemp("empty")).setup()
-    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the place of coco"):
+    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the file or folder of coco"):
         COCODataModule().setup()
     (root / "val2017" / f"{101:012d}.jpg").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"No such file: .*000000000101\.jpg"):

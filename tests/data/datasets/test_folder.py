@@ -138,7 +138,7 @@ def test_object_limits_need_label_maps(tmp_path: Path) -> None:
 def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"to be a folder of images, but .* does not exist"):
         make_data(tmp_path / "nowhere").setup()
-    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the place of folder"):
+    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the file or folder of folder"):
         FolderDataModule().setup()
     with pytest.raises(DatasetNotFoundError, match=r"Expected images in .*, but found none"):
         make_data(tmp_path).setup()

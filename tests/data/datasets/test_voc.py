@@ -141,7 +141,7 @@ def test_sources_can_be_pickled(root: Path) -> None:
 def test_missing_files_are_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the folder VOC2012"):
         make_data(tmp_path_factory.mktemp("empty")).setup()
-    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the place of voc"):
+    with pytest.raises(DatasetNotFoundError, match="Expected argument `data_root` to be the file or folder of voc"):
         VOCDataModule().setup()
     (root / "SegmentationObject" / f"{VAL[0]}.png").unlink()
     with pytest.raises(DatasetNotFoundError, match=rf"No such file: .*SegmentationObject.{VAL[0]}\.png"):

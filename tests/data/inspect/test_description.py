@@ -173,6 +173,9 @@ def test_the_number_of_records_is_estimated_from_the_file_size(tmp_path: Path) -
 def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="No such file or folder"):
         describe(tmp_path / "none")
+    with pytest.raises(DatasetNotFoundError, match=r"to hold a dataset, but it is empty"):
+        describe(tmp_path)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(DatasetNotFoundError, match=r"layout is not known: give `--dataset` with one of clevr, "):
         describe(tmp_path)
     with pytest.raises(DatasetNotFoundError, match=r"Expected argument `dataset` to be one of .*, but got 'mnist'"):
@@ -197,7 +200,7 @@ def test_broken_files_are_listed_and_skipped(tmp_path: Path, capsys: pytest.Capt
     assert len(result.counts) == len(complete.counts) - 2
     assert sorted(message.split(": ")[0][-6:] for message in result.broken) == ["01.jpg", "02.png"]
     show(result)
-    assert capsys.readouterr().out.count("warning: ") == 2
+    assert capsys.readouterr().err.count("warning: ") == 2
     for path in (tmp_path / "images").rglob("*.*"):
         path.write_bytes(b"damaged")
     with pytest.raises(CorruptFileError, match="expected a whole image"):
