@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from object_discovery.discovery import Batch, Discovery
+from object_discovery.layers.compositing import pixel_entropy
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.mixture import MixtureLoss
 from object_discovery.layers.slot_centric import slot_centres
@@ -128,9 +128,10 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             assert discovery.slot_images is not None
             loss = self.mixture_loss(discovery.masks, discovery.slot_images, target)
             losses = {"loss": loss, "mse": losses["loss"].detach(), "sigma": self.mixture_loss.sigma}
-        if self.params.entropy_weight and self.training:
-            entropy = torch.special.entr(discovery.masks).sum(1).mean()
-            losses = {**losses, "loss": losses["loss"] + self._entropy_weight() * entropy, "mask_entropy": entropy}
+        weight = self._entropy_weight()
+        if weight and self.training:
+            entropy = pixel_entropy(discovery.masks).mean()
+            losses = {**losses, "loss": losses["loss"] + weight * entropy, "mask_entropy": entropy}
         return self.regularize(losses, discovery.slots)
 
     def _entropy_weight(self) -> float:

@@ -165,6 +165,24 @@ def test_mixture_loss_is_the_scaled_likelihood_in_the_pixel_range_of_the_network
     assert float(losses["sigma"]) == pytest.approx(0.3)
 
 
+def test_entropy_of_the_masks_is_added_after_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(slot_init="learned", entropy_weight=0.5, entropy_start=100, entropy_warmup=200)
+    images = make_images()
+    masks = model(images).decoder_masks
+    expected = torch.distributions.Categorical(masks.permute(0, 2, 3, 1)).entropy().mean()
+    values = {}
+    for step in (0, 100, 200, 300, 1000):
+        monkeypatch.setattr(type(model), "global_step", step)
+        values[step] = model.losses({"image": images})
+    assert "mask_entropy" not in values[100]
+    torch.testing.assert_close(values[0]["loss"], values[100]["loss"])
+    for step, weight in ((200, 0.25), (300, 0.5), (1000, 0.5)):
+        torch.testing.assert_close(values[step]["mask_entropy"], expected)
+        torch.testing.assert_close(values[step]["loss"] - values[0]["loss"], weight * expected)
+    model.eval()
+    torch.testing.assert_close(model.losses({"image": images})["loss"], values[0]["loss"])
+
+
 def test_numbers_of_slots_and_iterations_are_options() -> None:
     model = make(slot_init="gaussian")
     images, initial_slots = make_images(), torch.randn(2, 5, 16)
