@@ -169,7 +169,7 @@ def test_entropy_of_the_masks_is_added_after_its_start(monkeypatch: pytest.Monke
     model = make(slot_init="learned", entropy_weight=0.5, entropy_start=100, entropy_warmup=200)
     images = make_images()
     masks = model(images).decoder_masks
-    expected = torch.distributions.Categorical(masks.permute(0, 2, 3, 1)).entropy().mean()
+    expected = torch.distributions.Categorical(masks.permute(0, 2, 3, 1)).entropy().mean()  # type: ignore[no-untyped-call]
     values = {}
     for step in (0, 100, 200, 300, 1000):
         monkeypatch.setattr(type(model), "global_step", step)
