@@ -13,7 +13,8 @@ class EvaluateParams:
     """Settings of an evaluation."""
 
     checkpoint: str | None = None
-    """Checkpoint of the trained model, or folder of its training run. None: score a baseline."""
+    """Checkpoint of the trained model, or folder of its training run; its dataset and resolution are the defaults
+    of the flags below. None: score a baseline."""
     baseline: Literal["grid", "kmeans", "one"] | None = None
     """Score a baseline instead of the model: a grid of blocks, k-means, or one slot for the whole image."""
     baselines: bool = False

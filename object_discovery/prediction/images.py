@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from object_discovery.data.datasets.folder import ENDINGS
 from object_discovery.errors import UserError
 
 
@@ -18,7 +19,8 @@ def find_images(paths: Sequence[str | Path], warn: Callable[[str], None]) -> tup
         warn: Called with one line for each file that is skipped.
 
     Returns:
-        The files whose header Pillow recognises, and the given files (not those in folders) that it does not.
+        The files whose header Pillow recognises; and those that it does not, of the files that were given or have the
+        ending of an image.
 
     Raises:
         UserError: If a path does not exist, or there is no image.
@@ -39,7 +41,7 @@ def find_images(paths: Sequence[str | Path], warn: Callable[[str], None]) -> tup
                 if len(paths) == 1 and file == path:
                     raise UserError(_reason(file, error)) from error
                 warn(f"skipped: {_reason(file, error)}")
-                unreadable += [file] if file == path else []
+                unreadable += [file] if file == path or file.suffix.lower() in ENDINGS else []
     if not images:
         raise UserError(f"Expected some images, but found none in {', '.join(map(str, paths)) or 'nothing'}")
     return list(images), unreadable
