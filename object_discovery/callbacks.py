@@ -26,7 +26,10 @@ _MAIN_SCORES = (
     *("ap_inf", "ap_1", "ap_0.5", "ap_0.25", "ap_0.125"),
 )
 _COLLAPSE_SCORES = ("active_slots", "duplicated_slots", "mask_entropy", "slot_covariance", "slot_cosine")
-SUMMARY = (*_MAIN_SCORES, "count_accuracy", "elbo", *_COLLAPSE_SCORES, "n_skipped")
+_MASK_SCORES = tuple(
+    f"{prefix}{name}" for prefix in ("decoder_", "posterior_") for name in ("fg_ari", "ari", "mbo_i", "miou")
+)
+SUMMARY = (*_MAIN_SCORES, *_MASK_SCORES, "count_accuracy", "elbo", *_COLLAPSE_SCORES, "n_skipped")
 """Names of the scores, in the order in which tables show them."""
 
 

@@ -27,13 +27,18 @@ class Discovery(NamedTuple):
     slots: Tensor
     """Slots, `(B, K, D)`; zero vectors for inactive slots, see `cluster_min_gain`."""
     masks: Tensor
-    """Soft masks at image size, `(B, K, H, W)`, float32; they sum to 1 over the slots."""
+    """Soft masks at image size, `(B, K, H, W)`, float32, by the model's `mask_source`; they sum to 1 over the slots."""
     image: Tensor | None = None
     """Reconstruction, `(B, 3, H, W)`, in [0, 1] up to overshoot of the decoder."""
     slot_images: Tensor | None = None
     """Reconstruction of each slot, `(B, K, 3, H, W)`; None for models without one."""
     attention: Tensor | None = None
     """Attention over the grid of features, `(B, K, h, w)`, which sums to 1 over the slots."""
+    decoder_masks: Tensor | None = None
+    """Masks of a decoder of RGB and alpha, `(B, K, H, W)`, by which `image` is composited of `slot_images`; None for
+    models without one."""
+    posterior_masks: Tensor | None = None
+    """Posterior of the slots given the pixels, `(B, K, H, W)`, see `layers.mixture`; None for models without one."""
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Discovery:
         """Apply a function to each tensor; None stays None."""

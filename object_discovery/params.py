@@ -48,6 +48,18 @@ class SlotAttentionParams(SlotParams):
     """Residual encoder convolutions, initialised as the identity. Not published."""
     feature_size: int | None = 64
     """Dimension of the encoder features. None: the channels of the last convolution, as published."""
+    reconstruction_loss: Literal["mse", "mixture"] = "mse"
+    """Loss: the squared error of the composited image, as published, or the negative log-likelihood of the pixels under
+    the mixture of the slots (as IODINE and MONet), whose standard deviation follows the residual."""
+    entropy_weight: float = 0.01
+    """Weight of the entropy of the decoder masks over the slots (published: 0), so that no pixel is shared."""
+    entropy_start: int = 500
+    """First step of the linear warm-up of the entropy weight."""
+    entropy_warmup: int = 500
+    """Steps of this warm-up."""
+    mask_source: Literal["decoder", "posterior", "attention"] = "posterior"
+    """Masks: the weights by which the decoder composites the slots (published), the posterior of the slots given the
+    pixels, or the attention of Slot Attention."""
     decoder_channels: list[int] | None = None
     """Channels of the transposed convolutions of the decoder. None: by resolution."""
     decoder_strides: list[int] | None = None
@@ -74,6 +86,7 @@ class SlotAttentionParams(SlotParams):
         """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
+        check_at_least(self, 0, "entropy_weight", "entropy_start", "entropy_warmup")
         check_at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
         check_at_least(self, 0, "position_frequencies")
         check_layers(self, "encoder")
@@ -125,7 +138,7 @@ class SLATEParams(SlotParams):
     """Dropout of embeddings and of the sublayers of the decoder."""
     attention_dropout: float = 0.0
     """Dropout of the attention weights of the decoder (published: 0.1, which is slower)."""
-    mask_source: Literal["slots", "decoder"] = "slots"
+    mask_source: Literal["decoder", "posterior", "attention"] = "attention"
     """Masks: the attention of Slot Attention, or the cross-attention of the last decoder block."""
 
     def __post_init__(self) -> None:
@@ -138,6 +151,7 @@ class SLATEParams(SlotParams):
             check_argument(getattr(self, name) > 0, name, "positive", getattr(self, name))
         for name in ("dropout", "attention_dropout"):
             check_argument(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        check_argument(self.mask_source != "posterior", "mask_source", "attention or decoder", self.mask_source)
         fits = self.model_size % self.decoder_heads == 0
         check_argument(fits, "decoder_heads", f"a divisor of {self.model_size}", self.decoder_heads)
 
@@ -202,6 +216,8 @@ class GNMParams(ModelParams):
     """Optimiser (published: RMSprop)."""
     sigma: float = 0.1
     """Standard deviation of the Gaussian likelihood of the pixels."""
+    mask_source: Literal["decoder", "posterior", "attention"] = "posterior"
+    """Masks: the visible alpha of the objects (published), or the posterior of the objects given the pixels."""
     grid: int = 4
     """Number of rows and of columns of the grid; each cell has at most one object."""
     hidden_size: int = 64
@@ -261,6 +277,7 @@ class GNMParams(ModelParams):
         super().__post_init__()
         check_at_least(self, 1, "grid", "hidden_size", "what_size", "background_size", "global_size", "global_steps")
         check_at_least(self, 0, "forced_alpha_steps", "background_steps")
+        check_argument(self.mask_source != "attention", "mask_source", "decoder or posterior", self.mask_source)
         for name in ("sigma", "presence_bound", "scale_std"):
             check_argument(getattr(self, name) > 0, name, "positive", getattr(self, name))
         size = self.glimpse_size
@@ -331,12 +348,15 @@ class DINOSAURParams(SlotParams):
     """Attention heads of the transformer decoder."""
     patch_order: Literal["raster", "permuted"] = "raster"
     """Order of the patches in training the transformer: raster, or one of nine permutations at random (SPOT)."""
-    mask_source: Literal["slots", "decoder"] = "decoder"
-    """Masks: the attention of Slot Attention, or those of the decoder."""
+    mask_source: Literal["decoder", "posterior", "attention"] = "decoder"
+    """Masks: those of the decoder, the attention of Slot Attention, or with the broadcast decoder the posterior of the
+    slots given the pixels."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
+        has_posterior = self.mask_source != "posterior" or self.decoder == "broadcast"
+        check_argument(has_posterior, "mask_source", "decoder or attention without decoder=broadcast", self.mask_source)
         check_at_least(self, 1, "encoder_block", "decoder_size", "decoder_top_k", "decoder_blocks", "decoder_heads")
         check_at_least(self, 1, "reconstruction_size")
         check_at_least(self, 0, "encoder_seed", "position_scale")

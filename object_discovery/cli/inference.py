@@ -23,6 +23,8 @@ class InferenceParams:
     """Number of slots. None: as trained."""
     num_iterations: int | None = None
     """Iterations of Slot Attention. None: as trained."""
+    mask_source: Literal["decoder", "posterior", "attention"] | None = None
+    """Masks of the objects, see `train --help`. None: as in training."""
     seed: int = 0
     """Seed of the initial slots of models that sample them."""
 

@@ -73,7 +73,7 @@ def _load_model(params: EvaluateParams, data_params: DataParams) -> ObjectDiscov
     """Load the model, or build the baseline: with the encoder of the model, if there is a model."""
     model = None
     if params.checkpoint is not None:
-        model = load_for_inference(params.checkpoint, params.num_slots, params.num_iterations)
+        model = load_for_inference(params.checkpoint, params.num_slots, params.num_iterations, params.mask_source)
     if params.baseline is None:
         assert model is not None
         return model
@@ -94,4 +94,5 @@ def _settings(params: EvaluateParams, model: ObjectDiscoveryModel[Any]) -> dict[
     settings = {name: getattr(params, name) for name in ("particles", "precision", "accelerator", "devices", "seed")}
     for name in ("num_slots", "num_iterations"):
         settings[name] = model.forward_options.get(name, getattr(model.params, name, None))
+    settings["mask_source"] = getattr(model.params, "mask_source", None)
     return settings

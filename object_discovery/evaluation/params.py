@@ -27,6 +27,8 @@ class EvaluateParams:
     """Number of slots. None: as in training."""
     num_iterations: int | None = None
     """Iterations of Slot Attention. None: as in training."""
+    mask_source: Literal["decoder", "posterior", "attention"] | None = None
+    """Masks that are scored, see `train --help`. None: as in training. Published protocols score decoder masks."""
     particles: int | None = None
     """Importance samples per image for the log-likelihood, for models that have one (gnm). None: no log-likelihood."""
     precision: str = "32-true"

@@ -19,7 +19,7 @@ from object_discovery.metrics import (
     labels_from_masks,
     reconstruction_error,
 )
-from object_discovery.models.scores import MeanScore, MetricInputs, SplitScores
+from object_discovery.models.scores import SEGMENTATIONS, MeanScore, MetricInputs, SplitScores, predicted_masks
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Protocol:
     mask_size: int | None = None
     """Height and width at which masks are scored: soft masks are resized bilinearly, true label maps by
     `ResizedTargetDataset`; adds mBO-c, CorLoc, and the scores of the attention maps. None: the model's resolution."""
+    decoder_masks: bool = False
+    """Score the masks of a decoder of RGB and alpha, as published, whatever the model's `mask_source` is."""
     fit: Literal["crop", "squash"] | None = None
     """Centre crop or squash images that are not square. None: as in the settings of the data."""
 
@@ -49,19 +51,31 @@ PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol("default", "all scenes of the test split"),
-        Protocol("slot-attention", "at most 320 test scenes, at the model's resolution", num_scenes=320),
-        Protocol("clevrtex", "all test scenes, scored as by the ClevrTex benchmark", clevrtex=True),
+        Protocol(
+            "slot-attention",
+            "at most 320 test scenes, at the model's resolution; decoder masks",
+            num_scenes=320,
+            decoder_masks=True,
+        ),
+        Protocol(
+            "clevrtex",
+            "all test scenes, scored as by the ClevrTex benchmark; decoder masks",
+            clevrtex=True,
+            decoder_masks=True,
+        ),
         Protocol(
             "dinosaur-320",
             "centre crops, masks at 320 pixels; images without objects score 1 in FG-ARI, as in DINOSAUR's code",
             unscorable="one",
             mask_size=320,
+            decoder_masks=True,
             fit="crop",
         ),
         Protocol(
             "covloss-coco",
             "images squashed to squares, masks at 128 pixels, as with the covariance loss (Stange et al. 2023)",
             mask_size=128,
+            decoder_masks=True,
             fit="squash",
         ),
     )
@@ -91,15 +105,6 @@ def resize_masks(masks: Tensor, size: int) -> Tensor:
 _SEGMENTATION = ("fg_ari", "ari", "mbo_i", "mbo_c", "miou", "corloc")
 
 
-class AttentionScores(SegmentationScores):
-    """Segmentation scores of the attention maps of the slots; takes the arguments of `SegmentationScores`."""
-
-    def compute(self) -> dict[str, Tensor]:
-        """Compute the means over images, with names that begin with `attention_`."""
-        scores = super().compute()
-        return {f"attention_{name}": value for name, value in scores.items() if name != "n_skipped"}
-
-
 class ProtocolScores(SplitScores):
     """Metrics of a test split under a protocol.
 
@@ -115,11 +120,14 @@ class ProtocolScores(SplitScores):
     def __init__(self, protocol: Protocol, extra: Mapping[str, Metric] | None = None) -> None:
         super().__init__(extra)
         self.protocol = protocol
-        self.metrics["segmentation"] = SegmentationScores(unscorable=protocol.unscorable)
+        for name, prefix in SEGMENTATIONS.items():
+            self.metrics[name] = SegmentationScores(prefix=prefix, unscorable=protocol.unscorable)
         if protocol.clevrtex:
             self.metrics.update({"clevrtex_miou": MeanScore(skip_nan=True), "mse_sum": MeanScore()})
         if protocol.mask_size is not None:
-            self.metrics["attention_segmentation"] = AttentionScores(unscorable=protocol.unscorable)
+            self.metrics["attention_segmentation"] = SegmentationScores(
+                prefix="attention_", unscorable=protocol.unscorable
+            )
             for prefix in ("", "attention_"):
                 self.metrics.update({f"{prefix}mbo_c": MeanBestOverlap(), f"{prefix}corloc": CorLoc()})
 
@@ -132,12 +140,17 @@ class ProtocolScores(SplitScores):
         classes: Tensor | None = None,
     ) -> None:
         """Add a batch, see `SplitScores.update`; with a `mask_size` the label maps must have that size."""
+        if self.protocol.decoder_masks and discovery.decoder_masks is not None:
+            discovery = discovery._replace(masks=discovery.decoder_masks)
         if self.protocol.mask_size is not None:
             super().update(discovery, images, None, extra)
             if masks is not None:
-                self._update_resized("", discovery.masks, masks, classes)
+                for name, soft_masks in predicted_masks(discovery).items():
+                    self._update_resized({name: masks}, soft_masks)
+                self._update_resized({"corloc": masks, "mbo_c": classes}, discovery.masks)
                 if discovery.attention is not None:
-                    self._update_resized("attention_", discovery.attention, masks, classes)
+                    names = ("attention_segmentation", "attention_corloc", "attention_mbo_c")
+                    self._update_resized(dict(zip(names, (masks, masks, classes), strict=True)), discovery.attention)
             return
         super().update(discovery, images, masks, extra)
         if not self.protocol.clevrtex:
@@ -151,14 +164,13 @@ class ProtocolScores(SplitScores):
     def compute(self) -> dict[str, Tensor]:
         """Compute every metric that has been updated; the segmentation scores come first."""
         scores = super().compute()
-        first = [f"{prefix}{name}" for prefix in ("", "attention_") for name in _SEGMENTATION]
+        first = [f"{prefix}{name}" for prefix in (*SEGMENTATIONS.values(), "attention_") for name in _SEGMENTATION]
         return {**{name: scores[name] for name in first if name in scores}, **scores}
 
-    def _update_resized(self, prefix: str, soft_masks: Tensor, masks: Tensor, classes: Tensor | None) -> None:
-        """Score soft masks `(B, K, h, w)` at the size of the label maps `(B, H, W)`."""
-        labels = labels_from_masks(resize_masks(soft_masks, masks.shape[-1]))
-        targets = {"segmentation": masks, "corloc": masks, "mbo_c": classes}
+    def _update_resized(self, targets: Mapping[str, Tensor | None], soft_masks: Tensor) -> None:
+        """Score soft masks `(B, K, h, w)` by label maps `(B, H, W)` at their size, by the name of the metric."""
         for name, target in targets.items():
             if target is not None:
-                cast(Any, self.metrics[f"{prefix}{name}"]).num_slots = soft_masks.shape[1]
-                self.update_metrics({f"{prefix}{name}": (labels, target)})
+                cast(Any, self.metrics[name]).num_slots = soft_masks.shape[1]
+                labels = labels_from_masks(resize_masks(soft_masks, target.shape[-1]))
+                self.update_metrics({name: (labels, target)})

@@ -55,6 +55,22 @@ def mask_inactive_slots(masks: Tensor, active: Tensor | None) -> Tensor:
     return masks / masks.sum(1, keepdim=True).clamp_min(1e-6)
 
 
+def pixel_entropy(masks: Tensor) -> Tensor:
+    """Compute the entropy of the masks over the slots, with finite gradients.
+
+    Args:
+        masks: `(B, K, H, W)`, which sum to 1 over the slots.
+
+    Returns:
+        Entropy of each pixel in nats, `(B, H, W)`.
+
+    Example:
+        >>> pixel_entropy(torch.tensor([0.5, 0.5, 0.0]).view(1, 3, 1, 1))
+        tensor([[[0.6931]]])
+    """
+    return -(masks * masks.clamp_min(1e-12).log()).sum(1)
+
+
 def alpha_composite(decoded: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Composite the RGB images of slots by the softmax of their alpha logits.
 

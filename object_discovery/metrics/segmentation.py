@@ -24,6 +24,7 @@ class SegmentationScores(ImageMean):
     Args:
         num_slots: Number of predicted labels. None: the maximum of each batch plus one (waits for the GPU).
         unscorable: `skip`, or `one` to score images without a pixel to score 1 in `fg_ari` and `ari`; see `ARI`.
+        prefix: Prefix of the names of the scores; with one, `n_skipped` is left out.
         kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
@@ -37,10 +38,15 @@ class SegmentationScores(ImageMean):
     """
 
     def __init__(
-        self, num_slots: int | None = None, *, unscorable: Literal["skip", "one"] = "skip", **kwargs: Any
+        self,
+        num_slots: int | None = None,
+        *,
+        unscorable: Literal["skip", "one"] = "skip",
+        prefix: str = "",
+        **kwargs: Any,
     ) -> None:
         super().__init__(num_scores=len(_NAMES), **kwargs)
-        self.num_slots = num_slots
+        self.num_slots, self.prefix = num_slots, prefix
         self.unscorable = check_unscorable(unscorable)
 
     def update(self, pred: Tensor, target: Tensor) -> None:
@@ -59,4 +65,5 @@ class SegmentationScores(ImageMean):
             images excluded from at least one of them (int64).
         """
         means = self.total / self.count
-        return {**dict(zip(_NAMES, means.unbind(), strict=True)), "n_skipped": self.n_skipped}
+        scores = {f"{self.prefix}{name}": mean for name, mean in zip(_NAMES, means.unbind(), strict=True)}
+        return scores if self.prefix else {**scores, "n_skipped": self.n_skipped}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import torch
 from object_discovery.errors import CheckpointError, UserError
 from object_discovery.models.base import ObjectDiscoveryModel, has_capability
 from object_discovery.models.checkpoints import read_checkpoint
+from object_discovery.models.masks import MaskSource
 from object_discovery.models.registry import MODELS
 
 
@@ -52,7 +54,10 @@ def load(path: str | Path) -> ObjectDiscoveryModel[Any]:
 
 
 def load_for_inference(
-    path: str | Path, num_slots: int | None = None, num_iterations: int | None = None
+    path: str | Path,
+    num_slots: int | None = None,
+    num_iterations: int | None = None,
+    mask_source: MaskSource | None = None,
 ) -> ObjectDiscoveryModel[Any]:
     """Load a checkpoint of any model onto the CPU, and check the options on one blank image.
 
@@ -60,6 +65,7 @@ def load_for_inference(
         path: A file written by training.
         num_slots: Number of slots. None: as in training.
         num_iterations: Iterations of Slot Attention. None: as in training.
+        mask_source: Masks of the model's output, see `choose_masks`. None: as in training.
 
     Returns:
         The model in evaluation mode; its `forward_options` hold the options given.
@@ -73,6 +79,10 @@ def load_for_inference(
     model.forward_options = {name: value for name, value in given.items() if value is not None}
     size = model.params.resolution
     try:
+        if mask_source is not None:
+            if not hasattr(model.params, "mask_source"):
+                raise UserError(f"Expected no argument `mask_source`, as {model.model_type} has one kind of masks only")
+            model.params = dataclasses.replace(model.params, mask_source=mask_source)
         with torch.no_grad():
             model(torch.zeros(1, 3, size, size), **model.forward_options)
     except (ValueError, TypeError) as error:

@@ -14,12 +14,18 @@ from object_discovery.metrics import (
     SegmentationScores,
     active_slots,
     duplicated_slots,
+    labels_from_masks,
     mask_entropy,
     reconstruction_error,
 )
 
 MetricInputs: TypeAlias = Mapping[str, Any]
 """Arguments of `Metric.update` by the name of the metric: one tensor, or a tuple of several."""
+
+
+SEGMENTATIONS = {"segmentation": "", "decoder": "decoder_", "posterior": "posterior_"}
+"""Prefix of the scores of each kind of masks, by the name of its metric: those that the model has chosen, those of its
+decoder and the posterior masks."""
 
 
 class MeanScore(ImageMean):
@@ -38,6 +44,12 @@ class MeanScore(ImageMean):
         self.add(scores, skip_nan=self.skip_nan)
 
 
+def predicted_masks(discovery: Discovery) -> dict[str, Tensor]:
+    """Return the soft masks that are scored, by the name of their metric, see `SEGMENTATIONS`."""
+    masks = (discovery.masks, discovery.decoder_masks, discovery.posterior_masks)
+    return {name: value for name, value in zip(SEGMENTATIONS, masks, strict=True) if value is not None}
+
+
 class SplitScores(nn.Module):
     """All metrics of a split, which follow the module to its device and are synchronised across processes.
 
@@ -46,14 +58,15 @@ class SplitScores(nn.Module):
 
     Example:
         >>> sorted(SplitScores({"loss": MeanScore()}).metrics)
-        ['active_slots', 'duplicated_slots', 'loss', 'mask_entropy', 'mse', 'segmentation']
+        ['active_slots', 'decoder', 'duplicated_slots', 'loss', 'mask_entropy', 'mse', 'posterior', 'segmentation']
     """
 
     def __init__(self, extra: Mapping[str, Metric] | None = None) -> None:
         super().__init__()
         names = ("mse", "active_slots", "duplicated_slots", "mask_entropy")
         means = {name: MeanScore() for name in names}
-        self.metrics = nn.ModuleDict({"segmentation": SegmentationScores(), **means, **(extra or {})})
+        segmentation = {name: SegmentationScores(prefix=prefix) for name, prefix in SEGMENTATIONS.items()}
+        self.metrics = nn.ModuleDict({**segmentation, **means, **(extra or {})})
 
     def update(
         self,
@@ -81,9 +94,9 @@ class SplitScores(nn.Module):
         if discovery.image is not None:
             inputs["mse"] = reconstruction_error(discovery.image, images)
         if masks is not None:
-            segmentation = cast(SegmentationScores, self.metrics["segmentation"])
-            segmentation.num_slots = discovery.masks.shape[1]
-            inputs["segmentation"] = (discovery.labels, masks)
+            for name, soft_masks in predicted_masks(discovery).items():
+                cast(SegmentationScores, self.metrics[name]).num_slots = soft_masks.shape[1]
+                inputs[name] = (labels_from_masks(soft_masks), masks)
         self.update_metrics(inputs)
 
     def update_metrics(self, inputs: MetricInputs) -> None:

@@ -14,11 +14,15 @@ from einops import rearrange
 from torch import Tensor
 
 from object_discovery.discovery import Batch, Discovery
+from object_discovery.layers.compositing import pixel_entropy
 from object_discovery.layers.decoder import BroadcastDecoder
+from object_discovery.layers.mixture import MixtureLoss
 from object_discovery.layers.slot_centric import slot_centres
 from object_discovery.layers.weight_init import init_weights
+from object_discovery.models.masks import choose_masks
 from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SlotAttentionParams
+from object_discovery.schedules import linear_anneal
 
 
 def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
@@ -78,6 +82,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         self.encoder = build_encoder(p, *encoder_shape(p.resolution))
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
         self.decoder = self._build_decoder()
+        self.mixture_loss = MixtureLoss() if p.reconstruction_loss == "mixture" else None
         if p.weight_init == "torch":
             self.slot_attention.reset_slots(standard_normal=True)
         init_weights(p.weight_init, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
@@ -105,18 +110,35 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`, on images whose shape has been checked."""
         discovery = self._discover(images, options)
-        if self.params.image_range == "unit" or discovery.image is None or discovery.slot_images is None:
-            return discovery
-        return discovery._replace(image=(discovery.image + 1) / 2, slot_images=(discovery.slot_images + 1) / 2)
+        if self.params.image_range == "signed":
+            assert discovery.image is not None
+            assert discovery.slot_images is not None
+            discovery = discovery._replace(image=(discovery.image + 1) / 2, slot_images=(discovery.slot_images + 1) / 2)
+        return choose_masks(discovery, images, self.params.mask_source)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the mean squared error of the reconstruction, in the pixel range of the network."""
+        """Compute the reconstruction loss, in the pixel range of the network, see `reconstruction_loss`."""
         images = batch["image"]
         self.check_images(images)
         discovery = self._discover(images)
         assert discovery.image is not None
-        return self.regularize(
-            {"loss": F.mse_loss(discovery.image, self._to_network_range(images).float())}, discovery.slots
+        target = self._to_network_range(images).float()
+        losses = {"loss": F.mse_loss(discovery.image, target)}
+        if self.mixture_loss is not None:
+            assert discovery.slot_images is not None
+            loss = self.mixture_loss(discovery.masks, discovery.slot_images, target)
+            losses = {"loss": loss, "mse": losses["loss"].detach(), "sigma": self.mixture_loss.sigma}
+        weight = self._entropy_weight()
+        if weight and self.training:
+            entropy = pixel_entropy(discovery.masks).mean()
+            losses = {**losses, "loss": losses["loss"] + weight * entropy, "mask_entropy": entropy}
+        return self.regularize(losses, discovery.slots)
+
+    def _entropy_weight(self) -> float:
+        """Compute the weight of the entropy of the masks at this step."""
+        p = self.params
+        return linear_anneal(
+            self.slot_steps, 0.0, p.entropy_weight, p.entropy_start, p.entropy_start + p.entropy_warmup
         )
 
     def _discover(self, images: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> Discovery:

@@ -14,6 +14,7 @@ from object_discovery.errors import UserError
 from object_discovery.files import check_writable
 from object_discovery.models.base import has_capability
 from object_discovery.models.loading import default_device, load_for_inference
+from object_discovery.models.masks import MaskSource
 from object_discovery.prediction.files import read_images, warn
 from object_discovery.prediction.images import find_images
 from object_discovery.prediction.objects import predict
@@ -32,6 +33,7 @@ def compose_files(
     fit: str | None = None,
     num_slots: int | None = None,
     num_iterations: int | None = None,
+    mask_source: MaskSource | None = None,
     seed: int = 0,
 ) -> tuple[Path, list[Path]]:
     """Compose scenes of the slots of image files, and write them as one picture.
@@ -44,6 +46,7 @@ def compose_files(
         fit: How non-square images are made square, see `predict`.
         num_slots: Number of slots. None: as trained.
         num_iterations: Iterations of Slot Attention. None: as trained.
+        mask_source: Masks of the objects, see `choose_masks`. None: as trained.
         seed: Seed of the initial slots of models that sample them.
 
     Returns:
@@ -57,7 +60,7 @@ def compose_files(
     check_writable(out, "out")
     images = read_images(files[:MAX_IMAGES])
     unreadable += [file for file in files[:MAX_IMAGES] if file not in images]
-    model = load_for_inference(checkpoint, num_slots, num_iterations)
+    model = load_for_inference(checkpoint, num_slots, num_iterations, mask_source)
     if not has_capability(model, "compose"):
         actual = f"but {checkpoint} is of model type {model.model_type}"
         raise UserError(f"Expected a model that composes scenes, such as slate, {actual}")

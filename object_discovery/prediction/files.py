@@ -20,6 +20,7 @@ from object_discovery.metrics.reconstruction import reconstruction_error
 from object_discovery.models import ObjectDiscoveryModel
 from object_discovery.models.base import has_capability
 from object_discovery.models.loading import default_device, load_for_inference
+from object_discovery.models.masks import MaskSource
 from object_discovery.prediction.images import find_images
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import RESULT, overview, write_prediction
@@ -39,6 +40,7 @@ def predict_files(
     fit: str | None = None,
     num_slots: int | None = None,
     num_iterations: int | None = None,
+    mask_source: MaskSource | None = None,
     limit: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
@@ -55,6 +57,7 @@ def predict_files(
         fit: How non-square images are made square, see `predict`.
         num_slots: Number of slots. None: as trained.
         num_iterations: Iterations of Slot Attention. None: as trained.
+        mask_source: Masks of the objects, see `choose_masks`. None: as trained.
         limit: Number of images, the first ones. None: all.
         batch_size: Images in a batch.
         seed: Seed of the initial slots of models that sample them.
@@ -70,7 +73,7 @@ def predict_files(
     files, unreadable = find_images(paths, warn)
     files = files[:limit]
     check_writable(out, "out")
-    model = load_for_inference(checkpoint, num_slots, num_iterations)
+    model = load_for_inference(checkpoint, num_slots, num_iterations, mask_source)
     model = model.to(default_device())
     torch.manual_seed(seed)
     folders: set[Path] = set()

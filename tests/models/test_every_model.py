@@ -67,8 +67,11 @@ def test_shapes_and_ranges(model_type: str) -> None:
     if discovery.image is not None:
         assert discovery.image.shape == (2, 3, SIZE, SIZE)
     if discovery.slot_images is not None:
+        for masks in (discovery.decoder_masks, discovery.posterior_masks):
+            assert masks.shape == discovery.masks.shape
+            torch.testing.assert_close(masks.sum(1), torch.ones(2, SIZE, SIZE))
         assert discovery.slot_images.shape == (2, SLOTS, 3, SIZE, SIZE)
-        composite = (discovery.slot_images * discovery.masks[:, :, None]).sum(1)
+        composite = (discovery.slot_images * discovery.decoder_masks[:, :, None]).sum(1)
         torch.testing.assert_close(composite, discovery.image)
     if discovery.attention is not None:
         assert discovery.attention.shape[:2] == (2, SLOTS)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,11 +42,29 @@ def test_incompatible_checkpoints_are_refused(changes: dict[str, object], messag
         ({"num_slots": 4}, "`num_slots` to be at most 3"),
         ({"num_slots": 0}, "`num_slots` to be at least 1"),
         ({"num_iterations": 0}, "`num_iterations` to be at least 1"),
+        ({"mask_source": "none"}, "`mask_source` to be one of"),
     ],
 )
-def test_invalid_options_are_refused(options: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         load_for_inference(save_tiny(tmp_path / "a.ckpt"), **options)
+
+
+def test_masks_are_chosen(tmp_path: Path) -> None:
+    path, images = save_tiny(tmp_path / "a.ckpt"), torch.rand(2, 3, 16, 16)
+    discovery = load_for_inference(path, mask_source="decoder")(images)
+    assert discovery.masks is discovery.decoder_masks
+    discovery = load_for_inference(path, mask_source="posterior")(images)
+    assert discovery.masks is discovery.posterior_masks
+    model = make_model("set_prediction")
+    changes = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": dict(model.hparams),
+        "model_type": "set_prediction",
+    }
+    path = save_tiny(tmp_path / "b.ckpt", **changes)
+    with pytest.raises(UserError, match="no argument `mask_source`, as set_prediction has one kind of masks only"):
+        load_for_inference(path, mask_source="decoder")
 
 
 def test_log_likelihood_needs_a_model_with_a_likelihood(tmp_path: Path) -> None:

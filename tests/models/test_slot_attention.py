@@ -2,11 +2,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from object_discovery import SlotAttentionModel, SlotAttentionParams
 from object_discovery.configs import read_config
 from object_discovery.layers.clustering import appearance_clusters
+from object_discovery.layers.mixture import mixture_log_likelihood, posterior_masks
 from object_discovery.layers.slot_centric import slot_centres
+from object_discovery.models.masks import MaskSource
 from tests.models.tiny import SIZE, TINY, make_images
 
 
@@ -49,6 +52,9 @@ CORE = {
     "image_range": "signed",
     "weight_init": "keras",
     "norm_eps": 1e-3,
+    "reconstruction_loss": "mse",
+    "entropy_weight": 0,
+    "mask_source": "decoder",
 }
 FULL_SIZE = {
     "encoder_channels": [32] * 4,
@@ -121,10 +127,60 @@ def test_forward_pass_equals_its_layers() -> None:
     slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters)
     image, slot_images, masks = model.decoder(slots, slot_centres(attention, SIZE // 2))
     torch.testing.assert_close(discovery.slots, slots)
-    torch.testing.assert_close(discovery.masks, masks)
+    torch.testing.assert_close(discovery.decoder_masks, masks)
     torch.testing.assert_close(discovery.image, image / 2 + 0.5)
     torch.testing.assert_close(discovery.slot_images, slot_images / 2 + 0.5)
+    posterior = posterior_masks(masks, slot_images / 2 + 0.5, images)
+    torch.testing.assert_close(discovery.posterior_masks, posterior)
+    torch.testing.assert_close(discovery.masks, posterior)
     torch.testing.assert_close(discovery.attention, attention.view(2, 3, SIZE // 2, SIZE // 2))
+
+
+def test_masks_are_by_their_source() -> None:
+    model, images = make(slot_init="learned"), make_images()
+    discovery = model(images)
+    expected: dict[MaskSource, Any] = {
+        "decoder": discovery.decoder_masks,
+        "posterior": discovery.posterior_masks,
+        "attention": F.interpolate(discovery.attention, (SIZE, SIZE), mode="bilinear"),
+    }
+    assert not torch.allclose(expected["decoder"], expected["posterior"], atol=1e-3)
+    for source, masks in expected.items():
+        model.params.mask_source = source
+        actual = model(images)
+        torch.testing.assert_close(actual.masks, masks)
+        torch.testing.assert_close(actual.decoder_masks, discovery.decoder_masks)
+        torch.testing.assert_close(actual.posterior_masks, discovery.posterior_masks)
+
+
+def test_mixture_loss_is_the_scaled_likelihood_in_the_pixel_range_of_the_network() -> None:
+    model = make(slot_init="learned", reconstruction_loss="mixture").eval()
+    images = make_images()
+    discovery = model(images)
+    sigma = torch.tensor(0.3)  # at the start
+    likelihood = mixture_log_likelihood(discovery.decoder_masks, 2 * discovery.slot_images - 1, 2 * images - 1, sigma)
+    losses = model.losses({"image": images})
+    torch.testing.assert_close(losses["loss"], -likelihood.mean() * 2 * sigma**2 / 3)
+    torch.testing.assert_close(losses["mse"], (2 * discovery.image - 2 * images).square().mean())
+    assert float(losses["sigma"]) == pytest.approx(0.3)
+
+
+def test_entropy_of_the_masks_is_added_after_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(slot_init="learned", entropy_weight=0.5, entropy_start=100, entropy_warmup=200)
+    images = make_images()
+    masks = model(images).decoder_masks
+    expected = torch.distributions.Categorical(masks.permute(0, 2, 3, 1)).entropy().mean()  # type: ignore[no-untyped-call]
+    values = {}
+    for step in (0, 100, 200, 300, 1000):
+        monkeypatch.setattr(type(model), "global_step", step)
+        values[step] = model.losses({"image": images})
+    assert "mask_entropy" not in values[100]
+    torch.testing.assert_close(values[0]["loss"], values[100]["loss"])
+    for step, weight in ((200, 0.25), (300, 0.5), (1000, 0.5)):
+        torch.testing.assert_close(values[step]["mask_entropy"], expected)
+        torch.testing.assert_close(values[step]["loss"] - values[0]["loss"], weight * expected)
+    model.eval()
+    torch.testing.assert_close(model.losses({"image": images})["loss"], values[0]["loss"])
 
 
 def test_numbers_of_slots_and_iterations_are_options() -> None:

@@ -301,7 +301,7 @@ def test_models_of_pixels_have_cluster_init_by_default(model_type: str) -> None:
         ("set_prediction", {}),
         ("slate", {}),
         ("slate", {"mask_source": "decoder"}),
-        ("dinosaur", {"mask_source": "slots"}),
+        ("dinosaur", {"mask_source": "attention"}),
         ("dinosaur", {"decoder_top_k": 2}),
         ("dinosaur", {"decoder_top_k": None}),
         ("dinosaur", {"decoder": "transformer", "decoder_heads": 2}),

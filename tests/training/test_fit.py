@@ -53,7 +53,7 @@ def test_run_without_a_terminal_prints_steps_and_tables(tmp_path: Path, capsys: 
     steps = re.findall(r"^step +(\d)/4  loss \S+  images/s \S+  0:00:0\d left$", lines, re.MULTILINE)
     assert steps == ["2", "4"]
     assert re.findall(r"^validation at step (\d)$", lines, re.MULTILINE) == ["3", "4"]
-    tables = re.findall(r"fg_ari +│ (\S+)", lines)
+    tables = re.findall(r"\bfg_ari +│ (\S+)", lines)
     assert len(tables) == 2
     assert tables[-1] == f"{scores['val/fg_ari']:.4f}"
     paths = [tmp_path / "checkpoints" / "last.ckpt", tmp_path / "images" / "step_0000004.png"]
@@ -68,7 +68,7 @@ def test_run_on_a_terminal_has_a_progress_bar_and_one_table(
     lines = capsys.readouterr().out
     assert " left" not in lines
     assert "validation at step" not in lines
-    assert len(re.findall(r"fg_ari +│", lines)) == 1
+    assert len(re.findall(r"\bfg_ari +│", lines)) == 1
 
 
 def test_compiling_is_announced_before_the_first_step(

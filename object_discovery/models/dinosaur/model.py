@@ -19,6 +19,7 @@ from object_discovery.models.dinosaur.decoded import Decoded
 from object_discovery.models.dinosaur.mlp import PatchMLPDecoder
 from object_discovery.models.dinosaur.pixels import PixelDecoder, pixel_inputs, upsample
 from object_discovery.models.dinosaur.transformer import PatchTransformerDecoder
+from object_discovery.models.masks import choose_masks
 from object_discovery.models.scores import MeanScore
 from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions
 from object_discovery.params import DINOSAURParams
@@ -136,7 +137,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
 
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
         """Do the work of `forward`; only `decoder="broadcast"` reconstructs an image."""
-        return self._discover(self._normalised(self.encoder(images)), options)
+        return self._discover(images, self._normalised(self.encoder(images)), options)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the features, or of the pixels with `decoder="broadcast"`."""
@@ -157,16 +158,16 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         prediction, masks, slot_images = self._decode(slots, attention, features)
         target = self.decoder.target(batch.get("image"), features)
         loss = (prediction.float() - target.float()).square().flatten(1).mean(1)
-        if self.params.mask_source == "slots" or masks is None:
+        if self.params.mask_source == "attention" or masks is None:
             masks, slot_images = attention, None
-        discovery = self._discovery(slots, attention, masks, slot_images)
+        discovery = self._discovery(batch.get("image"), slots, attention, masks, slot_images)
         return discovery, {"loss": loss, **self.slot_scores(slots)}
 
     def discover_batch(self, batch: Batch) -> Discovery:
         """Find the objects of a batch, by its `features` where it has some."""
         if "features" not in batch:
             return super().discover_batch(batch)
-        return self._discover(self.features(batch), self.default_options)
+        return self._discover(batch.get("image"), self.features(batch), self.default_options)
 
     def features(self, batch: Batch) -> Tensor:
         """Return the features of a batch, `(B, N, F)`: its cached ones, or those of its images.
@@ -185,15 +186,15 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
             )
         return self._normalised(features.to(self.dtype))
 
-    def _discover(self, features: Tensor, options: SlotOptions) -> Discovery:
-        """Find the objects by their features `(B, N, F)`."""
+    def _discover(self, images: Tensor | None, features: Tensor, options: SlotOptions) -> Discovery:
+        """Find the objects of images by their features `(B, N, F)`."""
         slots, attention = self._attend_slots(features, options)
-        if self.params.mask_source == "slots":
-            return self._discovery(slots, attention, attention)
+        if self.params.mask_source == "attention":
+            return self._discovery(images, slots, attention, attention)
         masks, slot_images = self.decoder.masks(
             slots, attention=attention, features=features, active=self.active_mask(slots)
         )
-        return self._discovery(slots, attention, masks, slot_images)
+        return self._discovery(images, slots, attention, masks, slot_images)
 
     def _normalised(self, features: Tensor) -> Tensor:
         return F.layer_norm(features, features.shape[-1:]) if self.params.feature_norm else features
@@ -214,14 +215,17 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
         )
 
     def _discovery(
-        self, slots: Tensor, attention: Tensor, masks: Tensor, slot_images: Tensor | None = None
+        self, images: Tensor | None, slots: Tensor, attention: Tensor, masks: Tensor, slot_images: Tensor | None = None
     ) -> Discovery:
         """Resize masks `(B, K, N)`, or masks and slot images of a decoder of pixels, to the size of the images."""
         height, size = self.encoder.grid[0], self.params.resolution
         attention = rearrange(attention.float(), "b k (h w) -> b k h w", h=height)
         if slot_images is not None:
             image, slot_images, masks = upsample(slot_images, masks, size)
-            return Discovery(slots, masks, image, slot_images, attention)
+            if images is None:
+                raise ValueError("Expected a batch with `image`, as the decoder is one of pixels, but it has none")
+            discovery = Discovery(slots, masks, image, slot_images, attention)
+            return choose_masks(discovery, images, self.params.mask_source)
         masks = rearrange(masks.float(), "b k (h w) -> b k h w", h=height)
         enlarged = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
         return Discovery(slots, enlarged, attention=attention)

@@ -32,6 +32,7 @@ from object_discovery.models.gnm.objective import (
 )
 from object_discovery.models.gnm.renderer import GlimpseDecoder, ObjectImages, composite, transform_objects
 from object_discovery.models.gnm.struct_draw import StructDRAW
+from object_discovery.models.masks import choose_masks
 from object_discovery.models.scores import MeanScore
 from object_discovery.params import GNMParams
 from object_discovery.visualization.grid import draw_boxes
@@ -117,7 +118,7 @@ class GNM(ObjectDiscoveryModel[GNMParams]):
         images = self.prepare_images(images)
         if not len(images):
             return self.discover_nothing(images, num_slots=num_slots)
-        return self.decompose(images, num_slots=num_slots).discovery
+        return choose_masks(self.decompose(images, num_slots=num_slots).discovery, images, self.params.mask_source)
 
     def decompose(
         self, images: Tensor, *, num_slots: int | None = None, from_global_latent: bool = False

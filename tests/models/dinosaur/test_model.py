@@ -107,7 +107,7 @@ def test_masks_are_those_of_the_decoder_or_of_slot_attention() -> None:
         expected = F.interpolate(patch_masks.view(2, SLOTS, GRID, GRID), (SIZE, SIZE), mode="bilinear")
         assert torch.equal(discovery.masks, expected)
         assert torch.equal(discovery.attention, attention.view(2, SLOTS, GRID, GRID))
-        model.params.mask_source = "slots"
+        model.params.mask_source = "attention"
         slot_discovery = model(images)
         assert torch.equal(slot_discovery.attention, discovery.attention)
         assert torch.equal(slot_discovery.masks, F.interpolate(discovery.attention, (SIZE, SIZE), mode="bilinear"))

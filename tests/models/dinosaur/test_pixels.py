@@ -94,7 +94,7 @@ def test_discoveries_have_the_size_of_the_images() -> None:
     torch.testing.assert_close(discovery.masks.sum(1), torch.ones(2, SIZE, SIZE))
     for tensor, scored in zip(discovery, model.score_batch({"image": images})[0], strict=True):
         torch.testing.assert_close(tensor, scored)
-    slot_discovery = make(mask_source="slots")(images)
+    slot_discovery = make(mask_source="attention")(images)
     assert slot_discovery.image is None
     torch.testing.assert_close(
         slot_discovery.masks,

@@ -59,7 +59,7 @@ PUBLISHED = {
     "gradient": "full",
     "dropout": 0.1,
     "attention_dropout": 0.1,
-    "mask_source": "slots",
+    "mask_source": "attention",
     "dvae_steps": 0,
     "precision": "32-true",
     "codebook_init": "random",
