@@ -1,6 +1,6 @@
 """Training step of GNM with the inefficiencies of public implementations, on the weights of the library's model.
 
-Each object is warped three times by grid_sample; every step also reconstructs from the global latent and draws boxes
+Each object is warped three times by grid_sample; every step also reconstructs from the global latent and plots boxes
 object by object on the CPU; and every logged number is read immediately, which synchronises with the device.
 """
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Main(Protocol):
-    """Signature of `main`."""
+    """Type of the `main` function of a subcommand."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Run the command with its arguments, and return the exit status."""

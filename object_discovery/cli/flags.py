@@ -74,7 +74,7 @@ def one_line_errors(*mistakes: type[Exception], interrupted: str = "interrupted"
     - A closed standard output, as in `object-discovery download --list | head`: no message, status 141 (128 + SIGPIPE).
 
     Args:
-        *mistakes: Further errors that the user can fix.
+        *mistakes: Further classes of errors that the user can fix.
         interrupted: Message after Ctrl-C.
 
     Raises:
@@ -125,7 +125,7 @@ def apply_config(parser: FlagParser, config: Mapping[str, Any], source: str, own
         parser: The parser.
         config: Values by the names of flags.
         source: Name of the configuration, for messages.
-        owner: What the flags are settings of, for messages.
+        owner: Name of the model or command that has the flags, for messages.
 
     Raises:
         SystemExit: With status 2 and one line, if a name is no flag or a value is not of its type.

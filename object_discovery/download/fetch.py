@@ -1,7 +1,7 @@
 """Fetch a file over HTTP so that it may be interrupted at any moment.
 
-While a file is on its way it is called `NAME.part`, and `NAME.part.json` says what it is a part of. It gets its name
-only when it is whole and its checksum is right.
+An incomplete file is called `NAME.part`, and `NAME.part.json` holds its source and size. It is renamed when it is
+complete and its checksum is verified.
 """
 
 from __future__ import annotations

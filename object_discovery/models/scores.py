@@ -51,7 +51,7 @@ def predicted_masks(discovery: Discovery) -> dict[str, Tensor]:
 
 
 class SplitScores(nn.Module):
-    """All metrics of a split, which follow the module to its device and are synchronised across processes.
+    """All metrics of a split, as submodules: they are moved to the device and synchronised across processes.
 
     Args:
         extra: Metrics besides those of every model, by name, see `ObjectDiscoveryModel.extra_metrics`.

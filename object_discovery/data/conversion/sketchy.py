@@ -67,7 +67,7 @@ def convert_sketchy(
         progress: Show a progress bar on a terminal.
 
     Returns:
-        The episodes.
+        All episodes, see `split_episodes`.
 
     Raises:
         DatasetNotFoundError: If there are no TFRecord files.

@@ -19,7 +19,7 @@ class PixelDecoder(nn.Module):
     """Spatial broadcast decoder on an 8 x 8 grid: three-layer MLP, then upsampling by transposed convolutions.
 
     Args:
-        slot_size: D.
+        slot_size: Dimension D of the slots.
         size: Height and width S of the reconstruction.
         channels: Channels of the MLP and of the convolutions.
 

@@ -88,7 +88,7 @@ class ObjectHead(nn.Module):
         channels: Channels of the features, C.
         what_size: Size of z_what, D.
         presence_bound: Bound of the logits of z_pres, `presence_bound * tanh(raw)`; the gradient vanishes near it.
-        scale: Initial mean of the logit of the scale.
+        scale: Initial mean of the logit of the scale in z_where.
 
     Example:
         >>> ObjectHead(8, what_size=3)(torch.rand(2, 4, 8)).what.mean.shape
