@@ -69,17 +69,15 @@ class MixtureLoss(nn.Module):
             slot_images: Means, `(B, K, 3, H, W)`.
             images: `(B, 3, H, W)`, in the range of the means.
         """
-        sigma = self.sigma.clone()
+        sigma, errors = self.sigma, _squared_errors(slot_images, images)
+        joint = _log_joint(masks, errors, sigma)
         if self.training:
-            self._update(masks.detach(), slot_images.detach(), images)
-        log_likelihood = mixture_log_likelihood(masks, slot_images, images, sigma)
-        return -log_likelihood.mean() * 2 * sigma.square() / 3
+            self._update(joint, errors)
+        return -_log_marginal(joint, sigma).mean() * 2 * sigma.square() / 3
 
     @torch.no_grad()
-    def _update(self, masks: Tensor, slot_images: Tensor, images: Tensor) -> None:
-        errors = _squared_errors(slot_images, images)
-        weights = _log_joint(masks, errors, self.sigma).softmax(1)
-        estimate = (weights * errors).sum(1).mean() / 3
+    def _update(self, joint: Tensor, errors: Tensor) -> None:
+        estimate = (joint.softmax(1) * errors).sum(1).mean() / 3
         self.variance.lerp_(estimate.clamp_min(MIN_SIGMA**2), 1 - self.momentum)
 
 
@@ -101,8 +99,7 @@ def mixture_log_likelihood(masks: Tensor, slot_images: Tensor, images: Tensor, s
         >>> mixture_log_likelihood(torch.ones(1, 1, 2, 2), image[:, None], image, torch.tensor(1.0))[0, 0, 0]
         tensor(-2.7568)
     """
-    joint = _log_joint(masks, _squared_errors(slot_images, images), sigma)
-    return joint.logsumexp(1) - 3 * (sigma.log() + math.log(2 * math.pi) / 2).view(-1, 1, 1)
+    return _log_marginal(_log_joint(masks, _squared_errors(slot_images, images), sigma), sigma)
 
 
 def posterior_masks(masks: Tensor, slot_images: Tensor, images: Tensor, sigma: Tensor | None = None) -> Tensor:
@@ -166,3 +163,8 @@ def _squared_errors(slot_images: Tensor, images: Tensor) -> Tensor:
 def _log_joint(masks: Tensor, errors: Tensor, sigma: Tensor) -> Tensor:
     """Compute log m_k - |x - x_k|^2 / (2 sigma^2), `(B, K, H, W)`."""
     return masks.float().clamp_min(_MIN_MASK).log() - errors / (2 * sigma.square()).view(-1, 1, 1, 1)
+
+
+def _log_marginal(joint: Tensor, sigma: Tensor) -> Tensor:
+    """Compute log p(x), `(B, H, W)`, of the result of `_log_joint`, which lacks the normalisation of the Gaussian."""
+    return joint.logsumexp(1) - 3 * (sigma.log() + math.log(2 * math.pi) / 2).view(-1, 1, 1)
