@@ -19,6 +19,7 @@ from rich.table import Table
 
 from object_discovery.errors import UserError
 from object_discovery.models import ObjectDiscoveryModel
+from object_discovery.models.scores import SEGMENTATIONS
 from object_discovery.visualization.grid import discovery_grid, save_png
 
 _MAIN_SCORES = (
@@ -27,7 +28,7 @@ _MAIN_SCORES = (
 )
 _COLLAPSE_SCORES = ("active_slots", "duplicated_slots", "mask_entropy", "slot_covariance", "slot_cosine")
 _MASK_SCORES = tuple(
-    f"{prefix}{name}" for prefix in ("decoder_", "posterior_") for name in ("fg_ari", "ari", "mbo_i", "miou")
+    f"{prefix}{name}" for prefix in filter(None, SEGMENTATIONS.values()) for name in ("fg_ari", "ari", "mbo_i", "miou")
 )
 SUMMARY = (*_MAIN_SCORES, *_MASK_SCORES, "count_accuracy", "elbo", *_COLLAPSE_SCORES, "n_skipped")
 """Names of the scores, in the order in which tables show them."""
