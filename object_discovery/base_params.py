@@ -10,9 +10,12 @@ The docstring of a field is the text of its flag in `--help`. Every field is che
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from object_discovery.errors import check_argument, check_at_least, check_choice
+
+MaskSource: TypeAlias = Literal["decoder", "posterior", "attention"]
+"""Masks of a model: those of its decoder, the posterior of the slots given the pixels, or the attention."""
 
 
 def check_layers(params: Any, part: str) -> None:

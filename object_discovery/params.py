@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from object_discovery.base_params import DataParams, ModelParams, SlotParams, TrainerParams, check_layers
+from object_discovery.base_params import DataParams, MaskSource, ModelParams, SlotParams, TrainerParams, check_layers
 from object_discovery.errors import check_argument, check_at_least
 
 __all__ = [
@@ -57,7 +57,7 @@ class SlotAttentionParams(SlotParams):
     """First step of the linear warm-up of the entropy weight."""
     entropy_warmup: int = 500
     """Steps of this warm-up."""
-    mask_source: Literal["decoder", "posterior", "attention"] = "posterior"
+    mask_source: MaskSource = "posterior"
     """Masks: the weights by which the decoder composites the slots (published), the posterior of the slots given the
     pixels, or the attention of Slot Attention."""
     decoder_channels: list[int] | None = None
@@ -138,7 +138,7 @@ class SLATEParams(SlotParams):
     """Dropout of embeddings and of the sublayers of the decoder."""
     attention_dropout: float = 0.0
     """Dropout of the attention weights of the decoder (published: 0.1, which is slower)."""
-    mask_source: Literal["decoder", "posterior", "attention"] = "attention"
+    mask_source: MaskSource = "attention"
     """Masks: the attention of Slot Attention, or the cross-attention of the last decoder block."""
 
     def __post_init__(self) -> None:
@@ -216,7 +216,7 @@ class GNMParams(ModelParams):
     """Optimiser (published: RMSprop)."""
     sigma: float = 0.1
     """Standard deviation of the Gaussian likelihood of the pixels."""
-    mask_source: Literal["decoder", "posterior", "attention"] = "posterior"
+    mask_source: MaskSource = "posterior"
     """Masks: the visible alpha of the objects (published), or the posterior of the objects given the pixels."""
     grid: int = 4
     """Number of rows and of columns of the grid; each cell has at most one object."""
@@ -348,7 +348,7 @@ class DINOSAURParams(SlotParams):
     """Attention heads of the transformer decoder."""
     patch_order: Literal["raster", "permuted"] = "raster"
     """Order of the patches in training the transformer: raster, or one of nine permutations at random (SPOT)."""
-    mask_source: Literal["decoder", "posterior", "attention"] = "decoder"
+    mask_source: MaskSource = "decoder"
     """Masks: those of the decoder, the attention of Slot Attention, or with the broadcast decoder the posterior of the
     slots given the pixels."""
 

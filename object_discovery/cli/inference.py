@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from object_discovery.base_params import MaskSource
 from object_discovery.errors import check_argument
 
 
@@ -23,7 +24,7 @@ class InferenceParams:
     """Number of slots. None: as trained."""
     num_iterations: int | None = None
     """Iterations of Slot Attention. None: as trained."""
-    mask_source: Literal["decoder", "posterior", "attention"] | None = None
+    mask_source: MaskSource | None = None
     """Masks of the objects, see `train --help`. None: as in training."""
     seed: int = 0
     """Seed of the initial slots of models that sample them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from object_discovery.base_params import MaskSource
 from object_discovery.errors import check_argument
 
 
@@ -27,7 +28,7 @@ class EvaluateParams:
     """Number of slots. None: as in training."""
     num_iterations: int | None = None
     """Iterations of Slot Attention. None: as in training."""
-    mask_source: Literal["decoder", "posterior", "attention"] | None = None
+    mask_source: MaskSource | None = None
     """Masks that are scored, see `train --help`. None: as in training. Published protocols score decoder masks."""
     particles: int | None = None
     """Importance samples per image for the log-likelihood, for models that have one (gnm). None: no log-likelihood."""

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 
+from object_discovery.base_params import MaskSource
 from object_discovery.errors import CheckpointError, UserError
 from object_discovery.models.base import ObjectDiscoveryModel, has_capability
 from object_discovery.models.checkpoints import read_checkpoint
-from object_discovery.models.masks import MaskSource
 from object_discovery.models.registry import MODELS
 
 

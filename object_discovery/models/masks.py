@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch.nn.functional as F
 from torch import Tensor
 
+from object_discovery.base_params import MaskSource
 from object_discovery.discovery import Discovery
 from object_discovery.layers.mixture import posterior_masks
 
-MaskSource: TypeAlias = Literal["decoder", "posterior", "attention"]
 
-
-def choose_masks(discovery: Discovery, images: Tensor, source: MaskSource, sigma: Tensor | None = None) -> Discovery:
+def choose_masks(discovery: Discovery, images: Tensor, source: MaskSource) -> Discovery:
     """Add the decoder and posterior masks to a discovery, and choose its `masks`.
 
     Args:
@@ -21,14 +18,13 @@ def choose_masks(discovery: Discovery, images: Tensor, source: MaskSource, sigma
         images: Its input, `(B, 3, H, W)`, in [0, 1].
         source: `decoder`: the weights by which the slot images are composited. `posterior`: the probability of each
             slot given the pixel, see `layers.mixture`. `attention`: the attention of the slots, resized bilinearly.
-        sigma: Standard deviation of the pixels, see `posterior_masks`.
 
     Returns:
         The discovery with `masks`, `decoder_masks` and `posterior_masks`.
     """
     assert discovery.slot_images is not None
     decoder_masks = discovery.masks
-    posterior = posterior_masks(decoder_masks, discovery.slot_images, images, sigma)
+    posterior = posterior_masks(decoder_masks, discovery.slot_images, images)
     masks = posterior if source == "posterior" else decoder_masks
     if source == "attention":
         assert discovery.attention is not None

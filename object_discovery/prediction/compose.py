@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from object_discovery.base_params import MaskSource
 from object_discovery.discovery import Discovery
 from object_discovery.errors import UserError
 from object_discovery.files import check_writable
 from object_discovery.models.base import has_capability
 from object_discovery.models.loading import default_device, load_for_inference
-from object_discovery.models.masks import MaskSource
 from object_discovery.prediction.files import read_images, warn
 from object_discovery.prediction.images import find_images
 from object_discovery.prediction.objects import predict

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from object_discovery.base_params import MaskSource
 from object_discovery.data.readers.image_files import read_image
 from object_discovery.errors import UserError
 from object_discovery.files import check_writable
@@ -20,7 +21,6 @@ from object_discovery.metrics.reconstruction import reconstruction_error
 from object_discovery.models import ObjectDiscoveryModel
 from object_discovery.models.base import has_capability
 from object_discovery.models.loading import default_device, load_for_inference
-from object_discovery.models.masks import MaskSource
 from object_discovery.prediction.images import find_images
 from object_discovery.prediction.objects import Prediction, predict
 from object_discovery.prediction.output import RESULT, overview, write_prediction

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from object_discovery import SlotAttentionModel, SlotAttentionParams
+from object_discovery.base_params import MaskSource
 from object_discovery.configs import read_config
 from object_discovery.layers.clustering import appearance_clusters
 from object_discovery.layers.mixture import mixture_log_likelihood, posterior_masks
 from object_discovery.layers.slot_centric import slot_centres
-from object_discovery.models.masks import MaskSource
 from tests.models.tiny import SIZE, TINY, make_images
 
 
