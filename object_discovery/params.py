@@ -29,6 +29,16 @@ __all__ = [
 ]
 
 
+_BROADCAST_FIELDS = (
+    "decoder_channels",
+    "decoder_strides",
+    "decoder_kernel",
+    "decoder_final_stride",
+    "decoder_final_kernel",
+    "broadcast_size",
+)
+
+
 @dataclass
 class SlotAttentionParams(SlotParams):
     """Slot Attention autoencoder."""
@@ -36,8 +46,11 @@ class SlotAttentionParams(SlotParams):
     num_iterations: int = 1
     """Iterations of Slot Attention; one suffices with `cluster_init` (published: 3)."""
     cluster_init: bool = True
-    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels that are similar in
-    colour and position. Not published."""
+    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels, the background and
+    connected regions that differ from it. Not published."""
+    cluster_min_gain: float = 0.001
+    """Mask slots whose cluster explains less of the image, as a share of its pixels. 0: mask none but those without a
+    cluster."""
     encoder_channels: list[int] | None = None
     """Channels of the encoder convolutions. None: by resolution."""
     encoder_strides: list[int] | None = None
@@ -60,22 +73,26 @@ class SlotAttentionParams(SlotParams):
     mask_source: MaskSource = "posterior"
     """Masks: the weights by which the decoder composites the slots (published), the posterior of the slots given the
     pixels, or the attention of Slot Attention."""
+    prune_gain: float = 0.01
+    """In prediction, drop the slots without which the log-likelihood falls by less, in nats per pixel. 0: keep all, as
+    published."""
+    slot_centric: bool = True
+    """Encode and decode the shape of each slot in the frame of its attention, that is relative to its centre and size
+    (ISA, Biza et al. 2023). false: the spatial broadcast decoder, as published."""
     decoder_channels: list[int] | None = None
-    """Channels of the transposed convolutions of the decoder. None: by resolution."""
+    """Channels of the transposed convolutions of the spatial broadcast decoder. None: by resolution."""
     decoder_strides: list[int] | None = None
-    """Strides of the transposed convolutions of the decoder. None: by resolution."""
-    decoder_kernel: int = 5
-    """Kernel size of the transposed convolutions of the decoder."""
+    """Strides of the transposed convolutions of the spatial broadcast decoder. None: by resolution."""
+    decoder_kernel: int | None = None
+    """Kernel size of the transposed convolutions of the spatial broadcast decoder. None: 5."""
     decoder_final_stride: int | None = None
-    """Stride of the last decoder layer, which outputs RGB and alpha. None: by resolution."""
+    """Stride of its last layer, which outputs RGB and alpha. None: by resolution."""
     decoder_final_kernel: int | None = None
-    """Kernel size of the last decoder layer. None: its stride plus 2."""
+    """Kernel size of its last layer. None: its stride plus 2."""
     broadcast_size: int | None = None
     """Height and width of the grid of the spatial broadcast. None: the smallest that reaches the resolution."""
     position_frequencies: int = 4
     """Octaves of sine and cosine position features. 0: the published linear ramps only."""
-    slot_centric: bool = True
-    """Decode each slot in coordinates relative to the centre of its attention (ISA, Biza et al. 2023)."""
     image_range: Literal["unit", "signed"] = "signed"
     """Pixel range of input and reconstruction: [0, 1], or [-1, 1]."""
     weight_init: Literal["torch", "keras", "kmeans"] = "kmeans"
@@ -86,11 +103,14 @@ class SlotAttentionParams(SlotParams):
         """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
-        check_at_least(self, 0, "entropy_weight", "entropy_start", "entropy_warmup")
+        check_at_least(self, 0, "entropy_weight", "entropy_start", "entropy_warmup", "prune_gain")
         check_at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
         check_at_least(self, 0, "position_frequencies")
         check_layers(self, "encoder")
         check_layers(self, "decoder")
+        for name in _BROADCAST_FIELDS:
+            value = getattr(self, name)
+            check_argument(not self.slot_centric or value is None, name, "None with slot_centric", value)
 
 
 @dataclass

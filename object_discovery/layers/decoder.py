@@ -5,35 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from object_discovery.layers.compositing import alpha_composite
+from object_discovery.layers.convolutions import SameConvTranspose2d
 from object_discovery.layers.position import PositionEmbedding
-from object_discovery.layers.slot_centric import SlotCentricBroadcast
-
-
-class SameConvTranspose2d(nn.ConvTranspose2d):
-    """Transposed convolution with TensorFlow's padding 'SAME': `size * stride` outputs.
-
-    Example:
-        >>> SameConvTranspose2d(8, 4, 5, stride=2)(torch.zeros(1, 8, 16, 16)).shape
-        torch.Size([1, 4, 32, 32])
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride)
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Upsample `(B, C, h, w)` to `(B, C', h * stride, w * stride)`."""
-        stride, kernel = self.stride[0], self.kernel_size[0]
-        if stride == 1 and kernel % 2:  # equal to a convolution, which is faster
-            return F.conv2d(input, self.weight.flip(2, 3).transpose(0, 1), self.bias, padding=(kernel - 1) // 2)
-        padding = (kernel - stride) // 2 if kernel > stride else 0
-        # The full output has (size - 1) * stride + kernel entries; SAME crops the first (kernel - stride) // 2 of them.
-        output = F.conv_transpose2d(input, self.weight, self.bias, stride, padding, max(0, stride - kernel))
-        return output[..., : input.shape[-2] * stride, : input.shape[-1] * stride]
 
 
 class BroadcastLayer(nn.Module):
@@ -88,8 +65,6 @@ class BroadcastDecoder(nn.Module):
         final_kernel_size: Kernel size of the last layer, which outputs RGB and alpha.
         final_stride: Stride of the last layer.
         frequencies: Octaves of sines and cosines in the position embedding, see `PositionEmbedding`.
-        slot_centric: Use positions relative to the centre of each slot. The first layer is then a
-            `SlotCentricBroadcast` without convolution, on a grid finer by its stride.
 
     Raises:
         ValueError: If the strides do not reach the resolution.
@@ -116,7 +91,6 @@ class BroadcastDecoder(nn.Module):
         final_kernel_size: int = 3,
         final_stride: int = 1,
         frequencies: int = 0,
-        slot_centric: bool = False,
     ) -> None:
         super().__init__()
         output_size = broadcast_size * final_stride
@@ -129,38 +103,24 @@ class BroadcastDecoder(nn.Module):
             )
         self.resolution = resolution
         first, *rest = zip([slot_size, *channels[:-1]], channels, strides, strict=True)
-        self.broadcast: BroadcastLayer | SlotCentricBroadcast
-        if slot_centric:
-            self.broadcast = SlotCentricBroadcast(
-                broadcast_size * first[2], slot_size, first[1], frequencies, output_size / resolution
-            )
-        else:
-            layer = SameConvTranspose2d(first[0], first[1], kernel_size, first[2])
-            self.broadcast = BroadcastLayer(broadcast_size, layer, frequencies)
+        layer = SameConvTranspose2d(first[0], first[1], kernel_size, first[2])
+        self.broadcast = BroadcastLayer(broadcast_size, layer, frequencies)
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
         for inputs, outputs, stride in rest:
             layers += [SameConvTranspose2d(inputs, outputs, kernel_size, stride), nn.ReLU(inplace=True)]
         layers.append(SameConvTranspose2d(channels[-1], 4, final_kernel_size, final_stride))
         self.layers = nn.Sequential(*layers)
 
-    def forward(
-        self, slots: Tensor, centres: Tensor | None = None, active: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, slots: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Decode slots.
 
         Args:
             slots: `(B, K, D)`.
-            centres: Centres of the slots, `(B, K, 2)`, see `slot_centres`; used with `slot_centric`. None: the image
-                centre.
             active: Which slots are active, bool `(B, K)`; at least one of each image. None: all.
 
         Returns:
             Image `(B, 3, H, W)`, slot images `(B, K, 3, H, W)` and masks `(B, K, H, W)`, which sum to 1 over the slots.
             All float32.
         """
-        if isinstance(self.broadcast, SlotCentricBroadcast):
-            features = self.broadcast(slots, slots.new_zeros(*slots.shape[:2], 2) if centres is None else centres)
-        else:
-            features = self.broadcast(slots.flatten(0, 1))
-        decoded = self.layers(features)[..., : self.resolution, : self.resolution]
+        decoded = self.layers(self.broadcast(slots.flatten(0, 1)))[..., : self.resolution, : self.resolution]
         return alpha_composite(rearrange(decoded, "(b k) c h w -> b k c h w", b=len(slots)), active)

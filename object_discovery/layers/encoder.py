@@ -6,34 +6,11 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from object_discovery.errors import check_argument
+from object_discovery.layers.convolutions import SameConv2d
 from object_discovery.layers.position import PositionEmbedding
-
-
-class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's padding 'SAME': ceil(size / stride) outputs.
-
-    Where the padding is odd, the extra row and column are at the bottom and the right, unlike `padding=kernel // 2`.
-
-    Example:
-        >>> SameConv2d(3, 8, 5, stride=2)(torch.zeros(1, 3, 35, 64)).shape
-        torch.Size([1, 8, 18, 32])
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve `(B, C, H, W)`."""
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        pads = [max(0, (-(-size // stride) - 1) * stride + kernel - size) for size in input.shape[-2:]]
-        (top, left), (bottom, right) = (p // 2 for p in pads), ((p + 1) // 2 for p in pads)
-        if top == bottom and left == right:
-            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left))
-        return F.conv2d(F.pad(input, (left, right, top, bottom)), self.weight, self.bias, self.stride)
 
 
 class Residual(nn.Module):

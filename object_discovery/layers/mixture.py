@@ -20,6 +20,7 @@ from torch import Tensor, nn
 _MIN_MASK = 1e-30  # keeps the logarithm finite, also of inactive slots
 ESTIMATION_ITERATIONS = 5
 """Iterations by which the standard deviation of an image is estimated."""
+_PRUNING_SIGMA = 2.0  # standard deviation in pruning, in estimated ones: small differences of shade are no evidence
 MIN_SIGMA = 0.01
 """Least standard deviation of colours; those of 8-bit images in [0, 1] are multiples of 0.004."""
 
@@ -126,6 +127,63 @@ def posterior_masks(masks: Tensor, slot_images: Tensor, images: Tensor, sigma: T
     if sigma is None:
         sigma = _estimate_sigma(masks, errors)
     return _log_joint(masks, errors, sigma).softmax(1) * (masks > 0)
+
+
+@torch.no_grad()
+def necessary_slots(masks: Tensor, slot_images: Tensor, images: Tensor, min_gain: float) -> Tensor:
+    """Select the slots without which an image is less likely, by backward elimination.
+
+    As long as there is a slot without which the mean log-likelihood of the pixels (the masks of the others
+    renormalised) falls by less than `min_gain`, the one with the smallest fall is eliminated. Of two slots that share
+    an object, one is. The standard deviation is twice `estimate_sigma` of the image.
+
+    Args:
+        masks: Mixture weights, `(B, K, H, W)`, which sum to 1 over the slots.
+        slot_images: Means, `(B, K, 3, H, W)`.
+        images: `(B, 3, H, W)`, in the range of the means.
+        min_gain: In nats per pixel, at least 0.
+
+    Returns:
+        Bool `(B, K)`; at least one slot of each image.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, 1, 1)
+        >>> slot_images = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 1, 2)
+        >>> images = torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2)
+        >>> necessary_slots(masks.expand(1, 3, 1, 2), slot_images, images, min_gain=0.01)
+        tensor([[False,  True,  True]])
+    """
+    errors = _squared_errors(slot_images, images)
+    joint = _log_joint(masks, errors, _PRUNING_SIGMA * _estimate_sigma(masks, errors))
+    log_masks = masks.float().clamp_min(_MIN_MASK).log()
+    necessary = masks.amax((2, 3)) > 0
+    image_index = torch.arange(len(masks), device=masks.device)
+    for _ in range(masks.shape[1] - 1):
+        eliminated = ~necessary[:, :, None, None]
+        current, without = _leave_one_out(joint.masked_fill(eliminated, -torch.inf))
+        mass, mass_without = _leave_one_out(log_masks.masked_fill(eliminated, -torch.inf))
+        losses = ((current - mass)[:, None] - (without - mass_without)).nan_to_num(torch.inf).mean((2, 3))
+        loss, slot = losses.masked_fill(~necessary, torch.inf).min(1)
+        redundant = (loss < min_gain) & (necessary.sum(1) > 1)
+        if not redundant.any():
+            break
+        necessary[image_index[redundant], slot[redundant]] = False
+    return necessary
+
+
+def _leave_one_out(terms: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the log-sum-exp over dimension 1 of all terms `(B, K, H, W)`, and of all but each one, `(B, K, H, W)`."""
+    none = torch.full_like(terms[:, :1], -torch.inf)
+    before, after = none, none
+    rows = [none]
+    for slot in range(terms.shape[1] - 1):
+        before = torch.logaddexp(before, terms[:, slot : slot + 1])
+        rows.append(before)
+    for slot in reversed(range(1, terms.shape[1])):
+        after = torch.logaddexp(after, terms[:, slot : slot + 1])
+        rows[slot - 1] = torch.logaddexp(rows[slot - 1], after)
+    return torch.logaddexp(after, terms[:, :1])[:, 0], torch.cat(rows, 1)
 
 
 def estimate_sigma(

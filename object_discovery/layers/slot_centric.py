@@ -1,37 +1,70 @@
-"""Slot-centric reference frames (Invariant Slot Attention, Biza et al. 2023) for the decoder."""
+"""Slot-centric reference frames (Invariant Slot Attention, Biza et al. 2023).
+
+Shapes are encoded and decoded relative to the position and the size of the attention of each slot.
+
+Shapes: B images, K slots, D slot size.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-_CORRECTION_SCALE = 0.3  # of the predicted offset of the centre, in half image sizes
+from object_discovery.layers.compositing import alpha_composite
+from object_discovery.layers.convolutions import SameConvTranspose2d
+from object_discovery.layers.spatial_transform import spatial_transform
+
+_EXTENT = 3.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
+_HALF_SIZES = (0.08, 1.6)  # smallest and largest half size of a window, in half image sizes
+_CENTRE_RANGE = 0.3  # scale of the correction of the centre, in half image sizes
+_LOG_SIZE_RANGE = 0.7  # bound of the correction of the logarithm of the size
+_OUTSIDE_LOGIT = -8.0  # alpha logit outside the window of a slot
+_GRID = 8  # height and width of the first layer of the decoder
+_GLIMPSE = 14  # height and width of the attention in the frame of a slot
+_HIDDEN = 128  # hidden size of the shape encoder
 
 
-def slot_centres(attention: Tensor, size: int) -> Tensor:
-    """Compute the centre of mass of the attention of each slot.
+class SlotFrames(NamedTuple):
+    """Reference frames of slots."""
+
+    centres: Tensor
+    """y and x of the centre, in [-1, 1] over the image, `(B, K, 2)`."""
+    sizes: Tensor
+    """Standard deviation of the position, the same for y and x, in half image sizes, `(B, K)`."""
+
+
+def slot_frames(attention: Tensor, size: int) -> SlotFrames:
+    """Compute the centre of mass of the attention of each slot, and its standard deviation.
 
     Args:
         attention: `(B, K, h * w)`, at least 0.
         size: h and w.
 
     Returns:
-        Centres `(B, K, 2)`, y and x in [-1, 1] over the image.
+        The frames. The variance is the mean of those of y and x, plus that of the positions within a cell; the centre
+        of a slot without attention is that of the image.
 
     Reference:
         Biza et al., Invariant Slot Attention: Object Discovery with Slot-Centric Reference Frames, ICML 2023,
-        arXiv 2302.04973 (the translation of equation 2).
+        arXiv 2302.04973 (translation and scale, equations 2 and 3; here the scale is isotropic).
 
     Example:
         >>> attention = torch.zeros(1, 1, 3, 3)
         >>> attention[..., 1:, 2] = 1
-        >>> slot_centres(attention.flatten(2), 3)
-        tensor([[[0.3333, 0.6667]]])
+        >>> frames = slot_frames(attention.flatten(2), 3)
+        >>> frames.centres, frames.sizes
+        (tensor([[[0.3333, 0.6667]]]), tensor([[0.3043]]))
     """
     maps = attention.float().view(*attention.shape[:2], size, size)
     maps = maps / maps.sum((2, 3), keepdim=True).clamp_min(1e-6)
     positions = cell_centres(size, maps.device).to(maps)
-    return torch.stack([maps.sum(3) @ positions, maps.sum(2) @ positions], dim=-1)
+    marginals = torch.stack([maps.sum(3), maps.sum(2)], 2)  # of y and x, (B, K, 2, h)
+    centres = marginals @ positions
+    variance = (marginals @ positions.square() - centres.square()).mean(2).clamp_min(0)
+    return SlotFrames(centres, (variance + (2 / size) ** 2 / 12).sqrt())
 
 
 def cell_centres(size: int, device: torch.device | None = None) -> Tensor:
@@ -44,49 +77,106 @@ def cell_centres(size: int, device: torch.device | None = None) -> Tensor:
     return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
 
 
-class SlotCentricBroadcast(nn.Module):
-    """Spatial broadcast with positions relative to the centre of each slot.
+class ShapeEncoder(nn.Module):
+    """Encodes the attention of each slot in its frame as an addition to the slot.
 
-    Computes `a(slot) + (1 + b(slot)) * c(position - centre)` with linear maps a, b and c, where the position comes with
-    its sines and cosines, and the centre is that of the attention plus an offset, a linear map of the slot. Shapes are
-    therefore decoded independently of their position.
+    The mean of features that a slot is tells little about its outline; its attention does.
 
     Args:
-        size: Height and width h of the broadcast.
         slot_size: D.
-        channels: C.
-        frequencies: Octaves of sines and cosines, F; the lowest has half a period over the image.
-        extent: Extent of the grid relative to the image; above 1 where the output of the decoder is cropped.
-
-    Reference:
-        Biza et al. 2023, arXiv 2302.04973, here for the decoder alone and without scale.
 
     Example:
-        >>> layer = SlotCentricBroadcast(8, slot_size=16, channels=32, frequencies=4)
-        >>> layer(torch.zeros(2, 3, 16), torch.zeros(2, 3, 2)).shape
-        torch.Size([6, 32, 8, 8])
+        >>> attention = torch.rand(2, 5, 64)
+        >>> ShapeEncoder(16)(attention, slot_frames(attention, 8), 8).shape
+        torch.Size([2, 5, 16])
     """
 
-    def __init__(self, size: int, slot_size: int, channels: int, frequencies: int = 4, extent: float = 1.0) -> None:
+    def __init__(self, slot_size: int) -> None:
         super().__init__()
-        self.content = nn.Linear(slot_size, channels)
-        self.gain = nn.Linear(slot_size, channels)
-        self.correction = nn.Linear(slot_size, 2)
-        self.position = nn.Linear(2 + 4 * frequencies, channels, bias=False)
-        # the output is cropped at the bottom and the right: the grid and the image share the top left corner
-        self.register_buffer("grid", (cell_centres(size) + 1) * extent - 1, persistent=False)
-        self.register_buffer("frequencies", torch.pi / 2 * 2.0 ** torch.arange(frequencies), persistent=False)
+        self.linear = nn.Linear(_GLIMPSE**2, slot_size)
+        self.mlp = nn.Sequential(nn.Linear(_GLIMPSE**2, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, slot_size))
 
-    def forward(self, slots: Tensor, centres: Tensor) -> Tensor:
-        """Broadcast slots `(B, K, D)` around centres `(B, K, 2)` to features `(B * K, C, h, h)`."""
-        centres = centres + _CORRECTION_SCALE * self.correction(slots).float()
-        relative = self.get_buffer("grid") - centres[..., None]  # (B, K, 2, h)
-        phases = relative[..., None] * self.get_buffer("frequencies")
-        features = torch.cat([relative[..., None], phases.sin(), phases.cos()], dim=-1)  # (B, K, 2, h, 1 + 2 F)
-        features = features.to(self.position.weight.dtype)
-        # A linear map of the features of y and x is the sum of a map for rows and one for columns.
-        rows, columns = self.position.weight.chunk(2, dim=1)
-        y, x = features[:, :, 0] @ rows.T, features[:, :, 1] @ columns.T  # (B, K, h, C)
-        position = y[:, :, :, None] + x[:, :, None]
-        result: Tensor = self.content(slots)[:, :, None, None] + position * (1 + self.gain(slots))[:, :, None, None]
-        return result.flatten(0, 1).permute(0, 3, 1, 2)
+    def forward(self, attention: Tensor, frames: SlotFrames, size: int) -> Tensor:
+        """Encode attention `(B, K, h * w)`, of h = w = `size`, as `(B, K, D)`."""
+        half_sizes = (_EXTENT * frames.sizes).clamp(*_HALF_SIZES).flatten()
+        scale = half_sizes.reciprocal()  # the image, seen from the window of the slot, is a box
+        y, x = (-frames.centres.flatten(0, 1) * scale[:, None]).unbind(1)
+        boxes = torch.stack([scale, scale, x, y], 1)
+        maps = attention.float().reshape(-1, 1, size, size)
+        glimpses = spatial_transform(maps, boxes, _GLIMPSE).flatten(1)
+        glimpses = F.layer_norm(glimpses, glimpses.shape[1:]).to(self.linear.weight.dtype)
+        shapes: Tensor = self.linear(glimpses) + self.mlp(glimpses)
+        return shapes.view(*attention.shape[:2], -1)
+
+
+class SlotCentricDecoder(nn.Module):
+    """Decodes RGB and alpha logits of each slot in its frame, places them in the image, and composites the slots.
+
+    A slot is decoded to 32 x 32 pixels of a window of 6 standard deviations of its attention, which are interpolated to
+    the image. Shapes are therefore decoded independently of position and size, small objects in as much detail as large
+    ones, and at the same cost at any resolution. Outside its window a slot has next to no weight.
+
+    Args:
+        resolution: Height and width of the images.
+        slot_size: D.
+        channels: Channels of the layers.
+
+    Reference:
+        Biza et al. 2023, arXiv 2302.04973, for the frames; Eslami et al., Attend, Infer, Repeat, NeurIPS 2016, arXiv
+        1603.08575, for decoding in a window.
+
+    Example:
+        >>> decoder = SlotCentricDecoder(64, slot_size=16)
+        >>> frames = SlotFrames(torch.zeros(2, 5, 2), torch.full((2, 5), 0.2))
+        >>> image, slot_images, masks = decoder(torch.zeros(2, 5, 16), frames)
+        >>> image.shape, slot_images.shape, masks.shape
+        (torch.Size([2, 3, 64, 64]), torch.Size([2, 5, 3, 64, 64]), torch.Size([2, 5, 64, 64]))
+    """
+
+    def __init__(self, resolution: int, slot_size: int, channels: int = 32) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.correction = nn.Linear(slot_size, 3)
+        self.content = nn.Linear(slot_size + 3, channels * _GRID**2)
+        self.layers = nn.Sequential(
+            nn.ReLU(inplace=True),
+            SameConvTranspose2d(channels, channels, 4, 2),
+            nn.ReLU(inplace=True),
+            SameConvTranspose2d(channels, channels, 5),
+            nn.ReLU(inplace=True),
+            SameConvTranspose2d(channels, 4, 4, 2),
+        )
+
+    def init_frames(self) -> None:
+        """Initialise the correction of the frames as none."""
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)
+
+    def windows(self, slots: Tensor, frames: SlotFrames) -> Tensor:
+        """Compute the window of each slot: y and x of the centre in [-1, 1], half the size; `(B, K, 3)`, float32."""
+        correction = self.correction(slots).float()
+        centres = frames.centres + _CENTRE_RANGE * correction[..., :2]
+        factors = (_LOG_SIZE_RANGE * correction[..., 2].tanh()).exp()
+        half_sizes = (_EXTENT * frames.sizes * factors).clamp(*_HALF_SIZES)
+        return torch.cat([centres, half_sizes[..., None]], -1)
+
+    def forward(self, slots: Tensor, frames: SlotFrames, active: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode slots.
+
+        Args:
+            slots: `(B, K, D)`.
+            frames: Their frames.
+            active: Which slots are active, bool `(B, K)`; at least one of each image. None: all.
+
+        Returns:
+            Image `(B, 3, H, W)`, slot images `(B, K, 3, H, W)` and masks `(B, K, H, W)`, which sum to 1 over the slots.
+            All float32. Slot images are 0 outside the windows.
+        """
+        windows = self.windows(slots, frames)
+        content = torch.cat([slots, windows[..., :2].to(slots), windows[..., 2:].log().to(slots)], -1).flatten(0, 1)
+        decoded = self.layers(self.content(content).unflatten(1, (-1, _GRID, _GRID)))
+        outside = decoded.new_tensor([0, 0, 0, _OUTSIDE_LOGIT]).view(4, 1, 1)
+        y, x, half_size = windows.flatten(0, 1).unbind(1)
+        boxes = torch.stack([half_size, half_size, x, y], 1)
+        placed = spatial_transform(decoded - outside, boxes, self.resolution).transpose(1, 2) + outside
+        return alpha_composite(placed.unflatten(0, slots.shape[:2]), active)

@@ -17,9 +17,10 @@ from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.compositing import pixel_entropy
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.mixture import MixtureLoss
-from object_discovery.layers.slot_centric import slot_centres
+from object_discovery.layers.object_clusters import object_clusters
+from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, slot_frames
 from object_discovery.layers.weight_init import init_weights
-from object_discovery.models.masks import choose_masks
+from object_discovery.models.masks import choose_masks, prune_slots
 from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions, build_encoder
 from object_discovery.params import SlotAttentionParams
 from object_discovery.schedules import linear_anneal
@@ -41,7 +42,7 @@ def encoder_shape(resolution: int) -> tuple[list[int], list[int]]:
 
 
 def decoder_shape(resolution: int) -> tuple[list[int], list[int], int]:
-    """Return channels and strides of the recommended decoder, and the stride of its last layer.
+    """Return channels and strides of the default spatial broadcast decoder, and the stride of its last layer.
 
     Returns:
         Channels and strides of the transposed convolutions, and the final stride.
@@ -81,13 +82,16 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         p = self.params
         self.encoder = build_encoder(p, *encoder_shape(p.resolution))
         self.slot_attention = self.build_slot_attention(self.encoder.feature_size)
-        self.decoder = self._build_decoder()
+        self.shape_encoder = ShapeEncoder(p.slot_size) if p.slot_centric else None
+        self.decoder = SlotCentricDecoder(p.resolution, p.slot_size) if p.slot_centric else self._build_decoder()
         self.mixture_loss = MixtureLoss() if p.reconstruction_loss == "mixture" else None
         if p.weight_init == "torch":
             self.slot_attention.reset_slots(standard_normal=True)
         init_weights(p.weight_init, (self.encoder, self.slot_attention, self.decoder), self.slot_attention)
         if p.encoder_residual:
             self.encoder.init_as_identity()
+        if isinstance(self.decoder, SlotCentricDecoder):
+            self.decoder.init_frames()
 
     def _build_decoder(self) -> BroadcastDecoder:
         p = self.params
@@ -100,11 +104,10 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             p.broadcast_size or -(-p.resolution // (math.prod(strides) * final_stride)),
             p.decoder_channels or channels,
             strides,
-            kernel_size=p.decoder_kernel,
+            kernel_size=p.decoder_kernel or 5,
             final_kernel_size=p.decoder_final_kernel or final_stride + 2,
             final_stride=final_stride,
             frequencies=p.position_frequencies,
-            slot_centric=p.slot_centric,
         )
 
     def discover(self, images: Tensor, options: SlotOptions) -> Discovery:
@@ -114,6 +117,8 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             assert discovery.image is not None
             assert discovery.slot_images is not None
             discovery = discovery._replace(image=(discovery.image + 1) / 2, slot_images=(discovery.slot_images + 1) / 2)
+        if not self.training:
+            discovery = prune_slots(discovery, images, self.params.prune_gain)
         return choose_masks(discovery, images, self.params.mask_source)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -146,11 +151,25 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         features = self.encoder(self._to_network_range(images))
         clusters = self.initial_clusters(images, self.encoder.size, options)
         slots, attention = self.attend_slots(features, options, clusters)
-        centres = slot_centres(attention, self.encoder.size) if self.params.slot_centric else None
-        image, slot_images, masks = self.decoder(slots, centres, self.active_mask(slots))
+        active = self.active_mask(slots)
+        if isinstance(self.decoder, SlotCentricDecoder):
+            assert self.shape_encoder is not None
+            frames = slot_frames(attention, self.encoder.size)
+            shapes = self.shape_encoder(attention, frames, self.encoder.size)
+            slots = slots + (shapes if active is None else shapes * active[..., None])
+            image, slot_images, masks = self.decoder(slots, frames, active)
+        else:
+            image, slot_images, masks = self.decoder(slots, active)
         return Discovery(
             slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         )
+
+    def initial_clusters(self, maps: Tensor, size: int, options: SlotOptions) -> Tensor | None:
+        """Cluster images for clustering-based slot initialisation, see `SlotModel.initial_clusters`."""
+        if not self.params.cluster_init or options.slots is not None:
+            return None
+        count = self.params.num_slots if options.num_slots is None else options.num_slots
+        return object_clusters(maps, size, max(1, count), self.params.cluster_min_gain)
 
     def _to_network_range(self, images: Tensor) -> Tensor:
         """Convert images from [0, 1] to the pixel range of the network."""

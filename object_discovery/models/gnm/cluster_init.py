@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from object_discovery.layers.clustering import appearance_clusters
+from object_discovery.layers.object_clusters import connected_components
 
 PROPOSAL_SIZE = 8
 """Size of a cell's proposal vector, see `ObjectProposals.vectors`."""
@@ -71,37 +72,6 @@ def propose_objects(images: Tensor, background: Tensor, margin: float, grid: int
         valid = assignment.any(1)
         where = torch.cat([torch.stack([scale, log_ratio], -1), raw_shift], -1) * valid[..., None]
         return ObjectProposals(valid, where, to_cells @ weights @ _cluster_pixels(images))
-
-
-def connected_components(labels: Tensor) -> Tensor:
-    """Label the 4-connected components of pixels with equal labels.
-
-    Labels spread by one pixel in each of h + w iterations, so that a component with a longer path within it may be
-    split.
-
-    Args:
-        labels: `(B, h, w)`, integers; 0 belongs to no component.
-
-    Returns:
-        Component labels between 1 and h * w, not consecutive, and 0; `(B, h, w)`, int64.
-
-    Example:
-        >>> connected_components(torch.tensor([[[1, 1, 0, 1], [2, 2, 0, 0]]]))
-        tensor([[[2, 2, 0, 4],
-                 [6, 6, 0, 0]]])
-    """
-    height, width = labels.shape[1:]
-    is_labelled = labels > 0
-    components = (torch.arange(height * width, device=labels.device).view(height, width) + 1) * is_labelled
-    equal_x, equal_y = labels[:, :, 1:] == labels[:, :, :-1], labels[:, 1:] == labels[:, :-1]
-    for _ in range(height + width):
-        largest = components.clone()
-        largest[:, :, 1:] = torch.maximum(largest[:, :, 1:], components[:, :, :-1] * equal_x)
-        largest[:, :, :-1] = torch.maximum(largest[:, :, :-1], components[:, :, 1:] * equal_x)
-        largest[:, 1:] = torch.maximum(largest[:, 1:], components[:, :-1] * equal_y)
-        largest[:, :-1] = torch.maximum(largest[:, :-1], components[:, 1:] * equal_y)
-        components = largest
-    return components * is_labelled
 
 
 def _largest_components(images: Tensor, background: Tensor, margin: float, count: int) -> tuple[Tensor, Tensor]:
