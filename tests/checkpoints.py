@@ -17,10 +17,8 @@ from object_discovery.params import ModelParams
 def tiny_model(**settings: Any) -> SlotAttentionModel:
     """Return Slot Attention for 16 x 16 pixels with fixed weights."""
     torch.manual_seed(0)
-    shape = {"encoder_channels": [8, 8], "encoder_strides": [2, 1], "decoder_channels": [8, 8]}
-    return SlotAttentionModel(
-        **{"resolution": 16, "num_slots": 3, "slot_size": 16, "decoder_strides": [1, 1], **shape, **settings}
-    ).eval()
+    shape = {"resolution": 16, "num_slots": 3, "slot_size": 16, "encoder_channels": [8, 8], "encoder_strides": [2, 1]}
+    return SlotAttentionModel(**{**shape, **settings}).eval()
 
 
 def save_tiny(path: Path, **changes: Any) -> Path:

@@ -48,6 +48,10 @@ AT_LEAST_ONE: dict[type[Any], list[str]] = {
         "broadcast_size",
     ],
 }
+_NEEDED: dict[str, dict[str, Any]] = {
+    name: {"slot_centric": False} for name in ("decoder_final_stride", "decoder_final_kernel", "broadcast_size")
+}
+"""Other settings that a field needs."""
 AT_LEAST_ZERO: dict[type[Any], list[str]] = {
     GNMParams: ["forced_alpha_steps"],
     SLATEParams: ["tau_steps", "dvae_steps"],
@@ -65,7 +69,7 @@ def pairs(table: dict[type[Any], list[str]]) -> list[tuple[type[Any], str]]:
 
 @pytest.mark.parametrize(("cls", "name"), pairs(AT_LEAST_ONE))
 def test_value_below_one_raises(cls: type[Any], name: str) -> None:
-    assert getattr(cls(**{name: 1}), name) == 1
+    assert getattr(cls(**{name: 1, **_NEEDED.get(name, {})}), name) == 1
     for value in (0, -3):
         with pytest.raises(ValueError, match=f"^Expected argument `{name}` to be at least 1, but got {value}$"):
             cls(**{name: value})

@@ -36,9 +36,9 @@ def smooth_background(colours: Tensor, size: int) -> tuple[Tensor, Tensor]:
         >>> bool((background - ramp).abs().max() < 0.01), bool(similarity.min() > 0.9)
         (True, True)
     """
-    steps = torch.linspace(-1, 1, size, device=colours.device)
+    steps = torch.linspace(-1, 1, size, dtype=colours.dtype, device=colours.device)
     basis = torch.cat([torch.cartesian_prod(steps, steps), steps.new_ones(size**2, 1)], 1)  # (h * w, 3)
-    ridge = _RIDGE * torch.eye(3, device=colours.device)
+    ridge = _RIDGE * torch.eye(3, dtype=colours.dtype, device=colours.device)
     residuals = (colours - colours.median(1, keepdim=True).values).square().sum(2)
     variance = residuals.median(1, keepdim=True).values.clamp_min(_MIN_VARIANCE)
     for _ in range(_BACKGROUND_ITERATIONS):
@@ -116,7 +116,7 @@ def _similarity(differences: Tensor, foreground: Tensor, candidates: Tensor, siz
     mean_distance = 2 * (differences.square().sum(2).mean(1) - differences.mean(1).square().sum(1))
     differences = differences * (_COLOUR_WEIGHT / mean_distance.clamp_min(1e-6)).sqrt()[:, None, None]
     chosen = differences.gather(1, candidates[..., None].expand(-1, -1, differences.shape[2]))
-    steps = torch.linspace(-1, 1, size, device=differences.device) / _REACH
+    steps = torch.linspace(-1, 1, size, dtype=differences.dtype, device=differences.device) / _REACH
     positions = torch.cartesian_prod(steps, steps)
     distance = torch.cdist(positions[candidates], positions.expand(len(candidates), -1, -1)).square_()
     distance.mul_(foreground[:, None]).mul_(foreground.gather(1, candidates)[..., None])

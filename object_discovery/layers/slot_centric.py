@@ -19,9 +19,10 @@ from object_discovery.layers.spatial_transform import spatial_transform
 
 _EXTENT = 3.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
 _HALF_SIZES = (0.08, 1.6)  # smallest and largest half size of a window, in half image sizes
-_CENTRE_RANGE = 0.3  # scale of the correction of the centre, in half image sizes
+_PRIOR_EXTENT = 1.25  # standard deviation of the position prior, in that of a cluster
+_CENTRE_RANGE = 0.5  # bound of the correction of the centre, in half sizes of the window
 _LOG_SIZE_RANGE = 0.7  # bound of the correction of the logarithm of the size
-_OUTSIDE_LOGIT = -8.0  # alpha logit outside the window of a slot
+_OUTSIDE_LOGIT = -1e4  # outside the window of a slot; there its mask is 0, unless the pixel is in no window
 _GRID = 8  # height and width of the first layer of the decoder
 _GLIMPSE = 14  # height and width of the attention in the frame of a slot
 _HIDDEN = 128  # hidden size of the shape encoder
@@ -65,6 +66,27 @@ def slot_frames(attention: Tensor, size: int) -> SlotFrames:
     centres = marginals @ positions
     variance = (marginals @ positions.square() - centres.square()).mean(2).clamp_min(0)
     return SlotFrames(centres, (variance + (2 / size) ** 2 / 12).sqrt())
+
+
+def position_prior(frames: SlotFrames, size: int) -> Tensor:
+    """Compute a Gaussian prior of the positions of each slot around its centre, in logarithms.
+
+    By colour alone, a slot attends to all objects of its colour; with the prior to the one at its place.
+
+    Args:
+        frames: Frames of the slots.
+        size: Height and width h of the grid of positions.
+
+    Returns:
+        -d^2 / 2 with d the distance from the centre, in 1.25 sizes of the frame; `(B, K, h * h)`, float32.
+
+    Example:
+        >>> position_prior(SlotFrames(torch.zeros(1, 1, 2), torch.full((1, 1), 0.4)), 2)  # cells at 1/2, d^2 = 2
+        tensor([[[-1., -1., -1., -1.]]])
+    """
+    cells = cell_centres(size, frames.centres.device)
+    distances = ((cells - frames.centres[..., None]) / (_PRIOR_EXTENT * frames.sizes[..., None, None])).square()
+    return -0.5 * (distances[:, :, 0, :, None] + distances[:, :, 1, None]).flatten(2)
 
 
 def cell_centres(size: int, device: torch.device | None = None) -> Tensor:
@@ -114,7 +136,7 @@ class SlotCentricDecoder(nn.Module):
 
     A slot is decoded to 32 x 32 pixels of a window of 6 standard deviations of its attention, which are interpolated to
     the image. Shapes are therefore decoded independently of position and size, small objects in as much detail as large
-    ones, and at the same cost at any resolution. Outside its window a slot has next to no weight.
+    ones, and at the same cost at any resolution. Outside its window a slot has no weight.
 
     Args:
         resolution: Height and width of the images.
@@ -154,10 +176,9 @@ class SlotCentricDecoder(nn.Module):
 
     def windows(self, slots: Tensor, frames: SlotFrames) -> Tensor:
         """Compute the window of each slot: y and x of the centre in [-1, 1], half the size; `(B, K, 3)`, float32."""
-        correction = self.correction(slots).float()
-        centres = frames.centres + _CENTRE_RANGE * correction[..., :2]
-        factors = (_LOG_SIZE_RANGE * correction[..., 2].tanh()).exp()
-        half_sizes = (_EXTENT * frames.sizes * factors).clamp(*_HALF_SIZES)
+        correction = self.correction(slots).float().tanh()
+        half_sizes = (_EXTENT * frames.sizes * (_LOG_SIZE_RANGE * correction[..., 2]).exp()).clamp(*_HALF_SIZES)
+        centres = frames.centres + _CENTRE_RANGE * correction[..., :2] * half_sizes[..., None]
         return torch.cat([centres, half_sizes[..., None]], -1)
 
     def forward(self, slots: Tensor, frames: SlotFrames, active: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,13 +191,21 @@ class SlotCentricDecoder(nn.Module):
 
         Returns:
             Image `(B, 3, H, W)`, slot images `(B, K, 3, H, W)` and masks `(B, K, H, W)`, which sum to 1 over the slots.
-            All float32. Slot images are 0 outside the windows.
+            All float32. Slot images and masks are 0 outside the windows.
         """
         windows = self.windows(slots, frames)
         content = torch.cat([slots, windows[..., :2].to(slots), windows[..., 2:].log().to(slots)], -1).flatten(0, 1)
         decoded = self.layers(self.content(content).unflatten(1, (-1, _GRID, _GRID)))
-        outside = decoded.new_tensor([0, 0, 0, _OUTSIDE_LOGIT]).view(4, 1, 1)
         y, x, half_size = windows.flatten(0, 1).unbind(1)
         boxes = torch.stack([half_size, half_size, x, y], 1)
-        placed = spatial_transform(decoded - outside, boxes, self.resolution).transpose(1, 2) + outside
+        placed = spatial_transform(decoded, boxes, self.resolution).transpose(1, 2).float()
+        inside = self._inside(windows.flatten(0, 1))
+        placed = torch.cat([placed[:, :3], placed[:, 3:].masked_fill(~inside[:, None], _OUTSIDE_LOGIT)], 1)
         return alpha_composite(placed.unflatten(0, slots.shape[:2]), active)
+
+    def _inside(self, windows: Tensor) -> Tensor:
+        """Return which pixels are in each window `(M, 3)`, bool `(M, H, W)`."""
+        pixels = cell_centres(self.resolution, windows.device)
+        centres, half_sizes = windows[:, :2], windows[:, 2:, None]
+        within = (pixels - centres[..., None]).abs() <= half_sizes  # (M, 2, H)
+        return within[:, 0, :, None] & within[:, 1, None]

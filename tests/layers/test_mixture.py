@@ -11,6 +11,7 @@ from object_discovery.layers.mixture import (
     MixtureLoss,
     estimate_sigma,
     mixture_log_likelihood,
+    necessary_slots,
     posterior_masks,
 )
 
@@ -117,3 +118,56 @@ def test_loss_learns_the_standard_deviation_in_training_only() -> None:
         loss(masks, slot_images, images)
     torch.testing.assert_close(float(loss.sigma), 0.1, atol=0.01, rtol=0)  # of which the images were sampled
     assert loss.state_dict().keys() == {"variance"}
+
+
+def eliminate_by_definition(masks: Tensor, slot_images: Tensor, images: Tensor, min_gain: float) -> list[list[bool]]:
+    """Eliminate slots of each image one by one, each time with the likelihood of the mixture that is left."""
+    sigma = 2 * estimate_sigma(masks, slot_images, images)
+    result = []
+    for b in range(len(masks)):
+
+        def likelihood(slots: list[int], b: int = b) -> float:
+            left = masks[b : b + 1, slots]
+            left = left / left.sum(1, keepdim=True)
+            return float(
+                mixture_log_likelihood(left, slot_images[b : b + 1, slots], images[b : b + 1], sigma[b]).mean()
+            )
+
+        slots = list(range(masks.shape[1]))
+        while len(slots) > 1:
+            losses = {slot: likelihood(slots) - likelihood([k for k in slots if k != slot]) for slot in slots}
+            slot = min(losses, key=losses.__getitem__)
+            if losses[slot] >= min_gain:
+                break
+            slots.remove(slot)
+        result.append([k in slots for k in range(masks.shape[1])])
+    return result
+
+
+def test_necessary_slots_are_those_of_backward_elimination_by_the_likelihood() -> None:
+    masks, slot_images, images = make_mixture()
+    masks = (masks.log() + torch.tensor([2.0, 0.0, -2.0]).view(3, 1, 1)).softmax(1)
+    kept = set()
+    for min_gain in (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 100.0):
+        actual = necessary_slots(masks, slot_images, images, min_gain)
+        assert actual.tolist() == eliminate_by_definition(masks, slot_images, images, min_gain)
+        kept.update(actual.sum(1).tolist())
+    assert kept == {1, 2, 3}
+
+
+def test_of_two_slots_of_one_object_one_is_necessary() -> None:
+    object_mask = torch.zeros(8, 8)
+    object_mask[2:6, 2:6] = 1
+    masks = torch.stack([1 - object_mask, 0.6 * object_mask, 0.4 * object_mask])[None]
+    slot_images = torch.tensor([0.0, 1.0, 0.97]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 8, 8)
+    images = object_mask.expand(1, 3, 8, 8)
+    assert necessary_slots(masks, slot_images, images, 0.01).sum() == 2
+    assert necessary_slots(masks, slot_images, images, 0.01)[0, 0]
+
+
+def test_inactive_slots_are_not_necessary_and_one_slot_always_is() -> None:
+    masks = torch.zeros(2, 3, 4, 4)
+    masks[:, 1] = 1
+    images = torch.rand(2, 3, 4, 4)
+    assert necessary_slots(masks, torch.rand(2, 3, 3, 4, 4), images, 0.0).tolist() == [[False, True, False]] * 2
+    assert necessary_slots(masks[:, 1:2], torch.rand(2, 1, 3, 4, 4), images, 1e9).all()

@@ -14,6 +14,9 @@ SIZE = 16
 """Height and width of the images."""
 SLOTS = 3
 
+BROADCAST: dict[str, Any] = {"slot_centric": False, "decoder_channels": [8], "decoder_strides": [2]}
+"""Settings of `sa` with a tiny spatial broadcast decoder."""
+
 TINY: dict[str, dict[str, Any]] = {
     "sa": {
         "resolution": SIZE,
@@ -22,8 +25,6 @@ TINY: dict[str, dict[str, Any]] = {
         "mlp_size": 16,
         "encoder_channels": [8],
         "encoder_strides": [2],
-        "decoder_channels": [8],
-        "decoder_strides": [2],
         "warmup_steps": 2,
     },
     "set_prediction": {

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from object_discovery import GNM
@@ -9,7 +8,6 @@ from object_discovery.data.datasets.multi_dsprites import generate_multi_dsprite
 from object_discovery.models.gnm.cluster_init import (
     PROPOSAL_SIZE,
     ObjectProposals,
-    connected_components,
     propose_objects,
 )
 from object_discovery.models.gnm.decomposition import count_objects_per_map
@@ -39,17 +37,6 @@ def test_boxes_have_the_centre_and_scaled_extent_of_objects() -> None:
     boxes = pixel_boxes(proposals, 2)
     torch.testing.assert_close(boxes[:, 2:], expected[:, 2:], atol=0.05, rtol=0)
     torch.testing.assert_close(boxes[:, :2], expected[:, :2] * 5 / 12**0.5, atol=0.05, rtol=0)
-
-
-def test_connected_components_equal_those_of_scipy() -> None:
-    labels = torch.randint(0, 3, (8, 12, 15), generator=torch.Generator().manual_seed(0))
-    for image, components in zip(labels, connected_components(labels), strict=True):
-        assert (components > 0).equal(image > 0)
-        for label in (1, 2):
-            mask = image == label
-            expected, count = ndimage.label(mask.numpy())
-            pairs = set(zip(expected[mask.numpy()].tolist(), components[mask].tolist(), strict=True))
-            assert len(pairs) == count == len({component for _, component in pairs})
 
 
 def test_separate_objects_of_the_same_colour_are_two_proposals() -> None:

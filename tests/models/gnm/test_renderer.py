@@ -7,7 +7,6 @@ from object_discovery.models.gnm.renderer import (
     GlimpseDecoder,
     composite,
     object_masks,
-    spatial_transform,
     transform_objects,
 )
 
@@ -104,12 +103,6 @@ def test_masks_sum_to_the_clamped_total_alpha() -> None:
     masks = object_masks(objects)
     assert masks.min() >= 0
     torch.testing.assert_close(masks.sum(1), objects.alpha.sum(1).clamp(0, 1))
-
-
-def test_box_of_the_whole_image_is_the_identity() -> None:
-    glimpses = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    images = spatial_transform(glimpses, torch.tensor([[1.0, 1.0, 0, 0]]).expand(2, -1), size=4)
-    torch.testing.assert_close(images.transpose(1, 2), glimpses)
 
 
 def test_glimpse_shapes_and_channels() -> None:
