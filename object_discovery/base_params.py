@@ -190,8 +190,9 @@ class SlotParams(ModelParams):
     """Iterations of Slot Attention."""
     num_heads: int = 1
     """Attention heads; the softmax is over heads and slots jointly."""
-    slot_init: Literal["gaussian", "learned"] = "learned"
-    """Initial slots: samples of one learned Gaussian (any number of slots), or learned queries (BO-QSA)."""
+    slot_init: Literal["gaussian", "learned", "shared"] = "learned"
+    """Initial slots: samples of one learned Gaussian (any number of slots), learned queries (BO-QSA), or with
+    `cluster_init` one learned query for all slots (any number of slots)."""
     gradient: Literal["full", "implicit", "bilevel"] = "bilevel"
     """Backpropagate through all iterations (full), at the fixed point only (implicit), or at the fixed point and
     straight-through to the initial slots (bilevel, BO-QSA)."""
@@ -250,6 +251,8 @@ class SlotParams(ModelParams):
         )
         check_at_least(self, 0, "variance_target", "cosine_weight", "cosine_warmup")
         check_argument(self.norm_eps > 0, "norm_eps", "positive", self.norm_eps)
+        shared_without_clusters = self.slot_init == "shared" and not self.cluster_init
+        check_argument(not shared_without_clusters, "slot_init", "gaussian or learned without cluster_init", "shared")
         check_argument(
             self.slot_size % self.num_heads == 0, "num_heads", f"a divisor of {self.slot_size}", self.num_heads
         )

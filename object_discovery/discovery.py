@@ -39,6 +39,9 @@ class Discovery(NamedTuple):
     models without one."""
     posterior_masks: Tensor | None = None
     """Posterior of the slots given the pixels, `(B, K, H, W)`, see `layers.mixture`; None for models without one."""
+    cluster_masks: Tensor | None = None
+    """Clusters that the slots were initialised by, `(B, K, H, W)`, see `cluster_init`: what is found without training.
+    They do not sum to 1. None without clusters."""
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Discovery:
         """Apply a function to each tensor; None stays None."""

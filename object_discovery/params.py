@@ -45,6 +45,9 @@ class SlotAttentionParams(SlotParams):
 
     num_iterations: int = 1
     """Iterations of Slot Attention; one suffices with `cluster_init` (published: 3)."""
+    slot_init: Literal["gaussian", "learned", "shared"] = "shared"
+    """Initial slots: samples of one learned Gaussian, as published (any number of slots), learned queries (BO-QSA), or
+    with `cluster_init` one learned query for all slots (any number of slots)."""
     cluster_init: bool = True
     """Clustering-based slot initialisation: update the initial slots once by clusters of pixels, the background and
     connected regions that differ from it. Not published."""
@@ -124,8 +127,11 @@ class SLATEParams(SlotParams):
     warmup_steps: int = 200
     """Steps of the linear learning rate warm-up, counted after `dvae_steps`."""
     cluster_init: bool = True
-    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels that are similar in
-    colour and position. Not published."""
+    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels, the background and
+    connected regions that differ from it. Not published."""
+    cluster_min_gain: float = 0.001
+    """Mask slots whose cluster explains less of the image, as a share of its pixels. 0: mask none but those without a
+    cluster."""
     patience: int | None = None
     """Halve both learning rates after this many validations without a lower loss. None: never."""
     codebook_size: int = 1024

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from object_discovery.errors import check_argument, check_choice
 from object_discovery.layers.compositing import slot_softmax
 
-SlotInit = Literal["gaussian", "learned"]
+SlotInit = Literal["gaussian", "learned", "shared"]
 Gradient = Literal["full", "implicit", "bilevel"]
 Aggregation = Literal["mean", "sum", "batch"]
 
@@ -45,7 +45,8 @@ class SlotAttention(nn.Module):
         num_heads: Attention heads, a divisor of D; the softmax is over heads and slots jointly, as in SLATE [4].
         slot_init: Initial slots. `gaussian` [1]: samples of one learned Gaussian; slots are exchangeable and their
             number is free. `learned` [3]: one learned query for each slot, at most `num_slots`; it breaks the symmetry,
-            which makes training faster and more stable.
+            which makes training faster and more stable. `shared`: one learned query for all slots, whose number is
+            free; only with clusters, which break the symmetry.
         gradient: `full` [1]: backpropagate through all T iterations. `implicit` [2]: T iterations without gradient,
             then `neumann_terms` more with gradient; memory does not grow with T, and the parameters of the initial
             slots get no gradient. `bilevel` [3]: as `implicit`, with T iterations in total for one term, and a
@@ -115,7 +116,7 @@ class SlotAttention(nn.Module):
             self.mu = nn.Parameter(torch.empty(1, 1, slot_size))
             self.log_sigma = nn.Parameter(torch.empty(1, 1, slot_size))
         else:
-            self.queries = nn.Parameter(torch.empty(num_slots, slot_size))
+            self.queries = nn.Parameter(torch.empty(1 if slot_init == "shared" else num_slots, slot_size))
         self.norm_inputs = nn.LayerNorm(input_size, eps=norm_eps)
         self.norm_slots = nn.LayerNorm(slot_size, eps=norm_eps)
         self.norm_mlp = nn.LayerNorm(slot_size, eps=norm_eps)
@@ -195,12 +196,13 @@ class SlotAttention(nn.Module):
         if self.slot_init == "gaussian":
             sample = torch.randn(batch_size, num_slots, self.slot_size, device=self.mu.device, dtype=self.mu.dtype)
             return self.mu + self.log_sigma.exp() * sample
-        if num_slots > self.num_slots:
+        if self.slot_init == "learned" and num_slots > self.num_slots:
             raise ValueError(
                 f"Expected argument `num_slots` to be at most {self.num_slots}, the number of learned queries, "
                 f"but got {num_slots}; use slot_init='gaussian' to choose the number freely"
             )
-        slots = self.queries[:num_slots].expand(batch_size, -1, -1)
+        queries = self.queries.expand(num_slots, -1) if self.slot_init == "shared" else self.queries[:num_slots]
+        slots = queries.expand(batch_size, -1, -1)
         return slots + noise * torch.randn_like(slots) * slots.detach() if noise else slots
 
     def forward(
@@ -239,6 +241,8 @@ class SlotAttention(nn.Module):
         iterations = self.num_iterations if num_iterations is None else num_iterations
         check_argument(iterations >= 1, "num_iterations", "at least 1", iterations)
         initial = self.initial_slots(len(inputs), num_slots, noise) if slots is None else slots
+        if self.slot_init == "shared" and slots is None and clusters is None:
+            raise ValueError("Expected argument `clusters` with slot_init='shared', but got None")
         keys, values = self.project(inputs)
         if clusters is None:
             return self.solve(initial, keys, values, iterations, bias=bias)

@@ -23,9 +23,9 @@ MetricInputs: TypeAlias = Mapping[str, Any]
 """Arguments of `Metric.update` by the name of the metric: one tensor, or a tuple of several."""
 
 
-SEGMENTATIONS = {"segmentation": "", "decoder": "decoder_", "posterior": "posterior_"}
+SEGMENTATIONS = {"segmentation": "", "decoder": "decoder_", "posterior": "posterior_", "cluster": "cluster_"}
 """Prefix of the scores of each kind of masks, by the name of its metric: those that the model has chosen, those of its
-decoder and the posterior masks."""
+decoder, the posterior masks, and the clusters by which the slots are initialised."""
 
 
 class MeanScore(ImageMean):
@@ -46,7 +46,7 @@ class MeanScore(ImageMean):
 
 def predicted_masks(discovery: Discovery) -> dict[str, Tensor]:
     """Return the soft masks that are scored, by the name of their metric, see `SEGMENTATIONS`."""
-    masks = (discovery.masks, discovery.decoder_masks, discovery.posterior_masks)
+    masks = (discovery.masks, discovery.decoder_masks, discovery.posterior_masks, discovery.cluster_masks)
     return {name: value for name, value in zip(SEGMENTATIONS, masks, strict=True) if value is not None}
 
 
@@ -57,8 +57,8 @@ class SplitScores(nn.Module):
         extra: Metrics besides those of every model, by name, see `ObjectDiscoveryModel.extra_metrics`.
 
     Example:
-        >>> sorted(SplitScores({"loss": MeanScore()}).metrics)
-        ['active_slots', 'decoder', 'duplicated_slots', 'loss', 'mask_entropy', 'mse', 'posterior', 'segmentation']
+        >>> sorted(SplitScores({"loss": MeanScore()}).metrics)[:4]
+        ['active_slots', 'cluster', 'decoder', 'duplicated_slots']
     """
 
     def __init__(self, extra: Mapping[str, Metric] | None = None) -> None:

@@ -17,7 +17,6 @@ from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.compositing import pixel_entropy
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.mixture import MixtureLoss
-from object_discovery.layers.object_clusters import object_clusters
 from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, position_prior, slot_frames
 from object_discovery.layers.weight_init import init_weights
 from object_discovery.models.masks import choose_masks, prune_slots
@@ -149,7 +148,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
     def _discover(self, images: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> Discovery:
         """Do the work of `discover`, with images in the pixel range of the network."""
         features = self.encoder(self._to_network_range(images))
-        clusters = self.initial_clusters(images, self.encoder.size, options)
+        clusters = self.image_clusters(images, self.encoder.size, options)
         prior = None
         if clusters is not None and self.params.slot_centric:
             prior = position_prior(slot_frames(clusters, self.encoder.size), self.encoder.size)
@@ -163,16 +162,15 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             image, slot_images, masks = self.decoder(slots, frames, active)
         else:
             image, slot_images, masks = self.decoder(slots, active)
+        attention = rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
         return Discovery(
-            slots, masks, image, slot_images, rearrange(attention, "b k (h w) -> b k h w", h=self.encoder.size)
+            slots,
+            masks,
+            image,
+            slot_images,
+            attention,
+            cluster_masks=self.cluster_masks(clusters, self.params.resolution),
         )
-
-    def initial_clusters(self, maps: Tensor, size: int, options: SlotOptions) -> Tensor | None:
-        """Cluster images for clustering-based slot initialisation, see `SlotModel.initial_clusters`."""
-        if not self.params.cluster_init or options.slots is not None:
-            return None
-        count = self.params.num_slots if options.num_slots is None else options.num_slots
-        return object_clusters(maps, size, max(1, count), self.params.cluster_min_gain)
 
     def _to_network_range(self, images: Tensor) -> Tensor:
         """Convert images from [0, 1] to the pixel range of the network."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.clustering import appearance_clusters
 from object_discovery.layers.compositing import active_mask
 from object_discovery.layers.encoder import ConvEncoder
+from object_discovery.layers.object_clusters import object_clusters
 from object_discovery.layers.regularizers import SlotRegularizer, Term
 from object_discovery.layers.slot_attention import SlotAttention
 from object_discovery.metrics import SlotCosine, SlotCovariance
@@ -22,6 +24,7 @@ from object_discovery.schedules import cosine_anneal, linear_anneal
 
 S = TypeVar("S", bound=SlotParams)
 _CLUSTER_GRID = 20
+_IMAGE_GRID = 40
 
 
 class SlotOptions(NamedTuple):
@@ -176,6 +179,36 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         clusters = appearance_clusters(maps, coarse, max(1, count), self.params.cluster_min_gain)
         grid = clusters.view(*clusters.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
+
+    def image_clusters(self, images: Tensor, size: int, options: SlotOptions) -> Tensor | None:
+        """Cluster images for clustering-based slot initialisation into the background and objects, with `cluster_init`.
+
+        Args:
+            images: `(B, 3, H, W)`, in [0, 1].
+            size: Height and width h of the grid of features; clusters are computed on 20 to 40 rows and columns, where
+                the image has as many.
+            options: Options of this call; with initial slots there are no clusters.
+
+        Returns:
+            Soft assignments `(B, K, h * h)`, see `SlotAttention.forward`; None without clusters.
+        """
+        if not self.params.cluster_init or options.slots is not None:
+            return None
+        count = self.params.num_slots if options.num_slots is None else options.num_slots
+        finer = min(_IMAGE_GRID // size, images.shape[-1] // size)
+        grid = size * finer if finer > 1 else size // -(-size // _IMAGE_GRID)
+        clusters = object_clusters(images, grid, max(1, count), self.params.cluster_min_gain)
+        if grid == size:
+            return clusters
+        return F.interpolate(clusters.unflatten(2, (grid, grid)), (size, size), mode="area").flatten(2)
+
+    @staticmethod
+    def cluster_masks(clusters: Tensor | None, size: int) -> Tensor | None:
+        """Resize clusters `(B, K, h * h)` to `(B, K, size, size)`, see `Discovery.cluster_masks`."""
+        if clusters is None:
+            return None
+        grid = clusters.unflatten(2, (math.isqrt(clusters.shape[2]), -1))
+        return F.interpolate(grid, (size, size), mode="nearest-exact")
 
     def active_mask(self, slots: Tensor) -> Tensor | None:
         """Return which slots `(B, K, D)` are active, bool `(B, K)`; None where all are."""

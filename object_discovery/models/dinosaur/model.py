@@ -142,7 +142,7 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the mean squared error of the features, or of the pixels with `decoder="broadcast"`."""
         features = self.features(batch)
-        slots, attention = self._attend_slots(features)
+        slots, attention, _ = self._attend_slots(features)
         prediction = self._decode(slots, attention, features, with_masks=False).prediction
         target = self.decoder.target(batch.get("image"), features)
         return self.regularize({"loss": F.mse_loss(prediction.float(), target.float())}, slots)
@@ -154,13 +154,14 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
     def score_batch(self, batch: Batch) -> tuple[Discovery, dict[str, Any]]:
         """Find the objects of a batch; and compute the loss of each image."""
         features = self.features(batch)
-        slots, attention = self._attend_slots(features, self.default_options)
+        slots, attention, clusters = self._attend_slots(features, self.default_options)
         prediction, masks, slot_images = self._decode(slots, attention, features)
         target = self.decoder.target(batch.get("image"), features)
         loss = (prediction.float() - target.float()).square().flatten(1).mean(1)
         if self.params.mask_source == "attention" or masks is None:
             masks, slot_images = attention, None
         discovery = self._discovery(batch.get("image"), slots, attention, masks, slot_images)
+        discovery = discovery._replace(cluster_masks=self.cluster_masks(clusters, self.params.resolution))
         return discovery, {"loss": loss, **self.slot_scores(slots)}
 
     def discover_batch(self, batch: Batch) -> Discovery:
@@ -188,26 +189,29 @@ class DINOSAUR(SlotModel[DINOSAURParams]):
 
     def _discover(self, images: Tensor | None, features: Tensor, options: SlotOptions) -> Discovery:
         """Find the objects of images by their features `(B, N, F)`."""
-        slots, attention = self._attend_slots(features, options)
-        if self.params.mask_source == "attention":
-            return self._discovery(images, slots, attention, attention)
-        masks, slot_images = self.decoder.masks(
-            slots, attention=attention, features=features, active=self.active_mask(slots)
-        )
-        return self._discovery(images, slots, attention, masks, slot_images)
+        slots, attention, clusters = self._attend_slots(features, options)
+        masks, slot_images = attention, None
+        if self.params.mask_source != "attention":
+            masks, slot_images = self.decoder.masks(
+                slots, attention=attention, features=features, active=self.active_mask(slots)
+            )
+        discovery = self._discovery(images, slots, attention, masks, slot_images)
+        return discovery._replace(cluster_masks=self.cluster_masks(clusters, self.params.resolution))
 
     def _normalised(self, features: Tensor) -> Tensor:
         return F.layer_norm(features, features.shape[-1:]) if self.params.feature_norm else features
 
-    def _attend_slots(self, features: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> tuple[Tensor, Tensor]:
-        """Compute the slots of features `(B, N, F)` and their attention."""
+    def _attend_slots(
+        self, features: Tensor, options: SlotOptions = DEFAULT_OPTIONS
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Compute the slots of features `(B, N, F)`, their attention and their clusters, both `(B, K, N)`."""
         height = self.encoder.grid[0]
         maps = rearrange(features, "b (h w) f -> b f h w", h=height)
         clusters = self.initial_clusters(maps, height, options)
         if self.position is not None:
             positions = self.position().flatten(1).T
             features = F.layer_norm(features, features.shape[-1:]) + self.params.position_scale * positions
-        return self.attend_slots(self.inputs(features), options, clusters)
+        return *self.attend_slots(self.inputs(features), options, clusters), clusters
 
     def _decode(self, slots: Tensor, attention: Tensor, features: Tensor, with_masks: bool = True) -> Decoded:
         return self.decoder(  # type: ignore[no-any-return]

@@ -109,7 +109,7 @@ class SLATE(SlotModel[SLATEParams]):
         else:
             losses, tokens = self._dvae_losses(images)
         if self.stage != "dvae":
-            embedded, slots, _ = self._attend_slots(images, tokens)
+            embedded, slots, *_ = self._attend_slots(images, tokens)
             cross_entropy = self.decoder(embedded[:, :-1], slots, tokens)[0] / len(images)
             total = losses["loss"] + cross_entropy if losses else cross_entropy
             losses = self.regularize({**losses, "loss": total, "cross_entropy": cross_entropy}, slots)
@@ -261,19 +261,23 @@ class SLATE(SlotModel[SLATEParams]):
     def _discover_tokens(self, images: Tensor, options: SlotOptions) -> tuple[Discovery, Tensor, Tensor]:
         """Find the objects with argmax tokens; also return the tokens `(B, N)` and their embeddings `(B, 1 + N, d)`."""
         tokens = self.dvae.tokens(self._pad(images))
-        embedded, slots, attention = self._attend_slots(images, tokens, options)
+        embedded, slots, attention, clusters = self._attend_slots(images, tokens, options)
         if self.params.mask_source == "decoder":
             attention = mask_inactive_slots(self.decoder.attention(embedded[:, :-1], slots), self.active_mask(slots))
-        return self._discovery(tokens, slots, attention), tokens, embedded
+        discovery = self._discovery(tokens, slots, attention)
+        cluster_masks = self.cluster_masks(clusters, self.grid * PATCH)
+        if cluster_masks is not None:
+            discovery = discovery._replace(cluster_masks=self._crop(cluster_masks))
+        return discovery, tokens, embedded
 
     def _attend_slots(
         self, images: Tensor, tokens: Tensor, options: SlotOptions = DEFAULT_OPTIONS
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Embed tokens as `(B, 1 + N, d)`, and compute slots and their attention `(B, K, N)`."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Embed tokens as `(B, 1 + N, d)`, and compute slots, their attention and their clusters, both `(B, K, N)`."""
         embedded = self.embedding(tokens)
-        clusters = self.initial_clusters(self._pad(images), self.grid, options)
+        clusters = self.image_clusters(self._pad(images), self.grid, options)
         slots, attention = self.attend_slots(self.features(embedded[:, 1:]), options, clusters)
-        return embedded, slots, attention
+        return embedded, slots, attention, clusters
 
     def _discovery(self, tokens: Tensor, slots: Tensor, attention: Tensor) -> Discovery:
         grid = rearrange(attention, "b k (h w) -> b k h w", h=self.grid)
