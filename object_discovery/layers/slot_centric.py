@@ -19,11 +19,11 @@ from object_discovery.layers.spatial_transform import spatial_transform
 
 _EXTENT = 3.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
 _HALF_SIZES = (0.08, 1.6)  # smallest and largest half size of a window, in half image sizes
-_PRIOR_EXTENT = 1.25  # standard deviation of the position prior, in that of a cluster
 _CENTRE_RANGE = 0.5  # bound of the correction of the centre, in half sizes of the window
 _LOG_SIZE_RANGE = 0.7  # bound of the correction of the logarithm of the size
 _OUTSIDE_LOGIT = -1e4  # outside the window of a slot; there its mask is 0, unless the pixel is in no window
-_GRID = 8  # height and width of the first layer of the decoder
+_GRID = 16  # height and width of the first layer of the decoder
+_FREQUENCIES = 4  # octaves of sines and cosines of the positions in a window
 _GLIMPSE = 14  # height and width of the attention in the frame of a slot
 _HIDDEN = 128  # hidden size of the shape encoder
 
@@ -66,27 +66,6 @@ def slot_frames(attention: Tensor, size: int) -> SlotFrames:
     centres = marginals @ positions
     variance = (marginals @ positions.square() - centres.square()).mean(2).clamp_min(0)
     return SlotFrames(centres, (variance + (2 / size) ** 2 / 12).sqrt())
-
-
-def position_prior(frames: SlotFrames, size: int) -> Tensor:
-    """Compute a Gaussian prior of the positions of each slot around its centre, in logarithms.
-
-    By colour alone, a slot attends to all objects of its colour; with the prior to the one at its place.
-
-    Args:
-        frames: Frames of the slots.
-        size: Height and width h of the grid of positions.
-
-    Returns:
-        -d^2 / 2 with d the distance from the centre, in 1.25 sizes of the frame; `(B, K, h * h)`, float32.
-
-    Example:
-        >>> position_prior(SlotFrames(torch.zeros(1, 1, 2), torch.full((1, 1), 0.4)), 2)  # cells at 1/2, d^2 = 2
-        tensor([[[-1., -1., -1., -1.]]])
-    """
-    cells = cell_centres(size, frames.centres.device)
-    distances = ((cells - frames.centres[..., None]) / (_PRIOR_EXTENT * frames.sizes[..., None, None])).square()
-    return -0.5 * (distances[:, :, 0, :, None] + distances[:, :, 1, None]).flatten(2)
 
 
 def cell_centres(size: int, device: torch.device | None = None) -> Tensor:
@@ -159,20 +138,28 @@ class SlotCentricDecoder(nn.Module):
         super().__init__()
         self.resolution = resolution
         self.correction = nn.Linear(slot_size, 3)
-        self.content = nn.Linear(slot_size + 3, channels * _GRID**2)
+        self.content = nn.Linear(slot_size + 3, channels)
+        self.gain = nn.Linear(slot_size, channels)
+        positions = cell_centres(_GRID)[:, None]
+        phases = positions * torch.pi / 2 * 2.0 ** torch.arange(_FREQUENCIES)
+        waves = torch.cat([positions, phases.sin(), phases.cos()], 1)  # of y, and of x
+        grid = [waves[:, None].expand(-1, _GRID, -1), waves.expand(_GRID, -1, -1)]
+        self.register_buffer("grid", torch.cat(grid, 2), persistent=False)
+        self.position = nn.Linear(2 * waves.shape[1], channels, bias=False)
         self.layers = nn.Sequential(
             nn.ReLU(inplace=True),
-            SameConvTranspose2d(channels, channels, 4, 2),
+            SameConvTranspose2d(channels, channels, 5),
             nn.ReLU(inplace=True),
             SameConvTranspose2d(channels, channels, 5),
             nn.ReLU(inplace=True),
             SameConvTranspose2d(channels, 4, 4, 2),
         )
 
-    def init_frames(self) -> None:
-        """Initialise the correction of the frames as none."""
-        nn.init.zeros_(self.correction.weight)
-        nn.init.zeros_(self.correction.bias)
+    def init_neutral(self) -> None:
+        """Initialise the weights such that frames are not corrected, and all slots have the same gain of positions."""
+        for layer in (self.correction, self.gain):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def windows(self, slots: Tensor, frames: SlotFrames) -> Tensor:
         """Compute the window of each slot: y and x of the centre in [-1, 1], half the size; `(B, K, 3)`, float32."""
@@ -194,14 +181,21 @@ class SlotCentricDecoder(nn.Module):
             All float32. Slot images and masks are 0 outside the windows.
         """
         windows = self.windows(slots, frames)
-        content = torch.cat([slots, windows[..., :2].to(slots), windows[..., 2:].log().to(slots)], -1).flatten(0, 1)
-        decoded = self.layers(self.content(content).unflatten(1, (-1, _GRID, _GRID)))
+        decoded = self.layers(self._broadcast(slots, windows))
         y, x, half_size = windows.flatten(0, 1).unbind(1)
         boxes = torch.stack([half_size, half_size, x, y], 1)
         placed = spatial_transform(decoded, boxes, self.resolution).transpose(1, 2).float()
         inside = self._inside(windows.flatten(0, 1))
         placed = torch.cat([placed[:, :3], placed[:, 3:].masked_fill(~inside[:, None], _OUTSIDE_LOGIT)], 1)
         return alpha_composite(placed.unflatten(0, slots.shape[:2]), active)
+
+    def _broadcast(self, slots: Tensor, windows: Tensor) -> Tensor:
+        """Broadcast slots to the grid of their windows, as `a(slot, window) + (1 + b(slot)) * c(position)`."""
+        content = self.content(torch.cat([slots, windows[..., :2].to(slots), windows[..., 2:].log().to(slots)], -1))
+        gain = 1 + self.gain(slots)
+        positions = self.position(self.get_buffer("grid").to(self.position.weight))
+        features: Tensor = content[:, :, None, None] + gain[:, :, None, None] * positions
+        return features.flatten(0, 1).permute(0, 3, 1, 2)
 
     def _inside(self, windows: Tensor) -> Tensor:
         """Return which pixels are in each window `(M, 3)`, bool `(M, H, W)`."""

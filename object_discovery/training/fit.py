@@ -104,9 +104,23 @@ def _finish(
             _keep_if_best(last, trainer, scores)
         if sys.stdout.isatty():  # elsewhere `ValidationLog` has printed it
             Console().print(metrics_table(scores, "val"))
+        _warn_of_clusters(scores)
         grids = [callback.last for callback in _callbacks(trainer, DiscoveryGridLogger) if callback.last is not None]
         print("\n".join([f"checkpoint: {last}", *(f"picture: {path}" for path in grids)]), flush=True)
     return scores
+
+
+def _warn_of_clusters(scores: dict[str, float]) -> None:
+    """Warn where the clusters by which the slots are initialised segment better than the trained model."""
+    names = [name for name in ("fg_ari", "ari", "mbo_i") if {f"val/{name}", f"val/cluster_{name}"} <= scores.keys()]
+    worse = [name for name in names if scores[f"val/{name}"] < scores[f"val/cluster_{name}"]]
+    if worse:
+        values = ", ".join(
+            f"{name} {scores[f'val/{name}']:.3f} against {scores[f'val/cluster_{name}']:.3f}" for name in worse
+        )
+        print(
+            f"warning: the untrained clusters of cluster_init segment better than the model: {values}", file=sys.stderr
+        )
 
 
 def _add_run_info(last: Path, info: RunInfo) -> None:

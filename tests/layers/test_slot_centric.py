@@ -10,7 +10,7 @@ from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecode
 def make_decoder(resolution: int = 32) -> SlotCentricDecoder:
     torch.manual_seed(0)
     decoder = SlotCentricDecoder(resolution, slot_size=8, channels=4)
-    decoder.init_frames()
+    decoder.init_neutral()
     return decoder
 
 
@@ -82,10 +82,10 @@ def test_decoder_is_equivariant_to_the_size_of_frames() -> None:
     with torch.no_grad():
         decoder.content.weight[:, 8:] = 0
     slots, centres = torch.randn(1, 1, 8), torch.zeros(1, 1, 2)
-    small, large = (decoder(slots, SlotFrames(centres, torch.full((1, 1), size)))[1] for size in (0.1, 0.2))
-    halved = F.interpolate(large[0], scale_factor=0.5, mode="area")
-    # a window of 0.3 half image sizes, but for its rim, where the zeros outside are mixed in
-    torch.testing.assert_close(small[0][..., 24:40, 24:40], halved[..., 8:24, 8:24], rtol=0.1, atol=0.02)
+    # windows of 32 x 32 pixels, one for each decoded pixel, and of 64 x 64
+    small, large = (decoder(slots, SlotFrames(centres, torch.full((1, 1), size)))[1][0] for size in (1 / 6, 1 / 3))
+    expected = F.interpolate(small[..., 16:48, 16:48], scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(large[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_slot_has_no_weight_outside_its_window() -> None:

@@ -9,7 +9,7 @@ from object_discovery.base_params import MaskSource
 from object_discovery.configs import read_config
 from object_discovery.layers.mixture import mixture_log_likelihood, necessary_slots, posterior_masks
 from object_discovery.layers.object_clusters import object_clusters
-from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, position_prior, slot_frames
+from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, slot_frames
 from tests.models.tiny import BROADCAST, SIZE, TINY, make_images
 
 
@@ -126,8 +126,7 @@ def test_forward_pass_equals_its_layers() -> None:
     discovery = model(images)
     clusters = object_clusters(images, SIZE, 3, 0.001)  # on a finer grid, 2 x 2 to a feature
     clusters = F.avg_pool2d(clusters.view(2, 3, SIZE, SIZE), 2).flatten(2)
-    prior = position_prior(slot_frames(clusters, SIZE // 2), SIZE // 2)
-    slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters, bias=prior)
+    slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters)
     frames = slot_frames(attention, SIZE // 2)
     assert isinstance(model.shape_encoder, ShapeEncoder)
     assert isinstance(model.decoder, SlotCentricDecoder)

@@ -13,7 +13,7 @@ import object_discovery
 from object_discovery.data.datasets.ravens import RavensDataModule
 from object_discovery.data.datasets.tetrominoes import TetrominoesDataModule
 from object_discovery.train import parse
-from object_discovery.training.fit import train, training_fit
+from object_discovery.training.fit import _warn_of_clusters, train, training_fit
 from tests.data.layouts.ravens import write_ravens
 from tests.training.runs import IGNORE_WARNINGS, VALIDATION_SCORES, fit, load_checkpoint, read_metrics, tiny_flags
 
@@ -117,6 +117,16 @@ def test_training_fit_is_crop_or_squash(tmp_path: Path) -> None:
     write_ravens(tmp_path)
     assert training_fit(RavensDataModule(data_root=str(tmp_path), resolution=16)) == "squash"
     assert training_fit(RavensDataModule(data_root=str(tmp_path), resolution=16, fit="crop")) == "crop"
+
+
+def test_untrained_clusters_that_segment_better_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"val/fg_ari": 0.9, "val/ari": 0.5, "val/cluster_fg_ari": 0.8, "val/cluster_ari": 0.7, "val/mbo_i": 0.1}
+    _warn_of_clusters(scores)
+    warning = "the untrained clusters of cluster_init segment better than the model: ari 0.500 against 0.700"
+    assert capsys.readouterr().err == f"warning: {warning}\n"
+    _warn_of_clusters({**scores, "val/ari": 0.7})
+    _warn_of_clusters({"val/mse": 0.1})
+    assert not capsys.readouterr().err
 
 
 def test_the_seed_determines_the_losses(tmp_path: Path) -> None:

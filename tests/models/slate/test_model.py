@@ -147,7 +147,7 @@ def test_losses_are_sums_over_pixels_and_tokens() -> None:
     torch.manual_seed(7)
     reconstruction, tokens = model.dvae(BATCH["image"], 1.0)
     torch.testing.assert_close(losses["mse"], ((reconstruction - BATCH["image"]) ** 2).sum() / 2)
-    embedded, slots, _ = model._attend_slots(BATCH["image"], tokens)
+    embedded, slots, *_ = model._attend_slots(BATCH["image"], tokens)
     probs = model.decoder(embedded[:, :-1], slots).softmax(-1)
     expected = -(probs.log() * F.one_hot(tokens, 8)).sum() / 2
     torch.testing.assert_close(losses["cross_entropy"], expected)
