@@ -49,8 +49,10 @@ class SlotAttentionParams(SlotParams):
     """Initial slots: samples of one learned Gaussian, as published (any number of slots), learned queries (BO-QSA), or
     with `cluster_init` one learned query for all slots (any number of slots)."""
     cluster_init: bool = True
-    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels, the background and
-    connected regions that differ from it. Not published."""
+    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels. Not published."""
+    clusters: Literal["objects", "appearance"] = "objects"
+    """Clusters: a smooth background and connected regions that differ from it (objects), or soft clusters by colour and
+    position (appearance), which suit objects of equal colour that touch."""
     cluster_min_gain: float = 0.001
     """Mask slots whose cluster explains less of the image, as a share of its pixels. 0: mask none but those without a
     cluster."""
@@ -127,8 +129,10 @@ class SLATEParams(SlotParams):
     warmup_steps: int = 200
     """Steps of the linear learning rate warm-up, counted after `dvae_steps`."""
     cluster_init: bool = True
-    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels, the background and
-    connected regions that differ from it. Not published."""
+    """Clustering-based slot initialisation: update the initial slots once by clusters of pixels. Not published."""
+    clusters: Literal["objects", "appearance"] = "objects"
+    """Clusters: a smooth background and connected regions that differ from it (objects), or soft clusters by colour and
+    position (appearance), which suit objects of equal colour that touch."""
     cluster_min_gain: float = 0.001
     """Mask slots whose cluster explains less of the image, as a share of its pixels. 0: mask none but those without a
     cluster."""

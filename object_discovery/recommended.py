@@ -18,7 +18,13 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
     "scenes": {"resolution": 128, "num_slots": 7, "max_steps": 100_000, "max_objects": 6},
     "shapes3d": {"resolution": 64, "num_slots": 3, "max_steps": 160_000},
     "sketchy": {"resolution": 128, "num_slots": 10, "max_steps": 100_000},
-    "tetrominoes": {"resolution": 35, "num_slots": 4, "batch_size": 16, "max_steps": 5000},
+    "tetrominoes": {
+        "resolution": 35,
+        "num_slots": 4,
+        "batch_size": 16,
+        "max_steps": 5000,
+        "clusters": "appearance",
+    },
     "voc": {"resolution": 224, "num_slots": 6, "max_steps": 300_000, "random_flip": True},
 }
 """Defaults of the command line by the name of the dataset; a key is a field of any of the parameter classes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from object_discovery.params import SetPredictionParams, SlotAttentionParams, Sl
 from object_discovery.schedules import cosine_anneal, linear_anneal
 
 S = TypeVar("S", bound=SlotParams)
+ClusterKind: TypeAlias = Literal["objects", "appearance"]
 _CLUSTER_GRID = 20
 _IMAGE_GRID = 40
 
@@ -138,7 +139,11 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         )
 
     def attend_slots(
-        self, features: Tensor, options: SlotOptions = DEFAULT_OPTIONS, clusters: Tensor | None = None
+        self,
+        features: Tensor,
+        options: SlotOptions = DEFAULT_OPTIONS,
+        clusters: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute the slots of features `(B, N, F)`, in training with the scheduled noise on learned queries.
 
@@ -154,6 +159,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
             num_iterations=options.num_iterations,
             noise=noise,
             clusters=clusters,
+            bias=bias,
         )
 
     def initial_clusters(self, maps: Tensor, size: int, options: SlotOptions) -> Tensor | None:
@@ -175,20 +181,21 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         grid = clusters.view(*clusters.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
-    def image_clusters(self, images: Tensor, size: int, options: SlotOptions) -> Tensor | None:
-        """Cluster images for clustering-based slot initialisation into the background and objects, with `cluster_init`.
+    def image_clusters(self, images: Tensor, size: int, options: SlotOptions, kind: ClusterKind) -> Tensor | None:
+        """Cluster images for clustering-based slot initialisation, with `cluster_init`.
 
         Args:
             images: `(B, 3, H, W)`, in [0, 1].
-            size: Height and width h of the grid of features; clusters are computed on 20 to 40 rows and columns, where
-                the image has as many.
+            size: Height and width h of the grid of features; clusters of objects are computed on 20 to 40 rows and
+                columns, where the image has as many, those by appearance on at most 20.
             options: Options of this call; with initial slots there are no clusters.
+            kind: `objects` (`layers.object_clusters`) or `appearance` (`layers.clustering`).
 
         Returns:
             Soft assignments `(B, K, h * h)`, see `SlotAttention.forward`; None without clusters.
         """
-        if not self.params.cluster_init or options.slots is not None:
-            return None
+        if kind == "appearance" or not self.params.cluster_init or options.slots is not None:
+            return self.initial_clusters(images, size, options)
         count = self.params.num_slots if options.num_slots is None else options.num_slots
         finer = min(_IMAGE_GRID // size, images.shape[-1] // size)
         grid = size * finer if finer > 1 else size // -(-size // _IMAGE_GRID)

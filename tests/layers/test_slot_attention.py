@@ -304,3 +304,27 @@ def test_inactive_slots_do_not_affect_active_slots(mode: Gradient, heads: int) -
         assert not attention[image, active:].any()
     (slots.square().sum() + attention.square().sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in core.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("gradient", ["full", "implicit", "bilevel"])
+def test_bias_is_added_to_the_logits_of_every_iteration(gradient: Gradient) -> None:
+    torch.manual_seed(0)
+    layer = SlotAttention(3, 8, 6, num_iterations=2, slot_init="learned", gradient=gradient)
+    inputs, bias = torch.randn(2, 5, 6), torch.zeros(2, 3, 5)
+    bias[:, 0, 1] = -torch.inf
+    bias[:, 1, 2] = 100
+    _, attention = layer(inputs, bias=bias)
+    assert not attention[:, 0, 1].any()
+    torch.testing.assert_close(attention[:, 1, 2], torch.ones(2))
+    torch.testing.assert_close(layer(inputs, bias=bias - 3)[0], layer(inputs, bias=bias)[0])  # the same for all slots
+    torch.testing.assert_close(layer(inputs, bias=torch.zeros(2, 3, 5))[0], layer(inputs)[0])
+
+
+def test_shared_query_is_that_of_all_slots_and_needs_clusters() -> None:
+    layer = SlotAttention(3, 8, 6, slot_init="shared")
+    assert layer.queries.shape == (1, 8)
+    assert layer.initial_slots(2, 7).equal(layer.queries.expand(2, 7, 8))
+    clusters = torch.eye(5).expand(2, 5, 5)
+    assert layer(torch.randn(2, 5, 6), num_slots=5, clusters=clusters)[0].shape == (2, 5, 8)
+    with pytest.raises(ValueError, match="`clusters` with slot_init='shared', but got None"):
+        layer(torch.randn(2, 5, 6))

@@ -275,7 +275,7 @@ class SLATE(SlotModel[SLATEParams]):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Embed tokens as `(B, 1 + N, d)`, and compute slots, their attention and their clusters, both `(B, K, N)`."""
         embedded = self.embedding(tokens)
-        clusters = self.image_clusters(self._pad(images), self.grid, options)
+        clusters = self.image_clusters(self._pad(images), self.grid, options, self.params.clusters)
         slots, attention = self.attend_slots(self.features(embedded[:, 1:]), options, clusters)
         return embedded, slots, attention, clusters
 
