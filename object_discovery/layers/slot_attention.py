@@ -214,7 +214,6 @@ class SlotAttention(nn.Module):
         num_iterations: int | None = None,
         noise: float = 0.0,
         clusters: Tensor | None = None,
-        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute the slots of a batch.
 
@@ -228,8 +227,6 @@ class SlotAttention(nn.Module):
                 [6]: the initial slots are updated once with them as the attention. A slot whose assignments are all 0
                 is inactive: it is masked in all iterations. At least one slot of each image must be active. None: no
                 such update.
-            bias: Added to the attention logits of all iterations, `(B, K, N)`, such as the logarithm of a prior. None:
-                0, as published.
 
         Returns:
             Slots `(B, K, D)`, and the attention of the last iteration `(B, K, N)`, float32, summed over heads, before
@@ -245,25 +242,19 @@ class SlotAttention(nn.Module):
             raise ValueError("Expected argument `clusters` with slot_init='shared', but got None")
         keys, values = self.project(inputs)
         if clusters is None:
-            return self.solve(initial, keys, values, iterations, bias=bias)
+            return self.solve(initial, keys, values, iterations)
         assignments = clusters[:, None].expand(-1, self.num_heads, -1, -1)
         initial = self.update(initial, self.aggregate(assignments, values))
         active = clusters.amax(2) > 0
-        slots, attention = self.solve(initial, keys, values, iterations, active, bias)
+        slots, attention = self.solve(initial, keys, values, iterations, active)
         return slots * active[..., None], attention
 
     def solve(
-        self,
-        initial: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        iterations: int,
-        active: Tensor | None = None,
-        bias: Tensor | None = None,
+        self, initial: Tensor, keys: Tensor, values: Tensor, iterations: int, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Iterate from initial slots `(B, K, D)` with the selected gradient; for the other arguments see `step`."""
         if self.gradient == "full":
-            return self.iterate(initial, keys, values, iterations, active, bias)
+            return self.iterate(initial, keys, values, iterations, active)
         without_gradient = iterations if self.gradient == "implicit" else iterations - 1
         fixed_point = initial.detach()
         if without_gradient:
@@ -271,10 +262,10 @@ class SlotAttention(nn.Module):
             device = keys.device.type
             cast = torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
             with torch.no_grad(), cast:
-                fixed_point, _ = self.iterate(fixed_point, keys, values, without_gradient, active, bias)
+                fixed_point, _ = self.iterate(fixed_point, keys, values, without_gradient, active)
         if self.gradient == "bilevel":
             fixed_point = fixed_point + (initial - initial.detach())  # straight-through gradient to the initial slots
-        return self.iterate(fixed_point, keys, values, self.neumann_terms, active, bias)
+        return self.iterate(fixed_point, keys, values, self.neumann_terms, active)
 
     def project(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Project inputs `(B, N, input_size)` to scaled keys and values, both `(B, heads, N, D / heads)`."""
@@ -284,25 +275,17 @@ class SlotAttention(nn.Module):
         return keys * (self.slot_size // self.num_heads) ** -0.5, values
 
     def iterate(
-        self,
-        slots: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        iterations: int,
-        active: Tensor | None = None,
-        bias: Tensor | None = None,
+        self, slots: Tensor, keys: Tensor, values: Tensor, iterations: int, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Iterate `step`; in evaluation mode stop at convergence to within `tolerance`."""
         for _ in range(iterations):
             previous = slots
-            slots, attention = self.step(slots, keys, values, active, bias)
+            slots, attention = self.step(slots, keys, values, active)
             if self.tolerance and not self.training and (slots - previous).abs().max() <= self.tolerance:
                 break
         return slots, attention
 
-    def step(
-        self, slots: Tensor, keys: Tensor, values: Tensor, active: Tensor | None = None, bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, slots: Tensor, keys: Tensor, values: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Do one iteration; with the gradients `implicit` and `bilevel` the slots approximate its fixed point.
 
         Args:
@@ -310,15 +293,12 @@ class SlotAttention(nn.Module):
             keys: Scaled keys, `(B, heads, N, D / heads)`.
             values: `(B, heads, N, D / heads)`.
             active: Which slots are active, bool `(B, K)`. None: all.
-            bias: Added to the attention logits, `(B, K, N)`. None: 0.
 
         Returns:
             The next slots `(B, K, D)` and the attention `(B, K, N)`.
         """
         queries = rearrange(self.to_query(self.norm_slots(slots)), "b k (h d) -> b h k d", h=self.num_heads)
         logits = queries @ keys.transpose(-1, -2)  # (B, heads, K, N)
-        if bias is not None:
-            logits = logits.float() + bias[:, None]
         # Softmax over heads and slots, in float32, since sums over thousands of inputs follow.
         mask = None if active is None else active.repeat(1, self.num_heads)[..., None]
         attention = slot_softmax(logits.flatten(1, 2), 1, mask).view(logits.shape)

@@ -19,7 +19,6 @@ from object_discovery.layers.spatial_transform import spatial_transform
 
 _EXTENT = 3.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
 _HALF_SIZES = (0.08, 1.6)  # smallest and largest half size of a window, in half image sizes
-_PRIOR_EXTENT = 1.25  # standard deviation of the position prior, in that of a cluster
 _CENTRE_RANGE = 0.5  # bound of the correction of the centre, in half sizes of the window
 _LOG_SIZE_RANGE = 0.7  # bound of the correction of the logarithm of the size
 _OUTSIDE_LOGIT = -1e4  # outside the window of a slot; there its mask is 0, unless the pixel is in no window
@@ -67,27 +66,6 @@ def slot_frames(attention: Tensor, size: int) -> SlotFrames:
     centres = marginals @ positions
     variance = (marginals @ positions.square() - centres.square()).mean(2).clamp_min(0)
     return SlotFrames(centres, (variance + (2 / size) ** 2 / 12).sqrt())
-
-
-def position_prior(frames: SlotFrames, size: int) -> Tensor:
-    """Compute a Gaussian prior of the positions of each slot around its centre, in logarithms.
-
-    By colour alone, a slot attends to all objects of its colour; with the prior to the one at its place.
-
-    Args:
-        frames: Frames of the slots.
-        size: Height and width h of the grid of positions.
-
-    Returns:
-        -d^2 / 2 with d the distance from the centre, in 1.25 sizes of the frame; `(B, K, h * h)`, float32.
-
-    Example:
-        >>> position_prior(SlotFrames(torch.zeros(1, 1, 2), torch.full((1, 1), 0.4)), 2)  # cells at 1/2, d^2 = 2
-        tensor([[[-1., -1., -1., -1.]]])
-    """
-    cells = cell_centres(size, frames.centres.device)
-    distances = ((cells - frames.centres[..., None]) / (_PRIOR_EXTENT * frames.sizes[..., None, None])).square()
-    return -0.5 * (distances[:, :, 0, :, None] + distances[:, :, 1, None]).flatten(2)
 
 
 def cell_centres(size: int, device: torch.device | None = None) -> Tensor:

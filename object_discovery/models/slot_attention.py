@@ -17,7 +17,7 @@ from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.compositing import pixel_entropy
 from object_discovery.layers.decoder import BroadcastDecoder
 from object_discovery.layers.mixture import MixtureLoss
-from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, position_prior, slot_frames
+from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, slot_frames
 from object_discovery.layers.weight_init import init_weights
 from object_discovery.models.masks import choose_masks, prune_slots
 from object_discovery.models.slot_model import DEFAULT_OPTIONS, SlotModel, SlotOptions, build_encoder
@@ -149,10 +149,7 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
         """Do the work of `discover`, with images in the pixel range of the network."""
         features = self.encoder(self._to_network_range(images))
         clusters = self.image_clusters(images, self.encoder.size, options, self.params.clusters)
-        prior = None
-        if clusters is not None and self.params.clusters == "objects":
-            prior = position_prior(slot_frames(clusters, self.encoder.size), self.encoder.size)
-        slots, attention = self.attend_slots(features, options, clusters, prior)
+        slots, attention = self.attend_slots(features, options, clusters)
         active = self.active_mask(slots)
         if isinstance(self.decoder, SlotCentricDecoder):
             assert self.shape_encoder is not None

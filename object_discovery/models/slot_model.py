@@ -139,11 +139,7 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         )
 
     def attend_slots(
-        self,
-        features: Tensor,
-        options: SlotOptions = DEFAULT_OPTIONS,
-        clusters: Tensor | None = None,
-        bias: Tensor | None = None,
+        self, features: Tensor, options: SlotOptions = DEFAULT_OPTIONS, clusters: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Compute the slots of features `(B, N, F)`, in training with the scheduled noise on learned queries.
 
@@ -159,7 +155,6 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
             num_iterations=options.num_iterations,
             noise=noise,
             clusters=clusters,
-            bias=bias,
         )
 
     def initial_clusters(self, maps: Tensor, size: int, options: SlotOptions) -> Tensor | None:

@@ -306,20 +306,6 @@ def test_inactive_slots_do_not_affect_active_slots(mode: Gradient, heads: int) -
     assert all(p.grad is not None and p.grad.isfinite().all() for p in core.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("gradient", ["full", "implicit", "bilevel"])
-def test_bias_is_added_to_the_logits_of_every_iteration(gradient: Gradient) -> None:
-    torch.manual_seed(0)
-    layer = SlotAttention(3, 8, 6, num_iterations=2, slot_init="learned", gradient=gradient)
-    inputs, bias = torch.randn(2, 5, 6), torch.zeros(2, 3, 5)
-    bias[:, 0, 1] = -torch.inf
-    bias[:, 1, 2] = 100
-    _, attention = layer(inputs, bias=bias)
-    assert not attention[:, 0, 1].any()
-    torch.testing.assert_close(attention[:, 1, 2], torch.ones(2))
-    torch.testing.assert_close(layer(inputs, bias=bias - 3)[0], layer(inputs, bias=bias)[0])  # the same for all slots
-    torch.testing.assert_close(layer(inputs, bias=torch.zeros(2, 3, 5))[0], layer(inputs)[0])
-
-
 def test_shared_query_is_that_of_all_slots_and_needs_clusters() -> None:
     layer = SlotAttention(3, 8, 6, slot_init="shared")
     assert layer.queries.shape == (1, 8)

@@ -3,14 +3,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import center_of_mass
-from scipy.stats import norm
 
 from object_discovery.layers.slot_centric import (
     ShapeEncoder,
     SlotCentricDecoder,
     SlotFrames,
     cell_centres,
-    position_prior,
     slot_frames,
 )
 
@@ -50,13 +48,6 @@ def test_frame_of_zero_attention_is_finite_and_in_the_image_centre() -> None:
     frames = slot_frames(torch.zeros(1, 1, 9), 3)
     assert frames.centres.tolist() == [[[0, 0]]]
     assert frames.sizes.isfinite().all()
-
-
-def test_position_prior_is_the_logarithm_of_a_gaussian() -> None:
-    frames = SlotFrames(torch.tensor([[[0.2, -0.5]]]), torch.tensor([[0.3]]))
-    prior = position_prior(frames, 4).view(4, 4)
-    y, x = (norm.logpdf(cell_centres(4), centre, 1.25 * 0.3) - norm.logpdf(0, 0, 1.25 * 0.3) for centre in (0.2, -0.5))
-    np.testing.assert_allclose(prior, y[:, None] + x, rtol=1e-4)
 
 
 def test_shape_encoder_sees_the_attention_in_the_frame() -> None:

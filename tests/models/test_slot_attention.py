@@ -10,7 +10,7 @@ from object_discovery.configs import read_config
 from object_discovery.layers.clustering import appearance_clusters
 from object_discovery.layers.mixture import mixture_log_likelihood, necessary_slots, posterior_masks
 from object_discovery.layers.object_clusters import object_clusters
-from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, position_prior, slot_frames
+from object_discovery.layers.slot_centric import ShapeEncoder, SlotCentricDecoder, slot_frames
 from tests.models.tiny import BROADCAST, SIZE, TINY, make_images
 
 
@@ -127,8 +127,7 @@ def test_forward_pass_equals_its_layers() -> None:
     discovery = model(images)
     clusters = object_clusters(images, SIZE, 3, 0.001)  # on a finer grid, 2 x 2 to a feature
     clusters = F.avg_pool2d(clusters.view(2, 3, SIZE, SIZE), 2).flatten(2)
-    prior = position_prior(slot_frames(clusters, SIZE // 2), SIZE // 2)
-    slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters, bias=prior)
+    slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters)
     frames = slot_frames(attention, SIZE // 2)
     assert isinstance(model.shape_encoder, ShapeEncoder)
     assert isinstance(model.decoder, SlotCentricDecoder)
@@ -145,7 +144,7 @@ def test_forward_pass_equals_its_layers() -> None:
     torch.testing.assert_close(discovery.attention, attention.view(2, 3, SIZE // 2, SIZE // 2))
 
 
-def test_clusters_by_appearance_are_on_a_coarse_grid_and_without_a_prior() -> None:
+def test_clusters_by_appearance_are_on_a_coarse_grid() -> None:
     model = make(resolution=48, encoder_strides=[1], clusters="appearance", prune_gain=0).eval()
     images = torch.rand(2, 3, 48, 48)
     coarse = appearance_clusters(images, 16, 3, 0.001).view(2, 3, 16, 16)
