@@ -25,7 +25,7 @@ class Discovery(NamedTuple):
     """
 
     slots: Tensor
-    """Slots, `(B, K, D)`; zero vectors for inactive slots, see `cluster_min_gain`."""
+    """Slots, `(B, K, D)`; zero vectors for inactive slots, see `cluster_min_gain` and `prune_gain`."""
     masks: Tensor
     """Soft masks at image size, `(B, K, H, W)`, float32, by the model's `mask_source`; they sum to 1 over the slots."""
     image: Tensor | None = None

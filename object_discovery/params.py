@@ -71,8 +71,11 @@ class SlotAttentionParams(SlotParams):
     the mixture of the slots (as IODINE and MONet), whose standard deviation follows the residual."""
     entropy_weight: float = 0.01
     """Weight of the entropy of the decoder masks over the slots (published: 0), so that no pixel is shared."""
+    foreground_weight: float = 0.001
+    """Weight of the share of the image that is not in the mask of the background, the first slot with `clusters`
+    objects (published: 0), so that objects are not surrounded by a rim of background."""
     entropy_start: int = 500
-    """First step of the linear warm-up of the entropy weight."""
+    """First step of the linear warm-up of these weights."""
     entropy_warmup: int = 500
     """Steps of this warm-up."""
     mask_source: MaskSource = "posterior"
@@ -108,7 +111,7 @@ class SlotAttentionParams(SlotParams):
         """Check the values."""
         super().__post_init__()
         check_at_least(self, 1, "decoder_final_stride", "decoder_final_kernel", "broadcast_size")
-        check_at_least(self, 0, "entropy_weight", "entropy_start", "entropy_warmup", "prune_gain")
+        check_at_least(self, 0, "entropy_weight", "foreground_weight", "entropy_start", "entropy_warmup", "prune_gain")
         check_at_least(self, 1, "encoder_kernel", "decoder_kernel", "feature_size")
         check_at_least(self, 0, "position_frequencies")
         check_layers(self, "encoder")

@@ -187,7 +187,7 @@ class SlotCentricDecoder(nn.Module):
         placed = spatial_transform(decoded, boxes, self.resolution).transpose(1, 2).float()
         inside = self._inside(windows.flatten(0, 1))
         placed = torch.cat([placed[:, :3], placed[:, 3:].masked_fill(~inside[:, None], _OUTSIDE_LOGIT)], 1)
-        return alpha_composite(placed.unflatten(0, slots.shape[:2]), active)
+        return alpha_composite(placed.view(*slots.shape[:2], *placed.shape[1:]), active)
 
     def _broadcast(self, slots: Tensor, windows: Tensor) -> Tensor:
         """Broadcast slots to the grid of their windows, as `a(slot, window) + (1 + b(slot)) * c(position)`."""

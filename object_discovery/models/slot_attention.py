@@ -132,18 +132,22 @@ class SlotAttentionModel(SlotModel[SlotAttentionParams]):
             assert discovery.slot_images is not None
             loss = self.mixture_loss(discovery.masks, discovery.slot_images, target)
             losses = {"loss": loss, "mse": losses["loss"].detach(), "sigma": self.mixture_loss.sigma}
-        weight = self._entropy_weight()
-        if weight and self.training:
-            entropy = pixel_entropy(discovery.masks).mean()
-            losses = {**losses, "loss": losses["loss"] + weight * entropy, "mask_entropy": entropy}
+        if self.training:
+            losses = self._add_mask_losses(losses, discovery.masks)
         return self.regularize(losses, discovery.slots)
 
-    def _entropy_weight(self) -> float:
-        """Compute the weight of the entropy of the masks at this step."""
+    def _add_mask_losses(self, losses: dict[str, Tensor], masks: Tensor) -> dict[str, Tensor]:
+        """Add the entropy of the masks and the share of the foreground, with their weights at this step."""
         p = self.params
-        return linear_anneal(
-            self.slot_steps, 0.0, p.entropy_weight, p.entropy_start, p.entropy_start + p.entropy_warmup
-        )
+        warmup = linear_anneal(self.slot_steps, 0.0, 1.0, p.entropy_start, p.entropy_start + p.entropy_warmup)
+        if warmup and p.entropy_weight:
+            entropy = pixel_entropy(masks).mean()
+            losses = {**losses, "loss": losses["loss"] + warmup * p.entropy_weight * entropy, "mask_entropy": entropy}
+        if warmup and p.foreground_weight and p.cluster_init and p.clusters == "objects":
+            foreground = 1 - masks[:, 0].mean()  # the first cluster is the background
+            loss = losses["loss"] + warmup * p.foreground_weight * foreground
+            losses = {**losses, "loss": loss, "foreground": foreground}
+        return losses
 
     def _discover(self, images: Tensor, options: SlotOptions = DEFAULT_OPTIONS) -> Discovery:
         """Do the work of `discover`, with images in the pixel range of the network."""

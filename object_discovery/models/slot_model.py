@@ -197,14 +197,15 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         clusters = object_clusters(images, grid, max(1, count), self.params.cluster_min_gain)
         if grid == size:
             return clusters
-        return F.interpolate(clusters.unflatten(2, (grid, grid)), (size, size), mode="area").flatten(2)
+        return F.interpolate(clusters.view(*clusters.shape[:2], grid, grid), (size, size), mode="area").flatten(2)
 
     @staticmethod
     def cluster_masks(clusters: Tensor | None, size: int) -> Tensor | None:
         """Resize clusters `(B, K, h * h)` to `(B, K, size, size)`, see `Discovery.cluster_masks`."""
         if clusters is None:
             return None
-        grid = clusters.unflatten(2, (math.isqrt(clusters.shape[2]), -1))
+        rows = math.isqrt(clusters.shape[2])
+        grid = clusters.view(*clusters.shape[:2], rows, rows)
         return F.interpolate(grid, (size, size), mode="nearest-exact")
 
     def active_mask(self, slots: Tensor) -> Tensor | None:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from object_discovery.layers import BroadcastDecoder
-from object_discovery.layers.decoder import BroadcastLayer, SameConvTranspose2d
-from object_discovery.layers.encoder import SameConv2d
+from object_discovery.layers.convolutions import SameConv2d, SameConvTranspose2d
+from object_discovery.layers.decoder import BroadcastLayer
 
 CASES = [
     (1, 1),

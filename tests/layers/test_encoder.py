@@ -5,7 +5,7 @@ from scipy.signal import correlate2d
 from torch import Tensor
 
 from object_discovery.layers import ConvEncoder
-from object_discovery.layers.encoder import SameConv2d
+from object_discovery.layers.convolutions import SameConv2d
 
 
 def reference_convolution(images: Tensor, weight: Tensor) -> Tensor:

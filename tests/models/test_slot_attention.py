@@ -55,6 +55,7 @@ CORE = {
     "norm_eps": 1e-3,
     "reconstruction_loss": "mse",
     "entropy_weight": 0,
+    "foreground_weight": 0,
     "mask_source": "decoder",
     "prune_gain": 0,
 }
@@ -214,7 +215,7 @@ def test_mixture_loss_is_the_scaled_likelihood_in_the_pixel_range_of_the_network
 
 
 def test_entropy_of_the_masks_is_added_after_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(slot_init="learned", entropy_weight=0.5, entropy_start=100, entropy_warmup=200)
+    model = make(slot_init="learned", entropy_weight=0.5, entropy_start=100, entropy_warmup=200, foreground_weight=0)
     images = make_images()
     masks = model(images).decoder_masks
     expected = torch.distributions.Categorical(masks.permute(0, 2, 3, 1)).entropy().mean()  # type: ignore[no-untyped-call]
@@ -229,6 +230,19 @@ def test_entropy_of_the_masks_is_added_after_its_start(monkeypatch: pytest.Monke
         torch.testing.assert_close(values[step]["loss"] - values[0]["loss"], weight * expected)
     model.eval()
     torch.testing.assert_close(model.losses({"image": images})["loss"], values[0]["loss"])
+
+
+def test_share_of_the_foreground_is_added_with_a_known_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"foreground_weight": 0.5, "entropy_weight": 0, "entropy_start": 100, "entropy_warmup": 200}
+    model, images = make(**settings), make_images()
+    monkeypatch.setattr(type(model), "global_step", 200)
+    losses = model.losses({"image": images})
+    share = model(images).decoder_masks[:, 1:].sum(1).mean()
+    torch.testing.assert_close(losses["foreground"], share, rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(type(model), "global_step", 100)
+    torch.testing.assert_close(losses["loss"] - model.losses({"image": images})["loss"], 0.25 * share)
+    monkeypatch.setattr(type(model), "global_step", 1000)
+    assert "foreground" not in make(**settings, clusters="appearance").losses({"image": images})
 
 
 def test_numbers_of_slots_and_iterations_are_options() -> None:
