@@ -18,7 +18,7 @@ def tiny_model(**settings: Any) -> SlotAttentionModel:
     """Return Slot Attention for 16 x 16 pixels with fixed weights."""
     torch.manual_seed(0)
     shape = {"resolution": 16, "num_slots": 3, "slot_size": 16, "encoder_channels": [8, 8], "encoder_strides": [2, 1]}
-    return SlotAttentionModel(**{**shape, **settings}).eval()
+    return SlotAttentionModel(**{**shape, "slot_init": "learned", **settings}).eval()
 
 
 def save_tiny(path: Path, **changes: Any) -> Path:

@@ -13,9 +13,9 @@ def test_labels_are_the_argmax_of_the_masks_and_ties_go_to_the_lowest_slot() -> 
 def test_missing_outputs_are_none() -> None:
     actual = Discovery(slots=torch.zeros(1, 3, 4), masks=torch.zeros(1, 3, 2, 2))
     assert (actual.image, actual.slot_images, actual.attention) == (None, None, None)
-    assert (actual.decoder_masks, actual.posterior_masks) == (None, None)
+    assert (actual.decoder_masks, actual.posterior_masks, actual.cluster_masks) == (None, None, None)
     slots, masks, *rest = actual
-    assert (slots.shape, masks.shape, len(rest)) == ((1, 3, 4), (1, 3, 2, 2), 5)
+    assert (slots.shape, masks.shape, len(rest)) == ((1, 3, 4), (1, 3, 2, 2), 6)
 
 
 def test_apply_maps_each_tensor() -> None:

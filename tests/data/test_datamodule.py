@@ -19,7 +19,7 @@ from object_discovery.data import (
 from object_discovery.data.geometry import Crop
 from object_discovery.data.readers.hdf5_scenes import SceneFile
 from object_discovery.errors import DatasetNotFoundError, UserError
-from object_discovery.params import DataParams, ModelParams, TrainerParams
+from object_discovery.params import MODEL_PARAMS, DataParams, TrainerParams
 from tests.data.scene_files import make_scenes, write_own, write_published
 
 GENERATED = ["tetrominoes", "multi_dsprites"]
@@ -42,7 +42,7 @@ def counts(scenes: Any) -> list[int]:
 @pytest.mark.parametrize("name", list(DATASETS))
 def test_registered_datasets_have_their_name_and_recommend_existing_hyperparameters(name: str) -> None:
     datamodule = DATASETS[name]
-    known = {field.name for params in (DataParams, TrainerParams, ModelParams) for field in fields(params)}
+    known = {field.name for params in (DataParams, TrainerParams, *MODEL_PARAMS.values()) for field in fields(params)}
     assert datamodule.name == name
     assert set(datamodule.recommended) <= known
     assert {"resolution", "num_slots", "max_steps"} <= set(datamodule.recommended)

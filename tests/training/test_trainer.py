@@ -60,7 +60,7 @@ def test_compile_compiles_every_network(monkeypatch: pytest.MonkeyPatch) -> None
     assert compiled == []
     model = build_model(parse(tiny_flags("run", compile=True)))
     assert compiled == list(model.networks())
-    assert len(compiled) == 3
+    assert len(compiled) == 4
 
 
 def test_tensorboard_has_one_event_file(tmp_path: Path) -> None:
