@@ -17,7 +17,7 @@ from object_discovery.layers.compositing import alpha_composite
 from object_discovery.layers.convolutions import SameConvTranspose2d
 from object_discovery.layers.spatial_transform import spatial_transform
 
-_EXTENT = 3.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
+_EXTENT = 4.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
 _HALF_SIZES = (0.08, 1.6)  # smallest and largest half size of a window, in half image sizes
 _CENTRE_RANGE = 0.5  # bound of the correction of the centre, in half sizes of the window
 _LOG_SIZE_RANGE = 0.7  # bound of the correction of the logarithm of the size
