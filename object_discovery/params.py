@@ -53,7 +53,7 @@ class SlotAttentionParams(SlotParams):
     clusters: Literal["objects", "appearance"] = "objects"
     """Clusters: a smooth background and connected regions that differ from it (objects), or soft clusters by colour and
     position (appearance), which suit objects of equal colour that touch."""
-    cluster_min_gain: float = 0.001
+    cluster_min_gain: float = 0.0015
     """Mask slots whose cluster explains less of the image, as a share of its pixels. 0: mask none but those without a
     cluster."""
     encoder_channels: list[int] | None = None
@@ -136,7 +136,7 @@ class SLATEParams(SlotParams):
     clusters: Literal["objects", "appearance"] = "objects"
     """Clusters: a smooth background and connected regions that differ from it (objects), or soft clusters by colour and
     position (appearance), which suit objects of equal colour that touch."""
-    cluster_min_gain: float = 0.001
+    cluster_min_gain: float = 0.0015
     """Mask slots whose cluster explains less of the image, as a share of its pixels. 0: mask none but those without a
     cluster."""
     patience: int | None = None

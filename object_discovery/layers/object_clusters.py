@@ -63,7 +63,8 @@ def object_clusters(images: Tensor, size: int, num_clusters: int, min_gain: floa
 
     Args:
         images: `(B, 3, H, W)`, in [0, 1].
-        size: Height and width h of the grid of pixels that are clustered; images are resized to it by averaging.
+        size: Height and width h of the grid of pixels that are clustered. Images are resized to it by the median, as
+            means would mix the colours along outlines to further ones.
         num_clusters: K.
         min_gain: Drop components whose sum, divided by h * h, is less; images with few objects have fewer clusters.
 
@@ -78,7 +79,7 @@ def object_clusters(images: Tensor, size: int, num_clusters: int, min_gain: floa
         [[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]]
     """
     with torch.autocast(images.device.type, enabled=False):
-        colours = F.interpolate(images.float(), (size, size), mode="area").flatten(2).transpose(1, 2)
+        colours = _median_pool(images.float(), size).flatten(2).transpose(1, 2)
         background, to_background = smooth_background(colours, size)
         similarities = _select_centres(colours - background, to_background, size, num_clusters - 1, min_gain)
         similarity, cluster = torch.cat([to_background[:, None], similarities], 1).max(1)
@@ -90,6 +91,14 @@ def object_clusters(images: Tensor, size: int, num_clusters: int, min_gain: floa
         members = (components[:, None] == largest.indices[..., None] + 1) & kept[..., None]
         clusters = torch.cat([(cluster == 0)[:, None], members], 1) * similarity[:, None]
         return F.pad(clusters, (0, 0, 0, num_clusters - clusters.shape[1]))
+
+
+def _median_pool(images: Tensor, size: int) -> Tensor:
+    """Resize images `(B, C, H, H)` to `(B, C, size, size)` by the median of blocks, of the nearest multiple of `size`."""
+    block = max(1, images.shape[-1] // size)
+    images = F.interpolate(images, (size * block, size * block), mode="nearest-exact")
+    blocks = images.view(*images.shape[:2], size, block, size, block).transpose(3, 4)
+    return blocks.flatten(4).median(4).values
 
 
 def _select_centres(differences: Tensor, to_background: Tensor, size: int, count: int, min_gain: float) -> Tensor:

@@ -17,7 +17,7 @@ from object_discovery.layers.compositing import alpha_composite
 from object_discovery.layers.convolutions import SameConvTranspose2d
 from object_discovery.layers.spatial_transform import spatial_transform
 
-_EXTENT = 4.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
+_EXTENT = 5.0  # half the size of a window, in standard deviations of the attention; a uniform disc spans 2
 _HALF_SIZES = (0.08, 1.6)  # smallest and largest half size of a window, in half image sizes
 _CENTRE_RANGE = 0.5  # bound of the correction of the centre, in half sizes of the window
 _LOG_SIZE_RANGE = 0.7  # bound of the correction of the logarithm of the size
@@ -113,7 +113,7 @@ class ShapeEncoder(nn.Module):
 class SlotCentricDecoder(nn.Module):
     """Decodes RGB and alpha logits of each slot in its frame, places them in the image, and composites the slots.
 
-    A slot is decoded to 32 x 32 pixels of a window of 8 standard deviations of its attention, which are interpolated to
+    A slot is decoded to 32 x 32 pixels of a window of 10 standard deviations of its attention, which are interpolated to
     the image. Shapes are therefore decoded independently of position and size, small objects in as much detail as large
     ones, and at the same cost at any resolution. Outside its window a slot has no weight.
 

@@ -55,7 +55,7 @@ def test_shape_encoder_sees_the_attention_in_the_frame() -> None:
     attention = torch.rand(1, 1, 64)
     frames = SlotFrames(torch.tensor([[[0.25, -0.5]]]), torch.tensor([[0.2]]))
     encoder = ShapeEncoder(5)
-    y, x = (centre + 4 * 0.2 * cell_centres(14) for centre in (0.25, -0.5))  # a window of 4 standard deviations
+    y, x = (centre + 5 * 0.2 * cell_centres(14) for centre in (0.25, -0.5))  # a window of 5 standard deviations
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None]
     glimpse = F.grid_sample(attention.view(1, 1, 8, 8), grid, align_corners=False).flatten(1)
     glimpse = (glimpse - glimpse.mean()) / (glimpse.var(unbiased=False) + 1e-5).sqrt()
@@ -89,7 +89,7 @@ def test_decoder_is_equivariant_to_the_size_of_frames() -> None:
         decoder.content.weight[:, 8:] = 0
     slots, centres = torch.randn(1, 1, 8), torch.zeros(1, 1, 2)
     # windows of 32 x 32 pixels, one for each decoded pixel, and of 64 x 64
-    small, large = (decoder(slots, SlotFrames(centres, torch.full((1, 1), size)))[1][0] for size in (1 / 8, 1 / 4))
+    small, large = (decoder(slots, SlotFrames(centres, torch.full((1, 1), size)))[1][0] for size in (0.1, 0.2))
     expected = F.interpolate(small[..., 16:48, 16:48], scale_factor=2, mode="bilinear")
     torch.testing.assert_close(large[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_a_slot_has_no_weight_outside_its_window() -> None:
     frames = SlotFrames(torch.tensor([[[0.0, 0.0], [0.5, 0.5]]]), torch.tensor([[1.0, 0.05]]))
     _, slot_images, masks = decoder(torch.zeros(1, 2, 8), frames)
     inside = torch.zeros(32, 32, dtype=torch.bool)
-    inside[21:27, 21:27] = True  # 0.15 around (0.5, 0.5), in half image sizes, is 21.6 to 26.4
+    inside[20:28, 20:28] = True  # 0.25 around (0.5, 0.5), in half image sizes
     assert not masks[0, 1, ~inside].any()
     assert not slot_images[0, 1, :, ~inside].any()
     assert float(masks[0, 1, 22:26, 22:26].min()) > 0.1
@@ -115,11 +115,11 @@ def test_pixels_in_no_window_are_shared_equally() -> None:
 def test_windows_are_bounded_and_correctable() -> None:
     decoder = make_decoder()
     frames = SlotFrames(torch.zeros(1, 3, 2), torch.tensor([[1e-6, 0.1, 5.0]]))
-    torch.testing.assert_close(decoder.windows(torch.randn(1, 3, 8), frames)[0, :, 2], torch.tensor([0.08, 0.4, 1.6]))
+    torch.testing.assert_close(decoder.windows(torch.randn(1, 3, 8), frames)[0, :, 2], torch.tensor([0.08, 0.5, 1.6]))
     with torch.no_grad():
         decoder.correction.bias.copy_(torch.tensor([100.0, -100.0, 100.0]))
     window = decoder.windows(torch.randn(1, 3, 8), frames)[0, 1]
-    half_size = 0.4 * np.exp(0.7)
+    half_size = 0.5 * np.exp(0.7)
     torch.testing.assert_close(window, torch.tensor([half_size / 2, -half_size / 2, half_size], dtype=torch.float32))
 
 

@@ -126,7 +126,7 @@ def test_forward_pass_equals_its_layers() -> None:
     model = make(slot_init="learned", image_range="signed")
     images = make_images()
     discovery = model(images)
-    clusters = object_clusters(images, SIZE, 3, 0.001)  # on a finer grid, 2 x 2 to a feature
+    clusters = object_clusters(images, SIZE, 3, 0.0015)  # on a finer grid, 2 x 2 to a feature
     clusters = F.avg_pool2d(clusters.view(2, 3, SIZE, SIZE), 2).flatten(2)
     slots, attention = model.slot_attention(model.encoder(2 * images - 1), clusters=clusters)
     frames = slot_frames(attention, SIZE // 2)
@@ -148,7 +148,7 @@ def test_forward_pass_equals_its_layers() -> None:
 def test_clusters_by_appearance_are_on_a_coarse_grid() -> None:
     model = make(resolution=48, encoder_strides=[1], clusters="appearance", prune_gain=0).eval()
     images = torch.rand(2, 3, 48, 48)
-    coarse = appearance_clusters(images, 16, 3, 0.001).view(2, 3, 16, 16)
+    coarse = appearance_clusters(images, 16, 3, 0.0015).view(2, 3, 16, 16)
     fine = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3)
     discovery = model(images)
     torch.testing.assert_close(discovery.cluster_masks, fine)
