@@ -94,7 +94,7 @@ def object_clusters(images: Tensor, size: int, num_clusters: int, min_gain: floa
 
 
 def _median_pool(images: Tensor, size: int) -> Tensor:
-    """Resize images `(B, C, H, H)` to `(B, C, size, size)` by the median of blocks, of the nearest multiple of `size`."""
+    """Resize images `(B, C, H, H)` to `(B, C, size, size)` by the median of each block of pixels."""
     block = max(1, images.shape[-1] // size)
     images = F.interpolate(images, (size * block, size * block), mode="nearest-exact")
     blocks = images.view(*images.shape[:2], size, block, size, block).transpose(3, 4)

@@ -113,9 +113,9 @@ class ShapeEncoder(nn.Module):
 class SlotCentricDecoder(nn.Module):
     """Decodes RGB and alpha logits of each slot in its frame, places them in the image, and composites the slots.
 
-    A slot is decoded to 32 x 32 pixels of a window of 10 standard deviations of its attention, which are interpolated to
-    the image. Shapes are therefore decoded independently of position and size, small objects in as much detail as large
-    ones, and at the same cost at any resolution. Outside its window a slot has no weight.
+    A slot is decoded to 32 x 32 pixels of a window of 10 standard deviations of its attention, which are interpolated
+    to the image. Shapes are therefore decoded independently of position and size, small objects in as much detail as
+    large ones, and at the same cost at any resolution. Outside its window a slot has no weight.
 
     Args:
         resolution: Height and width of the images.
