@@ -71,7 +71,7 @@ class SlotAttentionParams(SlotParams):
     the mixture of the slots (as IODINE and MONet), whose standard deviation follows the residual."""
     entropy_weight: float = 0.01
     """Weight of the entropy of the decoder masks over the slots (published: 0), so that no pixel is shared."""
-    foreground_weight: float = 0.001
+    foreground_weight: float = 0.0003
     """Weight of the share of the image that is not in the mask of the background, the first slot with `clusters`
     objects (published: 0), so that objects are not surrounded by a rim of background."""
     entropy_start: int = 500

@@ -76,8 +76,11 @@ class ObjectDiscoveryModel(LightningModule, Generic[P]):
 
     @classmethod
     def monitor(cls, has_masks: bool) -> tuple[str, Literal["min", "max"]]:
-        """Return the score that selects the best checkpoint, and whether it is minimised or maximised."""
-        return ("val/fg_ari", "max") if has_masks else ("val/mse", "min")
+        """Return the score that selects the best checkpoint, and whether it is minimised or maximised.
+
+        With label maps it is mBO: unlike FG-ARI it falls where objects take parts of the background.
+        """
+        return ("val/mbo_i", "max") if has_masks else ("val/mse", "min")
 
     @classmethod
     def from_config(cls, name: str | Path, **settings: Any) -> Self:

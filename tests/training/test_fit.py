@@ -94,7 +94,7 @@ def test_the_last_step_is_validated_once(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_best_checkpoint_is_of_the_best_validation(tmp_path: Path) -> None:
     fit(tmp_path, max_steps=9)
-    scores = {int(step) + 1: float(score) for step, score in read_metrics(tmp_path, "step", "val/fg_ari")}
+    scores = {int(step) + 1: float(score) for step, score in read_metrics(tmp_path, "step", "val/mbo_i")}
     assert len(scores) == 3
     assert scores[load_checkpoint(tmp_path, "best")["global_step"]] == max(scores.values())
 

@@ -193,7 +193,7 @@ def test_gaussian_slot_initialisation_is_as_published() -> None:
 
 
 def test_monitored_score_with_and_without_masks() -> None:
-    assert DINOSAUR.monitor(has_masks=True) == ("val/fg_ari", "max")
+    assert DINOSAUR.monitor(has_masks=True) == ("val/mbo_i", "max")
     assert DINOSAUR.monitor(has_masks=False) == ("val/loss", "min")
 
 

@@ -93,7 +93,7 @@ def test_configs_validate_after_each_epoch_of_all_scenes(name: str, images: int)
 
 
 def test_monitored_score_with_and_without_masks() -> None:
-    assert SLATE.monitor(has_masks=True) == ("val/fg_ari", "max")
+    assert SLATE.monitor(has_masks=True) == ("val/mbo_i", "max")
     assert SLATE.monitor(has_masks=False) == ("val/loss", "min")
     assert "loss" in make().extra_metrics()
 
