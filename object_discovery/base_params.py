@@ -16,6 +16,8 @@ from object_discovery.errors import check_argument, check_at_least, check_choice
 
 MaskSource: TypeAlias = Literal["decoder", "posterior", "attention"]
 """Masks of a model: those of its decoder, the posterior of the slots given the pixels, or the attention."""
+ClusterKind: TypeAlias = Literal["objects", "appearance"]
+"""Clusters of images: a background and objects in front of it, or soft clusters by colour and position."""
 
 
 def check_layers(params: Any, part: str) -> None:

@@ -12,7 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from object_discovery.base_params import DataParams, MaskSource, ModelParams, SlotParams, TrainerParams, check_layers
+from object_discovery.base_params import (
+    ClusterKind,
+    DataParams,
+    MaskSource,
+    ModelParams,
+    SlotParams,
+    TrainerParams,
+    check_layers,
+)
 from object_discovery.errors import check_argument, check_at_least
 
 __all__ = [
@@ -50,7 +58,7 @@ class SlotAttentionParams(SlotParams):
     with `cluster_init` one learned query for all slots (any number of slots)."""
     cluster_init: bool = True
     """Clustering-based slot initialisation: update the initial slots once by clusters of pixels. Not published."""
-    clusters: Literal["objects", "appearance"] = "objects"
+    clusters: ClusterKind = "objects"
     """Clusters: a smooth background and connected regions that differ from it (objects), or soft clusters by colour and
     position (appearance), which suit objects of equal colour that touch."""
     cluster_min_gain: float = 0.0015
@@ -133,7 +141,7 @@ class SLATEParams(SlotParams):
     """Steps of the linear learning rate warm-up, counted after `dvae_steps`."""
     cluster_init: bool = True
     """Clustering-based slot initialisation: update the initial slots once by clusters of pixels. Not published."""
-    clusters: Literal["objects", "appearance"] = "objects"
+    clusters: ClusterKind = "objects"
     """Clusters: a smooth background and connected regions that differ from it (objects), or soft clusters by colour and
     position (appearance), which suit objects of equal colour that touch."""
     cluster_min_gain: float = 0.0015

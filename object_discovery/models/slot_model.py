@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from object_discovery.base_params import ClusterKind
 from object_discovery.discovery import Batch, Discovery
 from object_discovery.layers.clustering import appearance_clusters
 from object_discovery.layers.compositing import active_mask
@@ -23,7 +24,6 @@ from object_discovery.params import SetPredictionParams, SlotAttentionParams, Sl
 from object_discovery.schedules import cosine_anneal, linear_anneal
 
 S = TypeVar("S", bound=SlotParams)
-ClusterKind: TypeAlias = Literal["objects", "appearance"]
 _CLUSTER_GRID = 20
 _IMAGE_GRID = 40
 
@@ -168,11 +168,11 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         Returns:
             Soft assignments `(B, K, h * h)`, see `SlotAttention.forward`; None without clusters.
         """
-        if not self.params.cluster_init or options.slots is not None:
+        count = self._cluster_count(options)
+        if count is None:
             return None
-        count = self.params.num_slots if options.num_slots is None else options.num_slots
         coarse = size // -(-size // _CLUSTER_GRID)
-        clusters = appearance_clusters(maps, coarse, max(1, count), self.params.cluster_min_gain)
+        clusters = appearance_clusters(maps, coarse, count, self.params.cluster_min_gain)
         grid = clusters.view(*clusters.shape[:2], coarse, coarse)
         return F.interpolate(grid, (size, size), mode="nearest-exact").flatten(2)
 
@@ -189,15 +189,23 @@ class SlotModel(ObjectDiscoveryModel[S], Generic[S]):
         Returns:
             Soft assignments `(B, K, h * h)`, see `SlotAttention.forward`; None without clusters.
         """
-        if kind == "appearance" or not self.params.cluster_init or options.slots is not None:
+        if kind == "appearance":
             return self.initial_clusters(images, size, options)
-        count = self.params.num_slots if options.num_slots is None else options.num_slots
+        count = self._cluster_count(options)
+        if count is None:
+            return None
         finer = min(_IMAGE_GRID // size, images.shape[-1] // size)
         grid = size * finer if finer > 1 else size // -(-size // _IMAGE_GRID)
-        clusters = object_clusters(images, grid, max(1, count), self.params.cluster_min_gain)
+        clusters = object_clusters(images, grid, count, self.params.cluster_min_gain)
         if grid == size:
             return clusters
         return F.interpolate(clusters.view(*clusters.shape[:2], grid, grid), (size, size), mode="area").flatten(2)
+
+    def _cluster_count(self, options: SlotOptions) -> int | None:
+        """Return the number of clusters of a call; None where slots are not initialised by clusters."""
+        if not self.params.cluster_init or options.slots is not None:
+            return None
+        return max(1, self.params.num_slots if options.num_slots is None else options.num_slots)
 
     @staticmethod
     def cluster_masks(clusters: Tensor | None, size: int) -> Tensor | None:
